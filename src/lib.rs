@@ -1,0 +1,20 @@
+//! ringtape: a machine-learning runtime written from scratch, and the book that teaches it.
+//!
+//! A module imports only modules of a lower rank (the number in brackets); siblings of one rank from 6 up do not see
+//! each other. `tests/architecture.rs` reads every `crate::…` path and fails on a breach.
+//!
+//! | rank | module | what it holds |
+//! |---|---|---|
+//! | 0 | [`error`], [`rng`], [`shape`] | one error type; random numbers by counter; extents and element types |
+//! | 2 | [`device`] | where memory lives, and its pool |
+//! | 3 | [`tensor`] | buffers and handles to them |
+//! | 4 | [`kernel`] | one name, one argument list, a body per device; SIMD, threads, GEMM |
+//! | 5 | [`tape`] | Tape, Var, Op, Params, Grads: reverse-mode differentiation |
+//! | 6 | [`ops`], [`optim`], [`data`] | one file an op; one file an optimizer; mapped datasets |
+//! | 7 | [`nn`], [`check`] | layers and models; the examiner |
+//! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
+//! | 9 | [`cli`] | one file a verb |
+
+pub mod error;
+pub mod rng;
+pub mod shape;
