@@ -15,6 +15,12 @@
 //! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
 //! | 9 | [`cli`] | one file a verb |
 
+pub mod check;
+pub mod device;
 pub mod error;
+pub mod kernel;
+pub mod ops;
 pub mod rng;
 pub mod shape;
+pub mod tape;
+pub mod tensor;
