@@ -82,6 +82,7 @@ pub struct Tape {
     mode: Mode,
     key: Key,
     calls: Cell<u64>,
+    swept: Cell<bool>,
     check_finite: bool,
     deferred: RefCell<Vec<(Slot, Tensor)>>,
 }
@@ -105,6 +106,7 @@ impl Tape {
             mode,
             key,
             calls: Cell::new(0),
+            swept: Cell::new(false),
             check_finite: false,
             deferred: RefCell::default(),
         }
@@ -222,6 +224,7 @@ impl Tape {
     pub fn apply_arc<'t>(&'t self, op: Arc<dyn Op>, inputs: &[&Var<'t>]) -> Result<SmallList<Var<'t>>> {
         let specs: SmallVec<[Spec; 4]> = inputs.iter().map(|v| v.value.spec()).collect();
         let want = op.infer(&specs)?;
+        inputs.iter().try_for_each(|v| self.expect_own(op.name(), v))?;
         let record = self.record && inputs.iter().any(|v| v.id.is_some());
         let mut kept = SmallList::new();
         let x: SmallVec<[&Tensor; 4]> = inputs.iter().map(|v| &v.value).collect();
@@ -242,6 +245,15 @@ impl Tape {
         let ids = inputs.iter().map(|v| v.id).collect();
         let first = self.push(Step::Op(op), ids, kept, &want);
         Ok(y.into_iter().enumerate().map(|(i, value)| self.output(first + i as u32, value)).collect())
+    }
+
+    /// Error when `v` lies on another tape: its number would mean another value here.
+    fn expect_own(&self, op: &str, v: &Var<'_>) -> Result<()> {
+        if v.id.is_none() || std::ptr::eq(v.tape, self) {
+            return Ok(());
+        }
+        let what = format!("{op}: a value {} lies on another tape; detach() it there first", v.value.spec());
+        Err(Error::Usage(what))
     }
 
     /// A variable for output `id`; integer outputs (indices) carry no gradient.

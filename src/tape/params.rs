@@ -74,6 +74,17 @@ struct Table {
     dtype: DType,
 }
 
+impl Table {
+    /// True when slots of one are slots of the other.
+    fn lays_out_as(self: &Arc<Table>, other: &Arc<Table>) -> bool {
+        let key = |s: &SlotInfo| (s.shape, s.role, s.segment, s.offset);
+        Arc::ptr_eq(self, other)
+            || self.dtype == other.dtype
+                && self.slots.len() == other.slots.len()
+                && self.slots.iter().zip(&other.slots).all(|(a, b)| a.name == b.name && key(a) == key(b))
+    }
+}
+
 /// The parameters of a model. `clone` is cheap and shares the memory; writing needs the sole holder of a segment.
 #[derive(Clone)]
 pub struct Params {
@@ -114,14 +125,15 @@ impl ParamsBuilder {
         let align = SLOT_ALIGN / self.dtype.size();
         let mut segments: Vec<SegmentInfo> = Vec::new();
         for role in [Role::Decay, Role::Plain, Role::State] {
+            if self.slots.iter().all(|(s, _)| s.role != role) {
+                continue;
+            }
             let mut len = 0;
             for (s, _) in self.slots.iter_mut().filter(|(s, _)| s.role == role) {
                 (s.segment, s.offset) = (segments.len(), len);
                 len += s.shape.len().next_multiple_of(align);
             }
-            if len > 0 {
-                segments.push(SegmentInfo { role, len });
-            }
+            segments.push(SegmentInfo { role, len });
         }
         let (slots, inits): (Vec<_>, Vec<_>) = self.slots.into_iter().unzip();
         let by_name = slots.iter().enumerate().map(|(i, s)| (s.name.clone(), Slot(i as u32))).collect();
@@ -300,8 +312,16 @@ impl Grads {
         self.table.dtype
     }
 
-    /// Cuts the segments into slots.
-    pub(super) fn begin(&mut self) -> Result<()> {
+    /// Cuts the segments into slots. On error nothing has changed.
+    pub(super) fn begin(&mut self, params: &Params) -> Result<()> {
+        if !self.table.lays_out_as(&params.table) {
+            return Err(Error::shape("grads", "made for other parameters than those of the tape"));
+        }
+        for seg in &self.segments {
+            if let Some(Segment::Flat(t)) = seg {
+                t.expect_sole_holder("grads")?;
+            }
+        }
         self.touched.fill(false);
         for (i, seg) in self.segments.iter_mut().enumerate() {
             if let Some(Segment::Flat(_)) = seg {
@@ -333,6 +353,11 @@ impl Grads {
     pub(super) fn take(&mut self, slot: Slot) -> Option<(Tensor, bool)> {
         let keep = self.add || self.touched[slot.index()];
         Some((self.cell(slot)?.take()?, keep))
+    }
+
+    /// True when a contribution has reached `slot` in this pass.
+    pub(super) fn is_touched(&self, slot: Slot) -> bool {
+        self.touched[slot.index()]
     }
 
     /// Takes the slot's memory back.
