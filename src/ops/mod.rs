@@ -7,6 +7,7 @@
 //! | `entry.rs` | [`Entry`]: what is known of an op; from it come the exams, the benchmark, the `op` verb and the book's table |
 //! | `attrs.rs` | attributes by name, as the command line gives them |
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
+//! | `ids.rs` | the range check of ids and labels |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
 //! | the rest | one op each |
 //!
@@ -16,6 +17,7 @@
 mod attrs;
 pub mod elementwise;
 mod entry;
+mod ids;
 mod sample;
 
 pub use attrs::{AttrDoc, Attrs, Kind};
