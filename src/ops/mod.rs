@@ -8,6 +8,7 @@
 //! | `attrs.rs` | attributes by name, as the command line gives them |
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
 //! | `ids.rs` | the range check of ids and labels |
+//! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
 //! | the rest | one op each |
 //!
@@ -18,6 +19,7 @@ mod attrs;
 pub mod elementwise;
 mod entry;
 mod ids;
+mod rows;
 mod sample;
 
 pub use attrs::{AttrDoc, Attrs, Kind};
@@ -34,8 +36,10 @@ macro_rules! ops {
 }
 
 ops! {
+    log_softmax,
     matmul,
     relu,
+    softmax,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.
