@@ -36,9 +36,12 @@ macro_rules! ops {
 }
 
 ops! {
+    cross_entropy,
+    layer_norm,
     log_softmax,
     matmul,
     relu,
+    rms_norm,
     softmax,
 }
 

@@ -3,9 +3,12 @@
 use super::elementwise::expect_real;
 use crate::error::{Error, Result};
 use crate::kernel::simd::{LANES, sum_by};
-use crate::kernel::{Real, par};
+use crate::kernel::{Arg, Real, par};
 use crate::shape::{Shape, Spec};
+use crate::tape::{Adjoint, Cx};
+use crate::tensor::Tensor;
 use crate::{kernel, vectorized};
+use std::ops::Range;
 
 /// Rows whose sum over rows is one partial sum. Partial sums are then added in order, so the bits do not depend on the
 /// number of threads.
@@ -40,6 +43,66 @@ pub(crate) fn last_axis(op: &str, x: &Spec, others: &[Spec], names: &[&str]) -> 
         }
     }
     Ok(n)
+}
+
+/// Calls `f(rows, dx of these rows, partial sums of these rows)` for each block of rows. `extents` = rows, elements of a
+/// row of dx, elements of a partial sum; an output that nobody wants is empty throughout.
+pub(crate) fn blocks<T: Real>(
+    dx: &mut [T],
+    parts: &mut [T],
+    extents: [usize; 3],
+    f: impl Fn(Range<usize>, &mut [T], &mut [T]) + Send + Sync,
+) {
+    let [rows, n, m] = extents;
+    let at = |i: usize| i * BLOCK..rows.min((i + 1) * BLOCK);
+    let work = rows * n / 2;
+    if parts.is_empty() {
+        par::chunks_mut(dx, BLOCK * n, work, |i, dx| f(at(i), dx, &mut []));
+    } else if dx.is_empty() {
+        par::chunks_mut(parts, m, work, |i, parts| f(at(i), &mut [], parts));
+    } else {
+        par::chunks_mut2((dx, BLOCK * n), (parts, m), work, |i, dx, parts| f(at(i), dx, parts));
+    }
+}
+
+/// Backward of a norm over rows of `x`: `launch(cx, dx, parts, accumulate)` runs the kernel that fills dx and, for each
+/// block of rows, `pitch` partial sums: those of the first of `rest`, then those of the second.
+pub(crate) fn backward(
+    cx: &Cx<'_>,
+    dx: &mut Adjoint,
+    rest: &mut [Adjoint],
+    x: &Tensor,
+    pitch: usize,
+    launch: impl Fn(&Cx<'_>, Arg<'_>, Arg<'_>, bool) -> Result<()>,
+) -> Result<()> {
+    let n = x.shape().last();
+    let count = (x.len() / n.max(1)).div_ceil(BLOCK);
+    let wanted = rest.iter().any(Adjoint::wanted);
+    let mut parts = wanted.then(|| cx.empty(Spec::new(x.dtype(), &[count, pitch])?)).transpose()?;
+    if dx.wanted() {
+        dx.write(cx, |cx, out, accumulate| {
+            launch(cx, Arg::Out(out), parts.as_mut().map_or(Arg::Absent, Arg::Out), accumulate)
+        })?;
+    } else if let Some(parts) = &mut parts {
+        launch(cx, Arg::Absent, Arg::Out(parts), false)?;
+    }
+    let Some(parts) = parts else { return Ok(()) };
+    for (i, d) in rest.iter_mut().enumerate() {
+        d.write(cx, |cx, out, accumulate| sum_into(cx, &parts, i * n, out, accumulate))?;
+    }
+    Ok(())
+}
+
+/// `out` = the sum over the first axis of `parts` of their elements from `offset` on, or `out` += when `accumulate`.
+pub(crate) fn sum_into(
+    cx: &Cx<'_>,
+    parts: &Tensor,
+    offset: usize,
+    out: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
+    let (count, flag) = (Arg::Size(parts.dims()[0]), Arg::Flag(accumulate));
+    cx.launch(&SUM_PARTS, &mut [Arg::In(parts), Arg::Out(out), count, Arg::Size(offset), flag])
 }
 
 kernel! {
