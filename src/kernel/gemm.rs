@@ -41,6 +41,10 @@ impl<'a, T> View<'a, T> {
     pub fn transposed(data: &'a [T], rows: usize, cols: usize) -> Self {
         View::strided(data, rows, cols, 1, rows)
     }
+    /// The same elements, seen with rows and columns exchanged.
+    pub fn flipped(self) -> Self {
+        View { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
+    }
     fn from_row(self, start: usize, n: usize) -> Self {
         View { data: &self.data[(start * self.row).min(self.data.len())..], rows: n, ..self }
     }

@@ -9,6 +9,7 @@
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
 //! | `ids.rs` | the range check of ids and labels |
 //! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
+//! | `window.rs`, `patches.rs` | windows over images; what lies under them, as a matrix |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
 //! | the rest | one op each |
 //!
@@ -19,8 +20,10 @@ mod attrs;
 pub mod elementwise;
 mod entry;
 mod ids;
+mod patches;
 mod rows;
 mod sample;
+mod window;
 
 pub use attrs::{AttrDoc, Attrs, Kind};
 pub use entry::{Entry, Port, PortKind};
@@ -36,6 +39,7 @@ macro_rules! ops {
 }
 
 ops! {
+    conv2d,
     cross_entropy,
     layer_norm,
     log_softmax,
