@@ -39,13 +39,16 @@ macro_rules! ops {
 }
 
 ops! {
+    avg_pool2d,
     conv2d,
     cross_entropy,
     layer_norm,
     log_softmax,
     matmul,
+    max_pool2d,
     relu,
     rms_norm,
+    rotary_embedding,
     softmax,
 }
 
