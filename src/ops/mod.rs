@@ -32,8 +32,10 @@ macro_rules! ops {
 }
 
 ops! {
+    linear,
     matmul,
     relu,
+    scaled_dot_product_attention,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.
