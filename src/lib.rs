@@ -16,6 +16,7 @@
 //! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
 //! | 9 | [`cli`] | one file a verb |
 
+pub mod data;
 pub mod error;
 pub mod rng;
 pub mod shape;
