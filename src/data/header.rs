@@ -119,13 +119,30 @@ impl Field {
         } else if self.shape.contains(&0) {
             Some(format!("has samples of shape {:?}, which hold nothing", self.shape))
         } else if total.is_none() {
-            Some(format!("claims {} samples of shape {:?}, more bytes than a file can hold", self.count, self.shape))
-        } else if self.kind == Kind::Tokens && !(self.shape.is_empty() && matches!(self.dtype, DType::U8 | DType::U16)) {
-            Some(format!("is a token stream of {} {:?}, but tokens are scalar u8 or u16", self.dtype, self.shape))
+            Some(format!(
+                "claims {} samples of shape {:?}, more bytes than a file can hold",
+                self.count, self.shape
+            ))
+        } else if self.kind == Kind::Tokens
+            && !(self.shape.is_empty() && matches!(self.dtype, DType::U8 | DType::U16))
+        {
+            Some(format!(
+                "is a token stream of {} {:?}, but tokens are scalar u8 or u16",
+                self.dtype, self.shape
+            ))
         } else if self.mean.len() != self.std.len() || !(statistics <= 1 || statistics == last) {
-            Some(format!("has {} means and {} deviations for a last axis of {last}", self.mean.len(), self.std.len()))
-        } else if !self.mean.iter().all(|m| m.is_finite()) || !self.std.iter().all(|s| s.is_normal() && *s > 0.0) {
-            Some("has a mean or deviation that is not a finite number, or a deviation that is not above 0".into())
+            Some(format!(
+                "has {} means and {} deviations for a last axis of {last}",
+                self.mean.len(),
+                self.std.len()
+            ))
+        } else if !self.mean.iter().all(|m| m.is_finite())
+            || !self.std.iter().all(|s| s.is_normal() && *s > 0.0)
+        {
+            Some(
+                "has a mean or deviation that is not a finite number, or a deviation that is not above 0"
+                    .into(),
+            )
         } else {
             None
         }
@@ -184,7 +201,8 @@ impl Header {
     }
     /// Every rule that the fields, splits and checksums of a set must keep, given the bytes of its payload.
     pub fn check(&self, path: &Path, payload: u64) -> Result<()> {
-        let bad = |what: String| Err(Error::data(path, None, format!("{what}; pack the set anew from its source")));
+        let bad =
+            |what: String| Err(Error::data(path, None, format!("{what}; pack the set anew from its source")));
         if self.fields.is_empty() || self.fields.len() > MAX_FIELDS {
             return bad(format!("{} fields, 1 to {MAX_FIELDS} are supported", self.fields.len()));
         }
@@ -197,22 +215,39 @@ impl Header {
                 return bad(format!("two fields are named `{}`", f.name));
             }
             if f.count != self.count() || (f.kind == Kind::Tokens && self.fields.len() > 1) {
-                return bad(format!("field `{}` of {} samples stands beside one of {}", f.name, f.count, self.count()));
+                return bad(format!(
+                    "field `{}` of {} samples stands beside one of {}",
+                    f.name,
+                    f.count,
+                    self.count()
+                ));
             }
             if f.offset % ALIGN != 0 || f.offset < end || f.offset - end >= ALIGN {
-                return bad(format!("field `{}` begins at byte {}, after one that ends at {end}", f.name, f.offset));
+                return bad(format!(
+                    "field `{}` begins at byte {}, after one that ends at {end}",
+                    f.name, f.offset
+                ));
             }
             end = f.offset.checked_add(f.bytes()).unwrap_or(u64::MAX);
         }
         if end.checked_sub(PREAMBLE) != Some(payload) {
-            return bad(format!("the fields end at byte {end}, but the payload ends at {}", PREAMBLE + payload));
+            return bad(format!(
+                "the fields end at byte {end}, but the payload ends at {}",
+                PREAMBLE + payload
+            ));
         }
         if self.blocks.len() as u64 != payload.div_ceil(BLOCK) {
             return bad(format!("{} block checksums for {payload} bytes of payload", self.blocks.len()));
         }
         for (k, s) in self.splits.iter().enumerate() {
             if s.start.checked_add(s.count).is_none_or(|end| end > self.count()) {
-                return bad(format!("split `{}` = {}+{} of {} samples", s.name, s.start, s.count, self.count()));
+                return bad(format!(
+                    "split `{}` = {}+{} of {} samples",
+                    s.name,
+                    s.start,
+                    s.count,
+                    self.count()
+                ));
             }
             if s.name.is_empty() || self.splits[..k].iter().any(|t| t.name == s.name) {
                 return bad(format!("split name `{}` is empty or used twice", s.name));
@@ -249,7 +284,11 @@ impl Preamble {
         let u32_at = |i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
         let u64_at = |i: usize| u32_at(i) as u64 | (u32_at(i + 4) as u64) << 32;
         if b[..8] != MAGIC {
-            return Err(Error::data(path, Some(0), "not a packed dataset (*.rtd); make one with `data pack`"));
+            return Err(Error::data(
+                path,
+                Some(0),
+                "not a packed dataset (*.rtd); make one with `data pack`",
+            ));
         }
         let version = u32_at(8);
         if crc32c::crc32c(&b[..60]) != u32_at(60) {
@@ -269,7 +308,10 @@ impl Preamble {
             end => Err(Error::data(
                 path,
                 Some(file_len),
-                format!("the file ends here, but should hold {} bytes; copy it anew", end.unwrap_or(u64::MAX)),
+                format!(
+                    "the file ends here, but should hold {} bytes; copy it anew",
+                    end.unwrap_or(u64::MAX)
+                ),
             )),
         }
     }

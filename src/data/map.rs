@@ -112,9 +112,11 @@ impl Bytes {
                 })?;
                 scratch.resize(len, 0);
                 self.file.read_exact_at(scratch, at).map_err(|e| match e.kind() {
-                    std::io::ErrorKind::UnexpectedEof => {
-                        Error::data(&self.path, Some(at), "the file was truncated while it was read; copy it anew")
-                    }
+                    std::io::ErrorKind::UnexpectedEof => Error::data(
+                        &self.path,
+                        Some(at),
+                        "the file was truncated while it was read; copy it anew",
+                    ),
                     _ => Error::io(&self.path, e),
                 })?;
                 Ok(scratch)
@@ -251,7 +253,11 @@ extern "C" fn on_bus(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
         if start > 1 && (start..slot.end.load(Ordering::Relaxed)).contains(&address) {
             let mut text = [0; NAME + 128];
             let mut n = 0;
-            let name = slot.name.iter().take(slot.name_len.load(Ordering::Relaxed)).map(|b| b.load(Ordering::Relaxed));
+            let name = slot
+                .name
+                .iter()
+                .take(slot.name_len.load(Ordering::Relaxed))
+                .map(|b| b.load(Ordering::Relaxed));
             let tail = b": truncated while mapped; copy the file anew, or open it with `--map read` or `--map sealed`\n";
             for byte in name.chain(tail.iter().copied()).take(text.len()) {
                 text[n] = byte;

@@ -3,15 +3,22 @@
 //! | file | role |
 //! |---|---|
 //! | [`header`], `write`, `map`, `rtd` | the packed format `*.rtd`: layout and its checks; writing; mapping; reading |
+//! | [`sampler`], [`dataset`], `convert` | the order of samples; what a loader draws from; stored elements to a batch's |
 
+mod convert;
+pub mod dataset;
 pub mod header;
 mod map;
 mod path;
 mod rtd;
+pub mod sampler;
 mod write;
 
+pub use convert::Out;
+pub use dataset::{Column, Dataset, IGNORE, Pass, Samples, Windows};
 pub use header::{About, Field, Header, Kind, Split};
 pub use map::Access;
 pub use path::{check_regular_file, open_regular, safe_path};
 pub use rtd::Rtd;
+pub use sampler::{Cursor, Last, Permutation, Plan, Sampler};
 pub use write::Writer;

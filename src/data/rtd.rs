@@ -88,7 +88,13 @@ impl Rtd {
     }
 
     /// Samples `first..first + n` of `field` as stored (little-endian), checked. A view of the map, or read into `scratch`.
-    pub fn samples<'a>(&'a self, field: &Field, first: u64, n: u64, scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+    pub fn samples<'a>(
+        &'a self,
+        field: &Field,
+        first: u64,
+        n: u64,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8]> {
         if first.checked_add(n).is_none_or(|end| end > field.count) {
             let what = format!("samples {first}+{n} of `{}` asked for, it has {}", field.name, field.count);
             return Err(Error::data(&self.path, None, what));
@@ -119,7 +125,10 @@ impl Rtd {
         let end = self.header.fields.last().map_or(PREAMBLE, |f| f.offset + f.bytes());
         let bytes = self.bytes.get(at, BLOCK.min(end - at) as usize, scratch)?;
         if crc32c::crc32c(bytes) != self.header.blocks[block as usize] {
-            let what = format!("the block of {} bytes from here is damaged (checksum differs); copy the file anew or pack the set anew", bytes.len());
+            let what = format!(
+                "the block of {} bytes from here is damaged (checksum differs); copy the file anew or pack the set anew",
+                bytes.len()
+            );
             return Err(Error::data(&self.path, Some(at), what));
         }
         with(bytes);
@@ -139,7 +148,11 @@ impl Rtd {
             self.check_block(block, &mut scratch, |bytes| sha.update(bytes))?;
         }
         if identity(sha, &self.header)? != self.header.hash {
-            return Err(Error::data(&self.path, None, "contents and identity (SHA-256) differ; pack the set anew"));
+            return Err(Error::data(
+                &self.path,
+                None,
+                "contents and identity (SHA-256) differ; pack the set anew",
+            ));
         }
         self.still_intact()
     }

@@ -22,7 +22,8 @@ impl TempFile {
     /// of a killed one can be told from work in progress.
     pub(crate) fn create(target: &Path) -> Result<(TempFile, File)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = target.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", target.display())))?;
+        let name =
+            target.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", target.display())))?;
         let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let temp = target.with_file_name(format!(".{}.{pid}.{n}.tmp", name.to_string_lossy()));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temp);
@@ -58,7 +59,8 @@ pub(crate) fn sweep(folder: &Path) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(rest) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".tmp")) else { continue };
         let pid = rest.rsplit('.').nth(1).and_then(|p| p.parse::<u32>().ok());
-        if pid.is_some_and(|p| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{p}")).exists()) {
+        if pid.is_some_and(|p| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{p}")).exists())
+        {
             let _ = std::fs::remove_file(entry.path());
         }
     }
