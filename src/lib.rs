@@ -16,8 +16,14 @@
 //! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
 //! | 9 | [`cli`] | one file a verb |
 
+pub mod check;
 pub mod data;
+pub mod device;
 pub mod error;
+pub mod kernel;
+pub mod ops;
 pub mod rng;
 pub mod shape;
+pub mod tape;
+pub mod tensor;
 pub mod wire;

@@ -1,0 +1,169 @@
+//! exp, ln, tanh and erf in f32: straight-line code (selects, no branches, no tables), so a loop over it becomes vector
+//! instructions. Polynomials are minimax fits (weighted least squares, Lawson's iteration) of relative error below 1e-8;
+//! what is left is rounding. The tests hold every function against f64 over its whole range.
+#![allow(
+    clippy::excessive_precision,
+    reason = "coefficients are printed as the exact f32 values that were fitted"
+)]
+
+/// Horner's rule, coefficients from the constant term up.
+#[inline(always)]
+fn poly<const N: usize>(x: f32, c: [f32; N]) -> f32 {
+    let mut y = c[N - 1];
+    let mut i = N - 1;
+    while i > 0 {
+        i -= 1;
+        y = y * x + c[i];
+    }
+    y
+}
+
+/// Adding then subtracting 1.5·2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// e^x = 2^n · e^r with n = round(x / ln 2), |r| <= ln(2)/2.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // Outside this range the result is 0 or inf in f32; clamping keeps n within what two exponent fields can hold.
+    let c = if x > 89.0 { 89.0 } else { x };
+    let c = if c < -104.0 { -104.0 } else { c };
+    let shifted = c * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts: the first has trailing zeros, so n times it is exact.
+    let r = (c - n * 0.693_359_375) + n * 2.121_944_4e-4;
+    let p =
+        poly(r, [0.5, 0.16666512191295624, 0.0416661873459816, 0.008369598537683487, 0.0013951717410236597]);
+    let e = (p * (r * r) + r) + 1.0;
+    // 2^n in two factors, so that results below the smallest normal number come out right.
+    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let (h, l) = (n >> 1, n - (n >> 1));
+    let scale = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
+    let y = e * scale(h) * scale(l);
+    if x != x { x } else { y }
+}
+
+/// ln x = k·ln 2 + ln m with m in [√½, √2).
+#[inline(always)]
+pub(super) fn ln(x: f32) -> f32 {
+    let tiny = x < f32::MIN_POSITIVE;
+    let s = if tiny { x * 8_388_608.0 } else { x }; // 2^23 lifts subnormals
+    let bits = s.to_bits() as i32;
+    let k = bits.wrapping_sub(0x3f35_04f3) >> 23; // 0x3f3504f3 = √½
+    let f = f32::from_bits((bits - (k << 23)) as u32) - 1.0;
+    let k = k as f32 - if tiny { 23.0 } else { 0.0 };
+    let p = poly(
+        f,
+        [
+            0.33333316445350647,
+            -0.25000810623168945,
+            0.2000228613615036,
+            -0.16624553501605988,
+            0.14181196689605713,
+            -0.13128767907619476,
+            0.12881621718406677,
+            -0.07859545946121216,
+        ],
+    );
+    let f2 = f * f;
+    let y = (p * (f2 * f) - k * 2.121_944_4e-4) - 0.5 * f2 + f + k * 0.693_359_375;
+    let y = if x == f32::INFINITY { x } else { y };
+    let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
+    if x < 0.0 || x != x { f32::NAN } else { y }
+}
+
+/// Small |x|: x + x³P(x²); else 1 − 2/(e^{2|x|} + 1).
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    let a = x.abs();
+    let s = x * x;
+    let p = poly(
+        s,
+        [
+            -0.3333328366279602,
+            0.13331490755081177,
+            -0.05374349653720856,
+            0.020650578662753105,
+            -0.005717036779969931,
+        ],
+    );
+    let small = x + x * s * p;
+    let large = (1.0 - 2.0 / (exp(2.0 * a) + 1.0)).copysign(x);
+    if a < 0.625 { small } else { large }
+}
+
+/// Small |x|: x·P(x²); else 1 − e^{−Q(|x|)} with Q = −ln erfc.
+#[inline(always)]
+pub(super) fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let p = poly(
+        x * x,
+        [
+            1.128379225730896,
+            -0.37612634897232056,
+            0.11283703148365021,
+            -0.026859799399971962,
+            0.005201960448175669,
+            -0.0008152627851814032,
+            8.409920701524243e-05,
+        ],
+    );
+    let c = if a > 4.0 { 4.0 } else { a }; // 1 − erf(4) = 1.5e-8 is below half an ulp of 1
+    let q = poly(
+        c,
+        [
+            -0.00017055202624760568,
+            1.1294951438903809,
+            0.6333866715431213,
+            0.10823661834001541,
+            -0.025091497227549553,
+            0.004160527139902115,
+            -0.0004323030007071793,
+            2.0909556042170152e-05,
+        ],
+    );
+    let large = (1.0 - exp(-q)).copysign(x);
+    let y = if a < 0.92 { x * p } else { large };
+    if x != x { x } else { y }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Largest error in units of the last place over a grid that covers the range, against f64.
+    fn worst_ulp(f: fn(f32) -> f32, exact: fn(f64) -> f64, lo: f32, hi: f32) -> f64 {
+        (0..400_000)
+            .map(|i| {
+                let x = lo + (hi - lo) * (i as f32 / 400_000.0);
+                let want = exact(x as f64);
+                let rounded = (want as f32).abs().max(f32::MIN_POSITIVE);
+                let ulp = (f32::from_bits(rounded.to_bits() + 1) - rounded) as f64;
+                ((f(x) as f64 - want) / ulp).abs()
+            })
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn errors_stay_within_the_promised_ulps() {
+        assert!(worst_ulp(super::exp, f64::exp, -87.3, 88.7) <= 2.0);
+        assert!(worst_ulp(super::ln, f64::ln, 1e-6, 4.0) <= 2.0);
+        assert!(worst_ulp(super::ln, f64::ln, 4.0, 1e30) <= 2.0);
+        assert!(worst_ulp(super::tanh, f64::tanh, -10.0, 10.0) <= 3.0);
+        assert!(worst_ulp(super::erf, libm::erf, -5.0, 5.0) <= 3.0);
+    }
+
+    #[test]
+    fn limits_and_nan() {
+        assert_eq!(super::exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(super::exp(f32::INFINITY), f32::INFINITY);
+        assert_eq!(super::exp(0.0), 1.0);
+        assert!(super::exp(-100.0) > 0.0, "subnormal results are kept");
+        assert_eq!(super::ln(0.0), f32::NEG_INFINITY);
+        assert_eq!(super::ln(f32::INFINITY), f32::INFINITY);
+        assert_eq!(super::ln(1.0), 0.0);
+        assert!(super::ln(-1.0).is_nan());
+        assert_eq!((super::tanh(40.0), super::tanh(f32::NEG_INFINITY)), (1.0, -1.0));
+        assert_eq!((super::erf(40.0), super::erf(f32::NEG_INFINITY)), (1.0, -1.0));
+        for f in [super::exp, super::ln, super::tanh, super::erf] {
+            assert!(f(f32::NAN).is_nan());
+        }
+    }
+}

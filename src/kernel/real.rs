@@ -1,0 +1,164 @@
+//! [`Real`]: the two element types that kernels are written over.
+
+use super::{gemm, math};
+use crate::tensor::Element;
+use std::fmt::Debug;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+/// f32 to run and f64 to check, under one body. No function here fuses a product with a sum, so elementwise results
+/// have the same bits on every instruction set; only [`gemm`] uses fused multiply-add.
+pub trait Real:
+    Element
+    + Debug
+    + Default
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + DivAssign
+    + Sum
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// -inf.
+    const NEG_INFINITY: Self;
+    /// The nearest value of this type.
+    fn of(x: f64) -> Self;
+    /// As `f64`, exactly.
+    fn f64(self) -> f64;
+    /// e^x. f32: within 2 ulp.
+    fn exp(self) -> Self;
+    /// Natural logarithm. f32: within 2 ulp.
+    fn ln(self) -> Self;
+    /// Hyperbolic tangent. f32: within 3 ulp.
+    fn tanh(self) -> Self;
+    /// Error function. f32: within 3 ulp.
+    fn erf(self) -> Self;
+    /// Square root, correctly rounded.
+    fn sqrt(self) -> Self;
+    /// Power.
+    fn powf(self, e: Self) -> Self;
+    /// Absolute value.
+    fn abs(self) -> Self;
+    /// The larger; NaN when either is (as torch and NumPy do, unlike IEEE maxNum).
+    fn max_nan(self, other: Self) -> Self;
+    /// True for NaN.
+    fn is_nan(self) -> bool;
+    /// C = alpha·A·B + beta·C on one thread; see [`gemm::View`].
+    fn gemm(
+        a: gemm::View<'_, Self>,
+        b: gemm::View<'_, Self>,
+        alpha: Self,
+        beta: Self,
+        c: gemm::ViewMut<'_, Self>,
+    );
+
+    /// 1 / (1 + e^-x), without overflow for large |x|.
+    #[inline(always)]
+    fn sigmoid(self) -> Self {
+        // For x < 0 e^-x may be inf, and 1/inf = 0 is the right limit; no branch is needed.
+        Self::ONE / (Self::ONE + (-self).exp())
+    }
+}
+
+macro_rules! common {
+    ($t:ty) => {
+        const ZERO: Self = 0.0;
+        const ONE: Self = 1.0;
+        const NEG_INFINITY: Self = <$t>::NEG_INFINITY;
+        #[inline(always)]
+        fn of(x: f64) -> Self {
+            x as $t
+        }
+        #[inline(always)]
+        fn f64(self) -> f64 {
+            self as f64
+        }
+        #[inline(always)]
+        fn sqrt(self) -> Self {
+            self.sqrt()
+        }
+        #[inline(always)]
+        fn powf(self, e: Self) -> Self {
+            self.powf(e)
+        }
+        #[inline(always)]
+        fn abs(self) -> Self {
+            self.abs()
+        }
+        #[inline(always)]
+        fn max_nan(self, other: Self) -> Self {
+            if self > other || self.is_nan() { self } else { other }
+        }
+        #[inline(always)]
+        fn is_nan(self) -> bool {
+            self != self
+        }
+    };
+}
+
+impl Real for f32 {
+    common!(f32);
+    #[inline(always)]
+    fn exp(self) -> f32 {
+        math::exp(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> f32 {
+        math::ln(self)
+    }
+    #[inline(always)]
+    fn tanh(self) -> f32 {
+        math::tanh(self)
+    }
+    #[inline(always)]
+    fn erf(self) -> f32 {
+        math::erf(self)
+    }
+    fn gemm(
+        a: gemm::View<'_, f32>,
+        b: gemm::View<'_, f32>,
+        alpha: f32,
+        beta: f32,
+        c: gemm::ViewMut<'_, f32>,
+    ) {
+        gemm::sgemm(a, b, alpha, beta, c);
+    }
+}
+
+impl Real for f64 {
+    common!(f64);
+    #[inline(always)]
+    fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> f64 {
+        f64::ln(self)
+    }
+    #[inline(always)]
+    fn tanh(self) -> f64 {
+        f64::tanh(self)
+    }
+    #[inline(always)]
+    fn erf(self) -> f64 {
+        libm::erf(self)
+    }
+    fn gemm(
+        a: gemm::View<'_, f64>,
+        b: gemm::View<'_, f64>,
+        alpha: f64,
+        beta: f64,
+        c: gemm::ViewMut<'_, f64>,
+    ) {
+        gemm::dgemm(a, b, alpha, beta, c);
+    }
+}

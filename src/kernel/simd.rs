@@ -1,0 +1,127 @@
+//! One body, several instruction sets: [`vectorized!`](crate::vectorized!) compiles a plain loop for AVX-512, AVX2 and the
+//! baseline, and chooses at run time, so no binary depends on the machine that built it.
+//!
+//! The variable `RINGTAPE_SIMD=avx512|avx2|plain` forces a narrower set (never a wider one than the processor has).
+
+use std::sync::OnceLock;
+
+/// Instruction sets with a compiled copy of each vectorised kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// The target's baseline (SSE2 on x86-64, NEON on AArch64).
+    Plain,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and FMA.
+    Avx512,
+}
+
+/// The instruction set in use, decided once.
+pub fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(|| {
+        let has = detected();
+        match std::env::var("RINGTAPE_SIMD").as_deref() {
+            Ok("plain") => Isa::Plain,
+            Ok("avx2") => has.min(Isa::Avx2),
+            _ => has,
+        }
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detected() -> Isa {
+    use std::arch::is_x86_feature_detected as has;
+    if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("fma") {
+        Isa::Avx512
+    } else if has!("avx2") && has!("fma") {
+        Isa::Avx2
+    } else {
+        Isa::Plain
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected() -> Isa {
+    Isa::Plain
+}
+
+/// Defines functions whose body is compiled once per instruction set and chosen at run time. Everything that the body
+/// calls in its hot loop must be `#[inline(always)]`, as all of [`Real`](crate::kernel::Real) is.
+///
+/// Generic parameters are written `<T: Real>` or `<U: Unary, T: Real>`.
+#[macro_export]
+macro_rules! vectorized {
+    ($( $(#[$doc:meta])* $vis:vis fn $name:ident $(<$($g:ident : $bound:path),+>)? ($($a:ident : $t:ty),* $(,)?) $(-> $r:ty)? $body:block )*) => { $(
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments, clippy::eq_op)]
+        $vis fn $name $(<$($g: $bound),+>)? ($($a: $t),*) $(-> $r)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body $(<$($g: $bound),+>)? ($($a: $t),*) $(-> $r)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512 $(<$($g: $bound),+>)? ($($a: $t),*) $(-> $r)? { body $(::<$($g),+>)? ($($a),*) }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2 $(<$($g: $bound),+>)? ($($a: $t),*) $(-> $r)? { body $(::<$($g),+>)? ($($a),*) }
+                match $crate::kernel::simd::isa() {
+                    // SAFETY: isa() returns Avx512 only where every feature that the copy is compiled for was detected.
+                    #[allow(unsafe_code, reason = "a call into code compiled for detected processor features")]
+                    $crate::kernel::simd::Isa::Avx512 => return unsafe { avx512 $(::<$($g),+>)? ($($a),*) },
+                    // SAFETY: as above, for AVX2 and FMA.
+                    #[allow(unsafe_code, reason = "a call into code compiled for detected processor features")]
+                    $crate::kernel::simd::Isa::Avx2 => return unsafe { avx2 $(::<$($g),+>)? ($($a),*) },
+                    $crate::kernel::simd::Isa::Plain => {}
+                }
+            }
+            body $(::<$($g),+>)? ($($a),*)
+        }
+    )* };
+}
+
+/// Lanes of the fixed accumulators below: the same on every instruction set, so sums have the same bits everywhere.
+pub const LANES: usize = 16;
+
+/// Sum of `f(i)` for i in 0..n in a fixed order: sixteen interleaved partial sums, then a tree.
+#[inline(always)]
+pub fn sum_by<T: crate::kernel::Real>(n: usize, f: impl Fn(usize) -> T) -> T {
+    let mut acc = [T::ZERO; LANES];
+    let whole = n / LANES * LANES;
+    let mut i = 0;
+    while i < whole {
+        for (l, a) in acc.iter_mut().enumerate() {
+            *a += f(i + l);
+        }
+        i += LANES;
+    }
+    for l in 0..n - whole {
+        acc[l] += f(whole + l);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            acc[l] = acc[l] + acc[l + width];
+        }
+        width /= 2;
+    }
+    acc[0]
+}
+
+/// Largest of `x`, NaN if any is NaN; -inf when empty.
+#[inline(always)]
+pub fn max_of<T: crate::kernel::Real>(x: &[T]) -> T {
+    let mut acc = [T::NEG_INFINITY; LANES];
+    let mut chunks = x.chunks_exact(LANES);
+    for c in &mut chunks {
+        for l in 0..LANES {
+            acc[l] = c[l].max_nan(acc[l]);
+        }
+    }
+    for (l, &v) in chunks.remainder().iter().enumerate() {
+        acc[l] = v.max_nan(acc[l]);
+    }
+    acc.iter().fold(T::NEG_INFINITY, |m, &v| v.max_nan(m))
+}

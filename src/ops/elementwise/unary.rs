@@ -1,0 +1,172 @@
+//! Unary elementwise ops: y_i = f(x_i; c0, c1), dx_i = dy_i · f'(…).
+
+use super::{expect_inputs, expect_real};
+use crate::error::Result;
+use crate::kernel::{self, Arg, Kernel, Param, Real, par, real_type, take};
+use crate::shape::{DType, Spec};
+use crate::tape::{Adjoint, Cx, Op};
+use crate::tensor::{SmallList, Tensor};
+use crate::vectorized;
+use std::fmt::Debug;
+
+/// What the slope is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// The input.
+    Input,
+    /// The output: the input's memory can go back to the pool.
+    Output,
+    /// Neither: the slope is constant.
+    Nothing,
+}
+
+/// A function of one number with up to two constants.
+pub trait Unary: Debug + Copy + Send + Sync + 'static {
+    /// Name of the op.
+    const NAME: &'static str;
+    /// Entries of the forward and the backward kernel.
+    const ENTRIES: [&'static str; 2];
+    /// What the slope is computed from.
+    const KEEPS: Keeps;
+    /// About how many nanoseconds a value costs one thread: decides when threads pay.
+    const COST: f64 = 0.25;
+    /// The constants.
+    fn constants(&self) -> [f64; 2] {
+        [0.0; 2]
+    }
+    /// f(x). Mark it `#[inline(always)]`.
+    fn value<T: Real>(x: T, c: [T; 2]) -> T;
+    /// f'(x), from what [`Unary::KEEPS`] says. Mark it `#[inline(always)]`.
+    fn slope<T: Real>(kept: T, c: [T; 2]) -> T;
+}
+
+/// A [`Unary`] function as an [`Op`].
+#[derive(Debug, Clone, Copy)]
+pub struct Map<U>(pub U);
+
+const fn val(name: &'static str) -> Param {
+    Param { name, role: "val", ty: "T" }
+}
+
+impl<U: Unary> Map<U> {
+    /// y = f(x).
+    pub const FORWARD: Kernel = Kernel {
+        entry: U::ENTRIES[0],
+        params: &[
+            Param { name: "x", role: "in", ty: "T" },
+            Param { name: "y", role: "out", ty: "T" },
+            val("c0"),
+            val("c1"),
+        ],
+        cpu: |args| match real_type(U::NAME, args)? {
+            DType::F64 => forward::<U, f64>(args),
+            _ => forward::<U, f32>(args),
+        },
+    };
+    /// dx = dy · f', or dx += when `accumulate`.
+    pub const BACKWARD: Kernel = Kernel {
+        entry: U::ENTRIES[1],
+        params: &[
+            Param { name: "kept", role: "in", ty: "T" },
+            Param { name: "dy", role: "in", ty: "T" },
+            Param { name: "dx", role: "out", ty: "T" },
+            val("c0"),
+            val("c1"),
+            Param { name: "accumulate", role: "val", ty: "flag" },
+        ],
+        cpu: |args| match real_type(U::NAME, args)? {
+            DType::F64 => backward::<U, f64>(args),
+            _ => backward::<U, f32>(args),
+        },
+    };
+}
+
+fn forward<U: Unary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
+    let [x, y, c0, c1] = args else { unreachable!("launch counted the arguments") };
+    let e = U::ENTRIES[0];
+    let (x, c) =
+        (take::input::<T>(x, e, "x")?, [T::of(take::real(c0, e, "c0")?), T::of(take::real(c1, e, "c1")?)]);
+    let work = (x.len() as f64 * U::COST) as usize;
+    par::chunks_mut(take::output::<T>(y, e, "y")?, par::CHUNK, work, |i, y| {
+        value_chunk::<U, T>(&x[i * par::CHUNK..][..y.len()], y, c);
+    });
+    Ok(())
+}
+
+fn backward<U: Unary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
+    let [kept, dy, dx, c0, c1, accumulate] = args else { unreachable!("launch counted the arguments") };
+    let e = U::ENTRIES[1];
+    let (kept, dy) = (take::input::<T>(kept, e, "kept")?, take::input::<T>(dy, e, "dy")?);
+    let c = [T::of(take::real(c0, e, "c0")?), T::of(take::real(c1, e, "c1")?)];
+    let accumulate = take::flag(accumulate, e, "accumulate")?;
+    let work = (dy.len() as f64 * U::COST) as usize;
+    par::chunks_mut(take::output::<T>(dx, e, "dx")?, par::CHUNK, work, |i, dx| {
+        let at = i * par::CHUNK..i * par::CHUNK + dx.len();
+        // Where nothing is kept, the slope does not depend on the point: dy stands in for it.
+        let kept = if U::KEEPS == Keeps::Nothing { &dy[at.clone()] } else { &kept[at.clone()] };
+        slope_chunk::<U, T>(kept, &dy[at], dx, c, accumulate);
+    });
+    Ok(())
+}
+
+vectorized! {
+    fn value_chunk<U: Unary, T: Real>(x: &[T], y: &mut [T], c: [T; 2]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = U::value(x, c);
+        }
+    }
+
+    fn slope_chunk<U: Unary, T: Real>(kept: &[T], dy: &[T], dx: &mut [T], c: [T; 2], accumulate: bool) {
+        if accumulate {
+            for ((dx, &k), &dy) in dx.iter_mut().zip(kept).zip(dy) {
+                *dx += dy * U::slope(k, c);
+            }
+        } else {
+            for ((dx, &k), &dy) in dx.iter_mut().zip(kept).zip(dy) {
+                *dx = dy * U::slope(k, c);
+            }
+        }
+    }
+}
+
+impl<U: Unary> Op for Map<U> {
+    fn name(&self) -> &'static str {
+        U::NAME
+    }
+
+    fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
+        expect_inputs(U::NAME, x, 1, 1)?;
+        expect_real(U::NAME, "input", &x[0])?;
+        Ok(smallvec::smallvec![x[0]])
+    }
+
+    fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        let [c0, c1] = self.0.constants();
+        let mut y = cx.empty(x[0].spec())?;
+        let kernel = const { &Map::<U>::FORWARD };
+        kernel::launch(kernel, &mut [Arg::In(x[0]), Arg::Out(&mut y), Arg::Real(c0), Arg::Real(c1)])?;
+        match U::KEEPS {
+            Keeps::Input => cx.keep(x[0]),
+            Keeps::Output => cx.keep(&y),
+            Keeps::Nothing => {}
+        }
+        Ok(smallvec::smallvec![y])
+    }
+
+    fn backward(
+        &self,
+        cx: &mut Cx<'_>,
+        kept: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut [Adjoint],
+    ) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        let [c0, c1] = self.0.constants();
+        dx[0].write(cx, |cx, out, accumulate| {
+            let kept = kept.first().map_or(Arg::Absent, Arg::In);
+            let kernel = const { &Map::<U>::BACKWARD };
+            let flag = Arg::Flag(accumulate);
+            cx.launch(kernel, &mut [kept, Arg::In(dy), Arg::Out(out), Arg::Real(c0), Arg::Real(c1), flag])
+        })
+    }
+}

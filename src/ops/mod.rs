@@ -1,0 +1,46 @@
+//! The operations: one file each, from top to bottom the formula, the kernels, the op, its method on
+//! [`Var`](crate::tape::Var), its [`Entry`].
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | the list of ops, one line each |
+//! | `entry.rs` | [`Entry`]: what is known of an op; from it come the exams, the benchmark, the `op` verb and the book's table |
+//! | `attrs.rs` | attributes by name, as the command line gives them |
+//! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
+//! | `elementwise/` | what all unary and all binary elementwise ops share |
+//! | the rest | one op each |
+//!
+//! A new op is its own file (and its PTX) and one line in `ops!` below. An op of another crate is the same file there: it
+//! needs no registration here; its crate hands its `Entry` to [`crate::check`] and to `cli::run_with`.
+
+mod attrs;
+pub mod elementwise;
+mod entry;
+mod sample;
+
+pub use attrs::{AttrDoc, Attrs, Kind};
+pub use entry::{Entry, Port, PortKind};
+pub use sample::{Fill, Sample};
+
+/// Declares the modules of the ops and the list [`ALL`] of their entries.
+macro_rules! ops {
+    ($($name:ident),* $(,)?) => {
+        $(pub mod $name;)*
+        /// Every op of ringtape.
+        pub static ALL: &[&Entry] = &[$(&$name::ENTRY),*];
+    };
+}
+
+ops! {
+    matmul,
+    relu,
+}
+
+/// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.
+pub fn find(name: &str, extra: &[&'static Entry]) -> crate::error::Result<&'static Entry> {
+    let all = || extra.iter().chain(ALL).copied();
+    all().find(|e| e.name == name).ok_or_else(|| {
+        let near = attrs::nearest(name, all().map(|e| e.name));
+        crate::error::Error::Usage(format!("no op is named `{name}`{near}; `op list` shows all"))
+    })
+}

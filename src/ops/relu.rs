@@ -1,0 +1,54 @@
+//! relu: y = max(x, 0);  dx = dy · 1[x > 0], and 0 at x = 0.
+//!
+//! Cost: one pass over x and y forward, over y, dy and dx backward; bound by memory.
+
+use super::elementwise::{Keeps, Map, Unary};
+use super::{Entry, Fill, Port, Sample};
+use crate::error::Result;
+use crate::kernel::Real;
+use crate::tape::Var;
+use std::sync::Arc;
+
+/// y = max(x, 0).
+#[derive(Debug, Clone, Copy)]
+pub struct Relu;
+
+impl Unary for Relu {
+    const NAME: &'static str = "relu";
+    const ENTRIES: [&'static str; 2] = ["relu_forward", "relu_backward"];
+    const KEEPS: Keeps = Keeps::Output;
+
+    #[inline(always)]
+    fn value<T: Real>(x: T, _: [T; 2]) -> T {
+        if x <= T::ZERO { T::ZERO } else { x } // NaN is not <= 0, so it stays
+    }
+    #[inline(always)]
+    fn slope<T: Real>(y: T, _: [T; 2]) -> T {
+        if y > T::ZERO { T::ONE } else { T::ZERO }
+    }
+}
+
+impl<'t> Var<'t> {
+    /// max(x, 0), elementwise.
+    pub fn relu(&self) -> Result<Var<'t>> {
+        self.tape().apply1(Map(Relu), &[self])
+    }
+}
+
+/// relu in the table of ops.
+pub static ENTRY: Entry = Entry {
+    name: "relu",
+    doc: "y = max(x, 0)",
+    inputs: &[Port::real("input")],
+    outputs: &["output"],
+    attrs: &[],
+    build: |_| Ok(Arc::new(Map(Relu))),
+    kernels: &[&Map::<Relu>::FORWARD, &Map::<Relu>::BACKWARD],
+    samples: || {
+        vec![
+            Sample::new("off the kink").input(&[5, 7], Fill::Away { std: 1.0, points: &[0.0], gap: 0.01 }),
+            Sample::new("scalar").input(&[], Fill::Values(vec![-2.0])),
+            Sample::new("64 x 4096").normal(&[64, 4096]).large(),
+        ]
+    },
+};

@@ -1,0 +1,266 @@
+//! Tensors: handles to contiguous row-major buffers. Cloning and reshaping copy nothing; writing needs the sole holder.
+
+mod convert;
+
+use crate::device::{Block, Device};
+use crate::error::{Error, Result};
+use crate::shape::{DType, Shape, Spec};
+use std::sync::Arc;
+
+/// A list that stays on the stack while it is short: the inputs, outputs and kept tensors of an op.
+pub type SmallList<T> = smallvec::SmallVec<[T; 2]>;
+
+/// A Rust type that tensors can hold.
+pub trait Element: bytemuck::Pod + Send + Sync + 'static {
+    /// The element type's name in ringtape.
+    const DTYPE: DType;
+}
+macro_rules! elements { ($($t:ty => $d:ident),*) => { $(impl Element for $t { const DTYPE: DType = DType::$d; })* } }
+elements!(f32 => F32, f64 => F64, i32 => I32, u8 => U8, u16 => U16, half::bf16 => Bf16, half::f16 => F16);
+
+/// Memory of one or more tensors. The last holder gives it back to the device's pool.
+pub struct Buffer {
+    block: Option<Block>, // Some until drop
+    device: Device,
+}
+
+impl Buffer {
+    fn block(&self) -> &Block {
+        self.block.as_ref().expect("a buffer owns its block until it is dropped")
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.device.free(block);
+        }
+    }
+}
+
+/// A contiguous row-major array on a device. `clone` is O(1) and shares the buffer.
+#[derive(Clone)]
+pub struct Tensor {
+    buf: Arc<Buffer>,
+    offset: usize, // in elements
+    spec: Spec,
+}
+
+impl Tensor {
+    /// A tensor of arbitrary (but initialised) contents: for outputs that a kernel fills.
+    pub fn empty(device: &Device, spec: Spec) -> Result<Tensor> {
+        let block = Some(device.alloc(spec.bytes())?);
+        Ok(Tensor { buf: Arc::new(Buffer { block, device: device.clone() }), offset: 0, spec })
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(device: &Device, spec: Spec) -> Result<Tensor> {
+        let mut t = Tensor::empty(device, spec)?;
+        t.fill_zero()?;
+        Ok(t)
+    }
+
+    /// Copies `values` into a new tensor of shape `dims`.
+    pub fn from_slice<T: Element>(device: &Device, values: &[T], dims: &[usize]) -> Result<Tensor> {
+        let spec = Spec::new(T::DTYPE, dims)?;
+        if spec.shape.len() != values.len() {
+            return Err(Error::shape(
+                "from_slice",
+                format!("{} values do not fill shape {}", values.len(), spec.shape),
+            ));
+        }
+        let mut t = Tensor::empty(device, spec)?;
+        t.as_mut_slice::<T>()?.copy_from_slice(values);
+        Ok(t)
+    }
+
+    /// Real values, stored as `dtype` (f32 or f64; ids of i32 and u8 are rounded).
+    pub fn from_f64(device: &Device, dtype: DType, values: &[f64], dims: &[usize]) -> Result<Tensor> {
+        Tensor::from_slice(device, values, dims)?.to_dtype(dtype)
+    }
+
+    /// A tensor with every element `value`.
+    pub fn full(device: &Device, spec: Spec, value: f64) -> Result<Tensor> {
+        let mut t = Tensor::empty(device, spec)?;
+        match spec.dtype {
+            DType::F32 => t.as_mut_slice::<f32>()?.fill(value as f32),
+            DType::F64 => t.as_mut_slice::<f64>()?.fill(value),
+            DType::I32 => t.as_mut_slice::<i32>()?.fill(value as i32),
+            DType::U8 => t.as_mut_slice::<u8>()?.fill(value as u8),
+            d => return Err(Error::dtype("full", format!("{d} is a storage type and cannot be filled"))),
+        }
+        Ok(t)
+    }
+
+    /// Cuts a tensor that is the sole holder of its memory into tensors of the given specs, each exclusively owned, lying
+    /// one behind the other at multiples of 64 bytes: slots that can be written independently. See [`Tensor::join`].
+    pub fn split(self, specs: &[Spec]) -> Result<Vec<Tensor>> {
+        let (shape, device) = (self.shape(), self.device().clone());
+        let sizes: Vec<usize> = specs.iter().map(|s| s.bytes().next_multiple_of(64)).collect();
+        if sizes.iter().sum::<usize>() > self.spec.bytes().next_multiple_of(64) {
+            return Err(Error::shape("split", format!("{specs:?} do not fit into {}", self.spec)));
+        }
+        let mut buf = Arc::try_unwrap(self.buf).map_err(|b| Error::Shared {
+            who: "split".into(),
+            shape: shape.to_string(),
+            holders: Arc::strong_count(&b),
+        })?;
+        let block = buf.block.take().expect("a buffer owns its block until it is dropped");
+        let slot = |(block, &spec): (Block, &Spec)| Tensor {
+            buf: Arc::new(Buffer { block: Some(block), device: device.clone() }),
+            offset: 0,
+            spec,
+        };
+        Ok(block.split(&sizes).into_iter().zip(specs).map(slot).collect())
+    }
+
+    /// Puts all the parts of a [`Tensor::split`] together again as one tensor of `spec`.
+    pub fn join(parts: Vec<Tensor>, device: &Device, spec: Spec) -> Result<Tensor> {
+        let mut blocks = Vec::with_capacity(parts.len());
+        for part in parts {
+            let shape = part.shape();
+            let mut buf = Arc::try_unwrap(part.buf).map_err(|b| Error::Shared {
+                who: "join".into(),
+                shape: shape.to_string(),
+                holders: Arc::strong_count(&b),
+            })?;
+            blocks.push(buf.block.take().expect("a buffer owns its block until it is dropped"));
+        }
+        let block = Block::join(blocks).filter(|b| b.bytes() >= spec.bytes());
+        let block = block.ok_or_else(|| Error::shape("join", "a part of the split tensor is missing"))?;
+        Ok(Tensor { buf: Arc::new(Buffer { block: Some(block), device: device.clone() }), offset: 0, spec })
+    }
+
+    /// `dims` elements from element `offset` of this tensor, seen as a tensor; shares the buffer.
+    pub fn window(&self, offset: usize, dims: &[usize]) -> Result<Tensor> {
+        let shape = Shape::new(dims)?;
+        if offset.checked_add(shape.len()).is_none_or(|end| end > self.len()) {
+            return Err(Error::shape("window", format!("{shape} at {offset} leaves {}", self.shape())));
+        }
+        Ok(Tensor { buf: self.buf.clone(), offset: self.offset + offset, spec: self.spec.with_shape(shape) })
+    }
+
+    /// Element type and shape.
+    pub fn spec(&self) -> Spec {
+        self.spec
+    }
+    /// Shape.
+    pub fn shape(&self) -> Shape {
+        self.spec.shape
+    }
+    /// Extents.
+    pub fn dims(&self) -> &[usize] {
+        self.spec.shape.dims()
+    }
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.spec.dtype
+    }
+    /// Number of elements.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.spec.shape.len()
+    }
+    /// Device that holds the elements.
+    pub fn device(&self) -> &Device {
+        &self.buf.device
+    }
+    /// True when no other tensor shares the buffer.
+    pub fn is_sole_holder(&self) -> bool {
+        Arc::strong_count(&self.buf) == 1 && Arc::weak_count(&self.buf) == 0
+    }
+
+    /// The same elements in another shape; shares the buffer.
+    pub fn reshape(&self, dims: &[usize]) -> Result<Tensor> {
+        let shape = Shape::new(dims)?;
+        if shape.len() != self.len() {
+            return Err(Error::shape(
+                "reshape",
+                format!("{} elements of {} do not fill {shape}", self.len(), self.shape()),
+            ));
+        }
+        Ok(Tensor { spec: self.spec.with_shape(shape), ..self.clone() })
+    }
+
+    /// Rows `start..start + n` of the first axis; shares the buffer.
+    pub fn rows(&self, start: usize, n: usize) -> Result<Tensor> {
+        let all = self.dims().first().copied().unwrap_or(0);
+        if start.checked_add(n).is_none_or(|end| end > all) {
+            return Err(Error::shape(
+                "rows",
+                format!("rows {start}..{} of shape {}", start.saturating_add(n), self.shape()),
+            ));
+        }
+        let row = self.len() / all.max(1);
+        let spec = self.spec.with_shape(self.shape().with(0, n));
+        Ok(Tensor { buf: self.buf.clone(), offset: self.offset + start * row, spec })
+    }
+
+    /// The elements, as the type they have. Errors when `T` is another type.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        self.expect_type::<T>()?;
+        Ok(self.buf.block().slice(self.offset, self.len()))
+    }
+
+    /// The elements, writable. Errors when `T` is another type or when another tensor shares the buffer.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.expect_type::<T>()?;
+        let (offset, n, shape, holders) =
+            (self.offset, self.len(), self.shape(), Arc::strong_count(&self.buf));
+        let buf = Arc::get_mut(&mut self.buf).ok_or_else(|| Error::Shared {
+            who: "write".into(),
+            shape: shape.to_string(),
+            holders,
+        })?;
+        Ok(buf.block.as_mut().expect("a buffer owns its block until it is dropped").slice_mut(offset, n))
+    }
+
+    /// The elements as raw little-endian bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        let size = self.dtype().size();
+        self.buf.block().slice(self.offset * size, self.len() * size)
+    }
+
+    /// The elements as raw bytes, writable. Errors when another tensor shares the buffer.
+    pub fn as_mut_bytes(&mut self) -> Result<&mut [u8]> {
+        let (size, shape, n, holders) =
+            (self.dtype().size(), self.shape(), self.len(), Arc::strong_count(&self.buf));
+        let offset = self.offset;
+        let buf = Arc::get_mut(&mut self.buf).ok_or_else(|| Error::Shared {
+            who: "write".into(),
+            shape: shape.to_string(),
+            holders,
+        })?;
+        Ok(buf
+            .block
+            .as_mut()
+            .expect("a buffer owns its block until it is dropped")
+            .slice_mut(offset * size, n * size))
+    }
+
+    /// Sets every byte to zero.
+    pub fn fill_zero(&mut self) -> Result<()> {
+        self.as_mut_bytes()?.fill(0);
+        Ok(())
+    }
+
+    /// A copy with a buffer of its own.
+    pub fn deep_clone(&self) -> Result<Tensor> {
+        let mut t = Tensor::empty(self.device(), self.spec)?;
+        t.as_mut_bytes()?.copy_from_slice(self.as_bytes());
+        Ok(t)
+    }
+
+    fn expect_type<T: Element>(&self) -> Result<()> {
+        if T::DTYPE == self.dtype() {
+            return Ok(());
+        }
+        Err(Error::dtype("tensor", format!("holds {}, but {} was asked for", self.spec, T::DTYPE)))
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor({})", self.spec)
+    }
+}
