@@ -48,7 +48,30 @@ pub trait Dataset: Send + Sync {
     }
 }
 
-/// A file being read and a buffer a thread for `--map read`.
+macro_rules! forward {
+    ($($holder:ty),*) => { $(
+        impl<D: Dataset + ?Sized> Dataset for $holder {
+            fn len(&self) -> u64 {
+                (**self).len()
+            }
+            fn fields(&self) -> &[Column] {
+                (**self).fields()
+            }
+            fn read(&self, pass: Pass, index: u64, out: &mut [Out<'_>]) -> Result<()> {
+                (**self).read(pass, index, out)
+            }
+            fn hash(&self) -> [u8; 32] {
+                (**self).hash()
+            }
+            fn still_intact(&self) -> Result<()> {
+                (**self).still_intact()
+            }
+        }
+    )* };
+}
+forward!(Arc<D>, Box<D>);
+
+/// Lends a buffer that each thread keeps, for `--map read`.
 fn with_scratch<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     SCRATCH.with_borrow_mut(f)

@@ -124,10 +124,10 @@ impl Field {
                 self.count, self.shape
             ))
         } else if self.kind == Kind::Tokens
-            && !(self.shape.is_empty() && matches!(self.dtype, DType::U8 | DType::U16))
+            && !(self.shape.is_empty() && matches!(self.dtype, DType::U8 | DType::U16 | DType::I32))
         {
             Some(format!(
-                "is a token stream of {} {:?}, but tokens are scalar u8 or u16",
+                "is a token stream of {} {:?}, but tokens are scalar u8, u16 or i32",
                 self.dtype, self.shape
             ))
         } else if self.mean.len() != self.std.len() || !(statistics <= 1 || statistics == last) {
