@@ -46,6 +46,14 @@ impl Table {
             Error::data(&self.path, None, what)
         })
     }
+    /// Keeps the rows that `keep` accepts.
+    pub fn retain(&mut self, keep: impl Fn(&[String]) -> bool) {
+        let kept: Vec<bool> = self.rows.iter().map(|r| keep(r)).collect();
+        let mut k = kept.iter();
+        self.rows.retain(|_| *k.next().unwrap_or(&true));
+        let mut k = kept.iter();
+        self.lines.retain(|_| *k.next().unwrap_or(&true));
+    }
     /// The cell at `row`, `column` as a finite number.
     pub fn number(&self, row: usize, column: usize) -> Result<f32> {
         let cell = &self.rows[row][column];
