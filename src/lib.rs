@@ -16,6 +16,7 @@
 //! | 9 | [`cli`] | one file a verb |
 
 pub mod check;
+pub mod cli;
 pub mod device;
 pub mod error;
 pub mod kernel;
