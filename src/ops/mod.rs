@@ -43,12 +43,14 @@ ops! {
     conv2d,
     cross_entropy,
     layer_norm,
+    linear,
     log_softmax,
     matmul,
     max_pool2d,
     relu,
     rms_norm,
     rotary_embedding,
+    scaled_dot_product_attention,
     softmax,
 }
 
