@@ -7,6 +7,8 @@
 //! | `entry.rs` | [`Entry`]: what is known of an op; from it come the exams, the benchmark, the `op` verb and the book's table |
 //! | `attrs.rs` | attributes by name, as the command line gives them |
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
+//! | `ids.rs` | the range check of ids and labels |
+//! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
 //! | the rest | one op each |
 //!
@@ -16,6 +18,8 @@
 mod attrs;
 pub mod elementwise;
 mod entry;
+mod ids;
+mod rows;
 mod sample;
 
 pub use attrs::{AttrDoc, Attrs, Kind};
@@ -32,8 +36,15 @@ macro_rules! ops {
 }
 
 ops! {
+    cross_entropy,
+    layer_norm,
+    linear,
+    log_softmax,
     matmul,
     relu,
+    rms_norm,
+    scaled_dot_product_attention,
+    softmax,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.
