@@ -8,6 +8,7 @@
 //! | `tensors.rs` | safetensors files in and out, converted to what an op takes |
 //! | `op.rs` | `op list`, `op NAME` |
 //! | `check.rs` | `check`: the examiner |
+//! | `data.rs` | `data`: packed datasets |
 //! | `devices.rs` | `devices`: what can be used here |
 //! | `bench/` | `bench`: how fast it is |
 //! | `completions.rs` | `completions`: for shells |
@@ -25,6 +26,7 @@
 pub mod bench;
 mod check;
 mod completions;
+mod data;
 mod devices;
 mod op;
 mod session;
@@ -70,6 +72,7 @@ struct Cli {
 enum Verb {
     Op(op::Args),
     Check(check::Args),
+    Data(data::Args),
     Bench(bench::Args),
     Devices(devices::Args),
     Completions(completions::Args),
@@ -112,6 +115,7 @@ fn dispatch(session: &Session, verb: Verb) -> Result<()> {
     match verb {
         Verb::Op(a) => op::run(session, a),
         Verb::Check(a) => check::run(session, a),
+        Verb::Data(a) => data::run(session, a),
         Verb::Bench(a) => bench::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),

@@ -53,6 +53,8 @@ impl Session {
     /// Writes a note to standard error. That it cannot be written is no reason to stop.
     pub(super) fn note(&self, text: Arguments<'_>) {
         if !self.quiet {
+            // Results first, so that both read in order on a terminal.
+            let _ = self.flush();
             let _ = writeln!(io::stderr().lock(), "{text}");
         }
     }
