@@ -17,6 +17,7 @@
 //! | 9 | [`cli`] | one file a verb |
 
 pub mod check;
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;

@@ -68,8 +68,8 @@ impl Tape {
         }
         grads.begin()?;
         let swept = self.sweep(seeds, grads, HashMap::new(), &mut None);
-        grads.end()?;
-        swept
+        let ended = grads.end();
+        swept.and_then(|leaves| ended.map(|()| leaves))
     }
 
     /// Walks the list backwards. `given` holds adjoints of leaves that already have a sum (a replayed part's inputs).

@@ -343,21 +343,24 @@ impl Grads {
         }
     }
 
-    /// Zeroes what no gradient reached and joins the slots.
+    /// Zeroes what no gradient reached and joins the slots. A slot that an op failed in is lost: its segment is made anew,
+    /// so that the next pass can start.
     pub(super) fn end(&mut self) -> Result<()> {
         for (i, seg) in self.segments.iter_mut().enumerate() {
             let Some(Segment::Split(slots)) = seg else { continue };
             let touched =
                 self.table.slots.iter().zip(&self.touched).filter(|(s, _)| s.segment == i).map(|(_, t)| *t);
-            let mut parts = Vec::with_capacity(slots.len());
-            for (cell, touched) in std::mem::take(slots).into_iter().zip(touched) {
-                let mut t = cell.ok_or_else(|| Error::shape("grads", "a slot was not handed back"))?;
+            let spec = Spec::new(self.table.dtype, &[self.table.segments[i].len])?;
+            if slots.iter().any(Option::is_none) {
+                *seg = Some(Segment::Flat(Tensor::zeros(&self.table.device, spec)?));
+                continue;
+            }
+            let mut parts: Vec<Tensor> = std::mem::take(slots).into_iter().flatten().collect();
+            for (t, touched) in parts.iter_mut().zip(touched) {
                 if !touched && !self.add {
                     t.fill_zero()?;
                 }
-                parts.push(t);
             }
-            let spec = Spec::new(self.table.dtype, &[self.table.segments[i].len])?;
             *seg = Some(Segment::Flat(Tensor::join(parts, &self.table.device, spec)?));
         }
         Ok(())

@@ -1,0 +1,349 @@
+"""Golden values: what PyTorch computes for every op of ringtape, forward and gradient, in float64.
+
+    pip install torch numpy safetensors
+    python tests/golden/make.py            # rewrites tests/golden/<op>.safetensors
+    python tests/golden/make.py --check    # exits 1 where a stored file is not what this PyTorch computes (to 1e-12)
+
+A file holds several cases. Of each case it has these tensors:
+
+    <case>/<input>        inputs: reals (float64, every one representable in float32), ids (int64), masks (bool)
+    <case>/out/<output>   what torch computes
+    <case>/d<output>      the upstream gradient: the loss is the sum of <d<output>, output>
+    <case>/d/<input>      its gradient with respect to each real input
+
+and in the metadata under `golden` a JSON text: the version of torch and the list of cases, each with its name and its
+attributes as text, the way `ringtape op NAME --attr k=v` takes them. Names of ops, inputs and attributes are torch's.
+tests/golden.rs reads the files. Random numbers are keyed by op and case, so a new case leaves the others as they are.
+"""
+
+import json
+import math
+import sys
+import zlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+HERE = Path(__file__).resolve().parent
+OPS = {}  # op -> list of (case, inputs, attributes, function)
+
+
+def case(op, name, inputs, f, **attrs):
+    """One case: `inputs` maps names to tensors or to functions of a generator; `f` takes the tensors by position."""
+    g = torch.Generator().manual_seed(zlib.crc32(f"{op}/{name}".encode()))
+    made = {k: v(g) if callable(v) else v for k, v in inputs.items()}
+    for k, v in made.items():
+        if v.is_floating_point():
+            made[k] = v.float().double()  # f32 and f64 start from the same numbers
+    OPS.setdefault(op, []).append((name, made, attrs, f, g))
+
+
+def text(v):
+    """An attribute as the command line takes it."""
+    if isinstance(v, bool):
+        return "true" if v else "false"
+    if isinstance(v, (list, tuple)):
+        return ",".join(str(x) for x in v)
+    return repr(v) if isinstance(v, float) else str(v)
+
+
+def normal(*shape, std=1.0, mean=0.0):
+    return lambda g: torch.randn(shape, generator=g, dtype=torch.float64) * std + mean
+
+
+def uniform(lo, hi, *shape):
+    return lambda g: torch.rand(shape, generator=g, dtype=torch.float64) * (hi - lo) + lo
+
+
+def ids(n, *shape):
+    return lambda g: torch.randint(n, shape, generator=g)
+
+
+def mask(*shape):
+    return lambda g: torch.randint(2, shape, generator=g).bool()
+
+
+def real(*v, shape=None):
+    t = torch.tensor(v, dtype=torch.float64)
+    return t if shape is None else t.reshape(shape)
+
+
+def integers(*v, shape=None):
+    t = torch.tensor(v, dtype=torch.int64)
+    return t if shape is None else t.reshape(shape)
+
+
+# Unary, elementwise -------------------------------------------------------------------------------------------------
+
+KINKS = real(-2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 3.0)
+FAR = real(-100.0, -30.0, -8.0, -1e-4, 1e-4, 8.0, 30.0, 100.0)
+
+
+def unary(op, f, *cases, **attrs):
+    for name, x in cases:
+        case(op, name, {"input": x}, f, **attrs)
+
+
+GENERAL = ("general", normal(3, 5)), ("scalar", normal()), ("one by one", normal(1, 1)), ("empty", real().reshape(0, 3))
+POSITIVE = ("general", uniform(0.1, 4.0, 3, 5)), ("scalar", uniform(0.5, 2.0)), ("small", real(1e-6, 1e-3, 1.0, 1e6))
+
+unary("neg", torch.neg, *GENERAL)
+unary("exp", torch.exp, *GENERAL, ("far", real(-700.0, -80.0, -20.0, 0.0, 20.0, 80.0)))
+unary("log", torch.log, *POSITIVE)
+unary("sqrt", torch.sqrt, *POSITIVE)
+unary("tanh", torch.tanh, *GENERAL, ("far", FAR))
+unary("sigmoid", torch.sigmoid, *GENERAL, ("far", FAR))
+unary("relu", torch.relu, *GENERAL, ("at the kink", KINKS))
+unary("silu", F.silu, *GENERAL, ("far", FAR))
+unary("abs", torch.abs, *GENERAL, ("at the kink", KINKS))
+for how in ("none", "tanh"):
+    for name, x in (*GENERAL, ("far", FAR)):
+        case("gelu", f"{name}, {how}", {"input": x}, lambda x, how=how: F.gelu(x, approximate=how), approximate=how)
+for factor in (2.5, -1.0, 0.0):
+    case("scale", f"by {factor}", {"input": normal(3, 5)}, lambda x, c=factor: x * c, factor=factor)
+for e, x in [
+    (2.0, normal(3, 5)), (3.0, normal(4)), (0.5, uniform(0.1, 3.0, 3, 5)), (-1.5, uniform(0.5, 3.0, 4)),
+    (0.0, KINKS), (1.0, KINKS), (2.0, KINKS),
+]:
+    where = " at the kinks" if x is KINKS else ""
+    case("pow", f"to {e}{where}", {"input": x}, lambda x, e=e: torch.pow(x, e), exponent=e)
+case("clamp", "between", {"input": normal(4, 5, std=2.0)}, lambda x: torch.clamp(x, -1.0, 1.5), min=-1.0, max=1.5)
+case("clamp", "at the bounds", {"input": KINKS}, lambda x: torch.clamp(x, -1.0, 1.0), min=-1.0, max=1.0)
+case("clamp", "from below", {"input": normal(7)}, lambda x: torch.clamp(x, min=0.25), min=0.25, max=math.inf)
+case("clamp", "from above", {"input": normal(7)}, lambda x: torch.clamp(x, max=0.25), min=-math.inf, max=0.25)
+
+# Binary, broadcasting -----------------------------------------------------------------------------------------------
+
+PAIRS = [
+    ("same shape", (3, 4), (3, 4)), ("row", (3, 4), (4,)), ("column", (3, 4), (3, 1)), ("both stretch", (3, 1, 5), (4, 1)),
+    ("scalar right", (2, 3), ()), ("scalar left", (), (2, 3)), ("scalars", (), ()), ("ones", (1, 1), (1,)),
+    ("middle", (2, 1, 3), (2, 4, 3)), ("leading", (2, 3, 4), (1, 3, 1)), ("empty", (0, 3), (3,)),
+]
+for op, f in [("add", torch.add), ("sub", torch.sub), ("mul", torch.mul), ("div", torch.div),
+              ("maximum", torch.maximum), ("minimum", torch.minimum)]:
+    for name, a, b in PAIRS:
+        other = uniform(0.5, 2.0, *b) if op == "div" else normal(*b)
+        case(op, name, {"input": normal(*a), "other": other}, f)
+for op, f in [("maximum", torch.maximum), ("minimum", torch.minimum)]:
+    case(op, "ties", {"input": real(1.0, 2.0, -3.0, 0.0), "other": real(1.0, 1.0, -3.0, 0.5)}, f)
+    case(op, "ties, broadcast", {"input": real(1.0, 2.0, 1.0, 0.0, shape=(2, 2)), "other": real(1.0)}, f)
+    nan = math.nan
+    case(op, "NaN", {"input": real(nan, 1.0, 2.0), "other": real(1.0, nan, 3.0)}, f)
+for name, c, a, b in [("same shape", (3, 4), (3, 4), (3, 4)), ("all stretch", (3, 1), (4,), (2, 1, 1)),
+                      ("scalars chosen", (2, 3), (), ()), ("scalar condition", (), (2, 3), (3,))]:
+    case("where", name, {"condition": mask(*c), "input": normal(*a), "other": normal(*b)}, torch.where)
+
+# Reductions ---------------------------------------------------------------------------------------------------------
+
+AXES = [("all", (), False), ("all, kept", (), True), ("first", (0,), False), ("last", (-1,), False), ("last, kept", (-1,), True),
+        ("middle", (1,), False), ("two", (0, 2), False), ("two, kept", (-1, 0), True)]
+
+
+def over(f, dim, keepdim, rank, **kw):
+    dim = dim or tuple(range(rank))
+    return lambda x: f(x, dim=dim, keepdim=keepdim, **kw)
+
+
+for op, f in [("sum", torch.sum), ("mean", torch.mean), ("amax", torch.amax)]:
+    for name, dim, keep in AXES:
+        case(op, name, {"input": normal(2, 3, 5)}, over(f, dim, keep, 3), dim=dim, keepdim=keep)
+    case(op, "scalar", {"input": normal()}, lambda x, f=f: f(x.reshape(1), dim=0), dim=(), keepdim=False)
+    case(op, "extent 1", {"input": normal(3, 1, 2)}, over(f, (1,), False, 3), dim=(1,), keepdim=False)
+    case(op, "long", {"input": normal(2, 300)}, over(f, (-1,), False, 2), dim=(-1,), keepdim=False)
+    case(op, "long first", {"input": normal(300, 2)}, over(f, (0,), False, 2), dim=(0,), keepdim=False)
+case("amax", "ties", {"input": real(1.0, 3.0, 3.0, 2.0, 2.0, 2.0, shape=(2, 3))}, over(torch.amax, (1,), False, 2),
+     dim=(1,), keepdim=False)
+case("amax", "-inf", {"input": real(-math.inf, 1.0, -2.0, -5.0, shape=(2, 2))}, over(torch.amax, (1,), False, 2),
+     dim=(1,), keepdim=False)
+for name, dim, keep in AXES:
+    for c in (0, 1):
+        case("var", f"{name}, correction {c}", {"input": normal(2, 3, 5, mean=2.0)},
+             over(torch.var, dim, keep, 3, correction=c), dim=dim, keepdim=keep, correction=c)
+case("var", "far from zero", {"input": normal(2, 40, mean=1000.0)}, over(torch.var, (-1,), False, 2, correction=1),
+     dim=(-1,), keepdim=False, correction=1)
+
+# Products and shapes ------------------------------------------------------------------------------------------------
+
+for name, a, b, ta, tb in [
+    ("two matrices", (3, 4), (4, 5), 0, 0), ("input transposed", (4, 3), (4, 5), 1, 0), ("other transposed", (3, 4), (5, 4), 0, 1),
+    ("both transposed", (4, 3), (5, 4), 1, 1), ("batch", (2, 3, 4), (2, 4, 5), 0, 0), ("one weight", (2, 3, 4), (4, 5), 0, 0),
+    ("one weight transposed", (2, 3, 4), (5, 4), 0, 1), ("one input, many others", (3, 4), (2, 4, 5), 0, 0),
+    ("broadcast both ways", (2, 1, 3, 4), (3, 4, 2), 0, 0), ("broadcast, transposed", (2, 1, 4, 3), (3, 2, 4), 1, 1),
+    ("inner extent 1", (3, 1), (1, 5), 0, 0), ("one row", (1, 4), (4, 5), 0, 0), ("one column", (3, 4), (4, 1), 0, 0),
+    ("one element", (1, 1), (1, 1), 0, 0), ("past the tile", (17, 33), (33, 19), 0, 0), ("transposed batch, one weight", (2, 4, 3), (4, 2), 1, 0),
+]:
+    def product(x, y, ta=ta, tb=tb):
+        return torch.matmul(x.mT if ta else x, y.mT if tb else y)
+    case("matmul", name, {"input": normal(*a), "other": normal(*b)}, product,
+         transpose_input=bool(ta), transpose_other=bool(tb))
+
+for name, a, b in [("flatten", (2, 3, 4), (24,)), ("to a matrix", (2, 3, 4), (6, 4)), ("inferred", (2, 3, 4), (4, -1)), ("scalar", (1, 1), ())]:
+    case("reshape", name, {"input": normal(*a)}, lambda x, b=b: torch.reshape(x, b), shape=b)
+for name, a, p in [("transpose", (3, 4), (1, 0)), ("heads", (2, 3, 4, 5), (0, 2, 1, 3)), ("cycle", (2, 3, 4), (2, 0, 1)),
+                   ("negative", (2, 3, 4), (-1, 0, -2)), ("nothing", (2, 3), (0, 1)), ("ones", (1, 3, 1), (2, 1, 0))]:
+    case("permute", name, {"input": normal(*a)}, lambda x, p=p: torch.permute(x, p), dims=p)
+for name, shapes, dim in [("first axis", [(2, 3), (1, 3), (4, 3)], 0), ("last axis", [(2, 3), (2, 1)], -1), ("middle", [(2, 1, 3), (2, 2, 3)], 1),
+                          ("one tensor", [(2, 3)], 0), ("an empty one", [(2, 3), (0, 3)], 0)]:
+    case("cat", name, {f"inputs.{i}": normal(*s) for i, s in enumerate(shapes)},
+         lambda *x, dim=dim: torch.cat(x, dim), dim=dim)
+for name, a, sizes, dim in [("first axis", (6, 2), (1, 2, 3), 0), ("last axis", (2, 5), (4, 1), -1), ("middle", (2, 4, 3), (2, 2), 1), ("whole", (3, 2), (3,), 0)]:
+    case("split", name, {"input": normal(*a)}, lambda x, s=sizes, d=dim: torch.split(x, s, d), split_size_or_sections=sizes, dim=dim)
+for name, a, dim, start, n in [("first axis", (5, 3), 0, 1, 3), ("last axis", (2, 5), -1, 2, 2), ("middle", (2, 4, 3), 1, 0, 1),
+                               ("all", (3, 2), 0, 0, 3), ("from the end", (5, 2), 0, -2, 2)]:
+    case("narrow", name, {"input": normal(*a)}, lambda x, d=dim, s=start, n=n: torch.narrow(x, d, s, n), dim=dim, start=start, length=n)
+
+# Indexing -----------------------------------------------------------------------------------------------------------
+
+for name, a, i, dim in [("first axis", (4, 3), (2, 3), 0), ("last axis", (3, 5), (3, 7), -1), ("middle", (2, 4, 3), (2, 2, 3), 1), ("narrower", (4, 5), (2, 3), 0)]:
+    n = a[dim]
+    case("gather", name, {"input": normal(*a), "index": ids(n, *i)}, lambda x, i, d=dim: torch.gather(x, d, i), dim=dim)
+    case("scatter_add", name, {"input": normal(*a), "index": ids(n, *i), "src": normal(*i)},
+         lambda x, i, s, d=dim: torch.scatter_add(x, d, i, s), dim=dim)
+case("gather", "repeated", {"input": normal(3), "index": integers(0, 2, 2, 2)}, lambda x, i: torch.gather(x, 0, i), dim=0)
+case("scatter_add", "repeated", {"input": normal(3), "index": integers(0, 2, 2, 2), "src": normal(4)},
+     lambda x, i, s: torch.scatter_add(x, 0, i, s), dim=0)
+case("embedding", "matrix of ids", {"input": ids(7, 2, 5), "weight": normal(7, 3)}, F.embedding)
+case("embedding", "repeated", {"input": integers(1, 1, 1, 0), "weight": normal(3, 4)}, F.embedding)
+case("embedding", "one id", {"input": integers(2).reshape(()), "weight": normal(3, 4)}, F.embedding)
+case("embedding", "width 1", {"input": ids(5, 6), "weight": normal(5, 1)}, F.embedding)
+
+# Normalisation and losses -------------------------------------------------------------------------------------------
+
+ROWS = [("last axis", (3, 7), -1), ("first axis", (4, 3), 0), ("middle", (2, 5, 3), 1), ("long", (2, 300), -1), ("extent 1", (3, 1), 1), ("vector", (6,), 0)]
+for op, f in [("softmax", F.softmax), ("log_softmax", F.log_softmax)]:
+    for name, a, dim in ROWS:
+        case(op, name, {"input": normal(*a, std=3.0)}, lambda x, f=f, d=dim: f(x, dim=d), dim=dim)
+    case(op, "large logits", {"input": real(1000.0, 999.0, -1000.0, 1e4, 1e4, 0.0, shape=(2, 3))}, lambda x, f=f: f(x, dim=1), dim=1)
+case("softmax", "-inf logits", {"input": real(-math.inf, 0.5, 1.0, 2.0, -math.inf, -math.inf, shape=(2, 3))}, lambda x: F.softmax(x, dim=1), dim=1)
+case("log_softmax", "-inf logits", {"input": real(-math.inf, 0.5, 1.0, 2.0, -math.inf, -1.0, shape=(2, 3))}, lambda x: F.log_softmax(x, dim=1), dim=1)
+
+for name, a, eps in [("rows", (3, 7), 1e-5), ("three axes", (2, 3, 5), 1e-5), ("long", (2, 300), 1e-5), ("large eps", (3, 4), 0.1), ("extent 2", (4, 2), 1e-3), ("extent 1", (3, 1), 1e-2), ("vector", (9,), 1e-5)]:
+    n = a[-1]
+    def rms(x, w=None, n=n, eps=eps):
+        return F.rms_norm(x, (n,), w, eps)
+    def layer(x, w=None, b=None, n=n, eps=eps):
+        return F.layer_norm(x, (n,), w, b, eps)
+    x, w, b = normal(*a, std=2.0, mean=0.5), normal(n, mean=1.0), normal(n)
+    case("layer_norm", name, {"input": x, "weight": w, "bias": b}, layer, eps=eps)
+    case("rms_norm", name, {"input": x, "weight": w}, rms, eps=eps)
+case("layer_norm", "far from zero", {"input": normal(3, 40, mean=100.0), "weight": normal(40), "bias": normal(40)},
+     lambda x, w, b: F.layer_norm(x, (40,), w, b, 1e-5), eps=1e-5)
+
+for name, a, target, kw in [
+    ("mean", (4, 7), ids(7, 4), {}), ("one row", (1, 5), ids(5, 1), {}), ("one class", (3, 1), ids(1, 3), {}),
+    ("long", (3, 300), ids(300, 3), {}),
+    ("ignored rows", (5, 4), integers(1, -100, 3, -100, 0), {}), ("other ignore_index", (4, 3), integers(2, 0, 1, 0), {"ignore_index": 0}),
+    ("smoothed", (4, 7), ids(7, 4), {"label_smoothing": 0.1}), ("smoothed and ignored", (5, 4), integers(1, -100, 3, 2, -100), {"label_smoothing": 0.2}),
+]:
+    case("cross_entropy", name, {"input": normal(*a, std=2.0), "target": target}, lambda x, t, kw=kw: F.cross_entropy(x, t, **kw), **kw)
+case("cross_entropy", "large logits", {"input": real(1000.0, -1000.0, 0.0, -1e4, 1e4, 1e4, shape=(2, 3)), "target": integers(0, 1)}, F.cross_entropy)
+case("cross_entropy", "-inf logits", {"input": real(-math.inf, 0.5, 1.0, 2.0, -math.inf, -1.0, shape=(2, 3)), "target": integers(1, 0)}, F.cross_entropy)
+case("mse_loss", "matrix", {"input": normal(3, 4), "target": normal(3, 4)}, F.mse_loss)
+case("mse_loss", "one element", {"input": normal(1), "target": normal(1)}, F.mse_loss)
+case("mse_loss", "long", {"input": normal(700), "target": normal(700)}, F.mse_loss)
+
+# Only what is the same for every random number: nothing dropped, everything dropped, evaluation.
+case("dropout", "p 0", {"input": normal(3, 5)}, lambda x: F.dropout(x, 0.0, True), p=0.0, training=True)
+case("dropout", "p 1", {"input": normal(3, 5)}, lambda x: F.dropout(x, 1.0, True), p=1.0, training=True)
+case("dropout", "evaluation", {"input": normal(3, 5)}, lambda x: F.dropout(x, 0.5, False), p=0.5, training=False)
+
+# Images -------------------------------------------------------------------------------------------------------------
+
+for name, x, w, bias, kw in [
+    ("3 x 3", (2, 3, 6, 5), (4, 3, 3, 3), True, {}), ("padded", (1, 2, 5, 5), (3, 2, 3, 3), True, {"padding": (1, 1)}),
+    ("strided", (2, 1, 7, 8), (2, 1, 3, 3), True, {"stride": (2, 2)}), ("uneven", (1, 2, 7, 9), (3, 2, 3, 2), True, {"stride": (2, 3), "padding": (1, 0)}),
+    ("dilated", (1, 2, 7, 7), (2, 2, 3, 3), True, {"dilation": (2, 2)}), ("dilated, padded, strided", (1, 1, 9, 8), (2, 1, 3, 3), False, {"dilation": (2, 1), "padding": (2, 1), "stride": (2, 1)}),
+    ("groups", (2, 4, 5, 5), (6, 2, 3, 3), True, {"groups": 2}), ("depthwise", (1, 3, 5, 4), (3, 1, 3, 3), True, {"groups": 3, "padding": (1, 1)}),
+    ("1 x 1", (2, 3, 4, 4), (5, 3, 1, 1), True, {}), ("whole image", (2, 2, 3, 3), (4, 2, 3, 3), True, {}), ("no bias", (1, 2, 4, 4), (3, 2, 2, 2), False, {}),
+]:
+    inputs = {"input": normal(*x), "weight": normal(*w)}
+    if bias:
+        inputs["bias"] = normal(w[0])
+    case("conv2d", name, inputs, lambda *t, kw=kw: F.conv2d(*t, **kw), **kw)
+for name, x, kw in [
+    ("2 x 2", (2, 3, 6, 4), {"kernel_size": (2, 2)}), ("overlapping", (1, 2, 7, 7), {"kernel_size": (3, 3), "stride": (2, 2)}), ("padded", (1, 2, 5, 6), {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}),
+    ("uneven", (2, 1, 5, 7), {"kernel_size": (2, 3), "stride": (1, 2)}), ("a rest is left out", (1, 1, 5, 5), {"kernel_size": (2, 2)}), ("1 x 1", (1, 2, 3, 3), {"kernel_size": (1, 1)}),
+]:
+    kw = {"stride": kw["kernel_size"], "padding": (0, 0), **kw}
+    case("avg_pool2d", name, {"input": normal(*x)}, lambda x, kw=kw: F.avg_pool2d(x, **kw), **kw)
+    case("max_pool2d", name, {"input": normal(*x)}, lambda x, kw=kw: F.max_pool2d(x, **kw), **kw)
+ties = real(*([1.0, 1.0, 0.0, 2.0] * 4), shape=(1, 1, 4, 4))
+case("max_pool2d", "ties", {"input": ties}, lambda x: F.max_pool2d(x, 2), kernel_size=(2, 2), stride=(2, 2), padding=(0, 0))
+
+# Attention ----------------------------------------------------------------------------------------------------------
+
+
+def rotary(x, base, offset):
+    """Rotates the pair (i, i + D/2) at position t by t·base^(-2i/D): x·cos + rotate_half(x)·sin (GPT-NeoX)."""
+    t, d = x.shape[-2:]
+    angle = torch.outer(torch.arange(offset, offset + t, dtype=torch.float64), base ** (-torch.arange(0, d, 2, dtype=torch.float64) / d))
+    angle = torch.cat([angle, angle], -1)
+    half = torch.cat([-x[..., d // 2:], x[..., : d // 2]], -1)
+    return x * angle.cos() + half * angle.sin()
+
+
+for name, a, base, offset in [("heads", (2, 3, 5, 8), 10000.0, 0), ("one head", (1, 1, 9, 4), 10000.0, 0), ("width 2", (2, 1, 6, 2), 10000.0, 0),
+                              ("other base", (1, 2, 5, 6), 500.0, 0), ("later", (1, 2, 3, 8), 10000.0, 7), ("one position", (1, 2, 1, 4), 10000.0, 3)]:
+    case("rotary_embedding", name, {"input": normal(*a)}, lambda x, b=base, o=offset: rotary(x, b, o), base=base, offset=offset)
+for name, q, k, causal in [
+    ("full", (2, 2, 5, 4), (2, 2, 5, 4), False), ("causal", (2, 2, 5, 4), (2, 2, 5, 4), True), ("past a block", (1, 1, 70, 4), (1, 1, 70, 4), True),
+    ("one position", (1, 2, 1, 4), (1, 2, 1, 4), True), ("width 1", (1, 1, 6, 1), (1, 1, 6, 1), True), ("more keys", (1, 2, 3, 4), (1, 2, 7, 4), False),
+]:
+    case("scaled_dot_product_attention", name, {"query": normal(*q), "key": normal(*k), "value": normal(*k)},
+         lambda q, k, v, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c), is_causal=causal)
+case("scaled_dot_product_attention", "sharp", {n: normal(1, 2, 6, 4, std=8.0) for n in ("query", "key", "value")},
+     lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), is_causal=True)
+
+
+def compute(op):
+    """Tensors and metadata of one op's file."""
+    tensors, cases = {}, []
+    for name, inputs, attrs, f, g in OPS[op]:
+        leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs.values()]
+        made = f(*leaves)
+        outputs = {f"outputs.{i}": y for i, y in enumerate(made)} if isinstance(made, tuple) else {"output": made}
+        upstream = {k: torch.randn(y.shape, generator=g, dtype=torch.float64).float().double() for k, y in outputs.items()}
+        wanted = {k: x for k, x in zip(inputs, leaves) if x.requires_grad}
+        grads = torch.autograd.grad(list(outputs.values()), list(wanted.values()), list(upstream.values()))
+        tensors.update({f"{name}/{k}": x for k, x in inputs.items()})
+        tensors.update({f"{name}/out/{k}": y.detach() for k, y in outputs.items()})
+        tensors.update({f"{name}/d{k}": y for k, y in upstream.items()})
+        tensors.update({f"{name}/d/{k}": d for k, d in zip(wanted, grads)})
+        cases.append({"name": name, "attrs": {k: text(v) for k, v in attrs.items()}})
+    tensors = {k: v.contiguous().clone() for k, v in tensors.items()}
+    return tensors, {"golden": json.dumps({"torch": torch.__version__.split("+")[0], "cases": cases})}
+
+
+def differs(op):
+    """What the stored file of `op` has that this PyTorch computes otherwise."""
+    path = HERE / f"{op}.safetensors"
+    if not path.exists():
+        return ["no file"]
+    tensors, meta = compute(op)
+    with safe_open(path, "pt") as f:
+        stored = json.loads(f.metadata()["golden"])["cases"]
+        if stored != json.loads(meta["golden"])["cases"] or set(f.keys()) != set(tensors):
+            return ["other cases"]
+        return [k for k, v in tensors.items() if not torch.allclose(f.get_tensor(k), v, rtol=1e-12, atol=1e-12, equal_nan=True)]
+
+
+def main():
+    if sys.argv[1:] == ["--check"]:
+        bad = {op: d for op in OPS if (d := differs(op))}
+        for op, d in bad.items():
+            print(f"{op}: {', '.join(d)}", file=sys.stderr)
+        sys.exit(1 if bad else 0)
+    if sys.argv[1:]:
+        sys.exit(__doc__)
+    for op in OPS:
+        tensors, meta = compute(op)
+        save_file(tensors, HERE / f"{op}.safetensors", metadata=meta)
+    files = list(HERE.glob("*.safetensors"))
+    print(f"{len(OPS)} ops, {sum(map(len, OPS.values()))} cases, {sum(f.stat().st_size for f in files)} bytes in {len(files)} files")
+
+
+if __name__ == "__main__":
+    main()
