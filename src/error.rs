@@ -36,6 +36,18 @@ pub enum Error {
         /// What is wrong and what would be right.
         what: String,
     },
+    /// An id or label points outside the table that it indexes.
+    #[error("{op}: id {value} at {at:?} is not in 0..{limit}")]
+    Id {
+        /// Name of the op.
+        op: String,
+        /// Index of the id along each axis of its tensor.
+        at: Vec<usize>,
+        /// The id.
+        value: i64,
+        /// Rows of the table, or classes.
+        limit: usize,
+    },
     /// A buffer must have one holder to be written, and has more.
     #[error(
         "{who}: buffer of {shape} is shared by {holders} holders, so it cannot be written in place (drop the tape and other clones first)"
@@ -160,12 +172,12 @@ impl Error {
         Error::Io { path: path.into(), source }
     }
 
-    /// The process exit code for this error: 1 a comparison failed, 2 usage or config, 4 bad data or snapshot,
+    /// The process exit code for this error: 1 a comparison failed, 2 usage or config, 4 bad data, ids or snapshot,
     /// 5 out of disk or memory, 6 numeric, 130 SIGINT, 143 SIGTERM.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Differs(_) => 1,
-            Error::Data { .. } | Error::Snapshot { .. } => 4,
+            Error::Id { .. } | Error::Data { .. } | Error::Snapshot { .. } => 4,
             Error::OutOfMemory { .. } => 5,
             // A full disk or quota is 5 wherever it strikes; any other refusal concerns a file that the user named.
             Error::Io { source, .. } => match source.kind() {

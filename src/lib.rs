@@ -6,6 +6,7 @@
 //! | rank | module | what it holds |
 //! |---|---|---|
 //! | 0 | [`error`], [`rng`], [`shape`] | one error type; random numbers by counter; extents and element types |
+//! | 1 | [`wire`] | the one place that knows bincode |
 //! | 2 | [`device`] | where memory lives, and its pool |
 //! | 3 | [`tensor`] | buffers and handles to them |
 //! | 4 | [`kernel`] | one name, one argument list, a body per device; SIMD, threads, GEMM |
@@ -16,6 +17,8 @@
 //! | 9 | [`cli`] | one file a verb |
 
 pub mod check;
+pub mod cli;
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod kernel;
@@ -24,3 +27,4 @@ pub mod rng;
 pub mod shape;
 pub mod tape;
 pub mod tensor;
+pub mod wire;

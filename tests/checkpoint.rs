@@ -48,9 +48,17 @@ fn block_of_plain_blocks<'a>(tape: &'a Tape, v: &[Var<'a>]) -> Result<Vars<'a>> 
     Ok(smallvec![add(&b[0], &v[0])?, b[1].clone()])
 }
 
+type Bits = Vec<(String, Vec<u8>)>;
+
+/// What differs in bits.
+fn differing<'a>(a: &'a Bits, b: &Bits) -> Vec<&'a str> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).filter(|(a, b)| a != b).map(|(a, _)| a.0.as_str()).collect()
+}
+
 /// Bits of everything that a step yields: loss, gradient of the input, gradients of the parameters; the number of
 /// nodes; and the largest number of bytes in use.
-fn step(n: usize, part: Part, checkpointed: bool) -> (Vec<Vec<u8>>, usize, usize) {
+fn step(n: usize, part: Part, checkpointed: bool) -> (Bits, usize, usize) {
     let device = Device::new_cpu();
     let params = params(&device, n);
     let mut grads = Grads::new(&params).unwrap();
@@ -75,8 +83,9 @@ fn step(n: usize, part: Part, checkpointed: bool) -> (Vec<Vec<u8>>, usize, usize
     let nodes = tape.len();
     let leaves = tape.backward(&loss, &mut grads).unwrap();
     assert!(grads.missing().is_empty(), "{:?}", grads.missing());
-    let mut bits = vec![loss.value().as_bytes().to_vec(), leaves.get(&x).unwrap().as_bytes().to_vec()];
-    bits.extend(params.all().filter_map(|s| Some(grads.get(s)?.as_bytes().to_vec())));
+    let of = |name: &str, t: &Tensor| (name.to_string(), t.as_bytes().to_vec());
+    let mut bits = vec![of("loss", loss.value()), of("x", leaves.get(&x).unwrap())];
+    bits.extend(params.all().filter_map(|s| Some(of(&params.info(s).name, &grads.get(s)?))));
     (bits, nodes, device.stats().peak_bytes)
 }
 
@@ -85,26 +94,38 @@ fn the_gradients_have_the_same_bits() {
     let (plain, nodes, _) = step(6, block, false);
     let (replayed, fewer, _) = step(6, block, true);
     assert_eq!(plain.len(), 6, "loss, input, four parameters");
-    assert_eq!(plain, replayed);
+    assert!(differing(&plain, &replayed).is_empty(), "{:?}", differing(&plain, &replayed));
     assert!(fewer < nodes, "{fewer} of {nodes} nodes");
-    assert!(plain[1].iter().any(|&b| b != 0), "a gradient of zeros would prove nothing");
+    assert!(plain[1].1.iter().any(|&b| b != 0), "a gradient of zeros would prove nothing");
 }
 
 #[test]
 fn nested_parts_have_the_same_bits() {
     let (plain, ..) = step(6, block_of_plain_blocks, false);
-    assert_eq!(plain, step(6, block_of_blocks, true).0, "parts in parts");
-    assert_eq!(plain, step(6, block_of_blocks, false).0, "inner parts only");
-    assert_eq!(plain, step(6, block_of_plain_blocks, true).0, "outer parts only");
+    let none: [&str; 0] = [];
+    assert_eq!(differing(&plain, &step(6, block_of_blocks, true).0), none, "parts in parts");
+    assert_eq!(differing(&plain, &step(6, block_of_blocks, false).0), none, "inner parts only");
+    assert_eq!(differing(&plain, &step(6, block_of_plain_blocks, true).0), none, "outer parts only");
 }
 
 #[test]
 fn less_memory_is_in_use() {
-    let (_, _, plain) = step(64, block_of_plain_blocks, false);
-    let (_, _, once) = step(64, block_of_plain_blocks, true);
-    let (_, _, nested) = step(64, block_of_blocks, true);
+    fn eight<'a>(tape: &'a Tape, v: &[Var<'a>]) -> Result<Vars<'a>> {
+        (0..8).try_fold(v[..2].iter().cloned().collect(), |v: Vars<'a>, _| block(tape, &v))
+    }
+    fn eight_parts<'a>(tape: &'a Tape, v: &[Var<'a>]) -> Result<Vars<'a>> {
+        (0..8).try_fold(v[..2].iter().cloned().collect(), |v: Vars<'a>, _| {
+            tape.checkpoint(&[&v[0], &v[1]], block)
+        })
+    }
+    let (_, _, plain) = step(64, eight, false);
+    let (_, _, once) = step(64, eight, true);
+    let (_, _, nested) = step(64, eight_parts, true);
     println!("peak bytes: plain {plain}, checkpointed {once}, nested {nested}");
-    assert!(once * 10 < plain * 8 && nested < once, "plain {plain}, checkpointed {once}, nested {nested}");
+    assert!(
+        once * 2 < plain && nested * 10 < once * 8,
+        "plain {plain}, checkpointed {once}, nested {nested}"
+    );
 }
 
 #[test]
@@ -125,11 +146,9 @@ fn a_parameter_may_be_an_input_of_the_part_that_reads_it() {
             part(&tape, &inputs).unwrap()
         };
         tape.backward(&total(&y[0].matmul(&w).unwrap()).unwrap(), &mut grads).unwrap();
-        grads.get(params.find("shared").unwrap()).unwrap().to_f64()
+        grads.get(params.find("shared").unwrap()).unwrap().as_bytes().to_vec()
     };
-    for (a, b) in gradients(false).iter().zip(gradients(true)) {
-        assert!((a - b).abs() <= 1e-12 * a.abs(), "{a} {b}");
-    }
+    assert_eq!(gradients(false), gradients(true));
 }
 
 #[test]
@@ -190,14 +209,14 @@ fn errors_inside_a_part_come_out_and_leave_the_gradients_whole() {
     let device = Device::new_cpu();
     let params = params(&device, 4);
     let mut grads = Grads::new(&params).unwrap();
-    for part in [forgets as Part, block] {
+    for (part, fails) in [(forgets as Part, true), (block, false)] {
         let tape = Tape::new(&params);
         let x = tape.leaf(normal(&device, &[4, 4], 1)).unwrap();
         let h = x.matmul(&param(&tape, "shared")).unwrap();
         let y = tape.checkpoint(&[&h, &h], part).unwrap();
         match tape.backward(&total(&y[0]).unwrap(), &mut grads) {
-            Ok(_) => assert!(part == block as Part && grads.missing() == ["before", "after"]),
-            Err(e) => assert!(part == forgets as Part && e.to_string().contains("test_odd"), "{e}"),
+            Ok(_) => assert!(!fails && grads.missing() == ["before", "after"]),
+            Err(e) => assert!(fails && e.to_string().contains("test_odd"), "{e}"),
         }
     }
 }

@@ -76,7 +76,7 @@ fn initial_values_depend_on_seed_and_name_alone() {
     assert_eq!(one.get(w).to_f64(), more.get(more.find("w").unwrap()).to_f64());
     let (other, w, _) = two("u");
     assert_ne!(one.get(w).to_f64(), other.get(w).to_f64());
-    let bound = build(|b| drop(b.add("u", &[1000], Init::Uniform(0.5), Role::Decay).unwrap()));
+    let bound = build(|b| assert!(b.add("u", &[1000], Init::Uniform(0.5), Role::Decay).is_ok()));
     let v = bound.segment(0).to_f64();
     assert!(v.iter().all(|x| x.abs() <= 0.5) && v.iter().any(|x| *x > 0.45) && v.iter().any(|x| *x < -0.45));
 }

@@ -41,6 +41,10 @@ impl<'a, T> View<'a, T> {
     pub fn transposed(data: &'a [T], rows: usize, cols: usize) -> Self {
         View::strided(data, rows, cols, 1, rows)
     }
+    /// The same elements, seen with rows and columns exchanged.
+    pub fn flipped(self) -> Self {
+        View { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
+    }
     fn from_row(self, start: usize, n: usize) -> Self {
         View { data: &self.data[(start * self.row).min(self.data.len())..], rows: n, ..self }
     }
@@ -97,6 +101,17 @@ gemm_of!(dgemm, f64);
 
 /// C = A·B, or C += A·B when `accumulate`, with rows of C split over the thread pool when there is enough work.
 pub fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: &mut [T], accumulate: bool) {
+    matmul_then(a, b, c, accumulate, |_| {});
+}
+
+/// [`matmul`], then `finish` on every stretch of whole rows of C while it is still in cache.
+pub fn matmul_then<T: Real>(
+    a: View<'_, T>,
+    b: View<'_, T>,
+    c: &mut [T],
+    accumulate: bool,
+    finish: impl Fn(&mut [T]) + Send + Sync,
+) {
     let (m, n) = (a.rows, b.cols);
     assert_eq!(c.len(), m * n, "gemm output has the wrong size");
     let beta = if accumulate { T::ONE } else { T::ZERO };
@@ -107,6 +122,7 @@ pub fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: &mut [T], accumulate: 
     par::chunks_mut(c, rows.max(1) * n, work, |i, c| {
         let len = c.len() / n.max(1);
         T::gemm(a.from_row(i * rows, len), b, T::ONE, beta, ViewMut::new(c, len, n));
+        finish(c);
     });
 }
 

@@ -7,6 +7,9 @@
 //! | `entry.rs` | [`Entry`]: what is known of an op; from it come the exams, the benchmark, the `op` verb and the book's table |
 //! | `attrs.rs` | attributes by name, as the command line gives them |
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
+//! | `ids.rs` | the range check of ids and labels |
+//! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
+//! | `window.rs`, `patches.rs` | windows over images; what lies under them, as a matrix |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
 //! | the rest | one op each |
 //!
@@ -16,7 +19,12 @@
 mod attrs;
 pub mod elementwise;
 mod entry;
+mod ids;
+mod patches;
+mod range;
+mod rows;
 mod sample;
+mod window;
 
 pub use attrs::{AttrDoc, Attrs, Kind};
 pub use entry::{Entry, Port, PortKind};
@@ -32,8 +40,25 @@ macro_rules! ops {
 }
 
 ops! {
+    avg_pool2d,
+    cat,
+    conv2d,
+    cross_entropy,
+    embedding,
+    layer_norm,
+    linear,
+    log_softmax,
     matmul,
+    max_pool2d,
+    narrow,
+    permute,
     relu,
+    reshape,
+    rms_norm,
+    rotary_embedding,
+    scaled_dot_product_attention,
+    softmax,
+    split,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.

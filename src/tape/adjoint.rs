@@ -66,6 +66,13 @@ impl Adjoint {
             _ => None,
         })
     }
+    /// The memory, whatever it holds.
+    pub(super) fn into_memory(self) -> Option<Tensor> {
+        match self.state {
+            State::Sum(t) | State::Reserved(t) => Some(t),
+            State::Unwanted | State::Empty => None,
+        }
+    }
     /// Lets [`Adjoint::touched`] and [`Adjoint::wrote`] start anew, for the next op.
     pub(super) fn forget_touch(&mut self) {
         (self.touched, self.wrote) = (false, false);
@@ -118,8 +125,9 @@ impl Adjoint {
             State::Sum(t) if !t.is_sole_holder() => (t.deep_clone()?, true),
             State::Sum(t) => (t, true),
         };
-        f(cx, &mut t, accumulate)?;
-        self.state = State::Sum(t);
+        let done = f(cx, &mut t, accumulate);
+        self.state = State::Sum(t); // also after an error: the memory of a slot must not be lost
+        done?;
         (self.touched, self.wrote) = (true, true);
         Ok(())
     }

@@ -69,8 +69,7 @@ impl Tape {
         grads.begin(&self.params)?;
         let swept = self.sweep(seeds, grads, &mut [], &mut None);
         let ended = grads.end();
-        let leaves = swept?;
-        ended.map(|()| leaves)
+        swept.and_then(|leaves| ended.map(|()| leaves))
     }
 
     /// Walks the list backwards, once. `lent` holds the adjoints of a replayed part's inputs, which go on here and come back.
@@ -87,7 +86,6 @@ impl Tape {
             return Err(Error::Usage(what.into()));
         }
         let specs = self.specs.borrow().clone();
-        // Parameters are summed in their slots of the flat gradients from the first contribution on.
         let mut adjoints: Vec<Adjoint> = specs.iter().map(|&s| Adjoint::empty(s)).collect();
         let mut reached: Vec<bool> = vec![false; specs.len()];
         for l in lent.iter_mut() {
@@ -95,20 +93,16 @@ impl Tape {
             adjoints[l.leaf as usize] = std::mem::replace(&mut l.adjoint, Adjoint::unwanted(spec));
             reached[l.leaf as usize] = l.reached;
         }
-        for (i, id) in self.slots.borrow().iter().enumerate() {
-            let Some(id) = id else { continue };
-            let slot = self.params.all().nth(i).expect("slots are counted by params");
-            if let Some((t, keep)) = grads.take(slot) {
-                adjoints[*id as usize] = Adjoint::in_slot(t, keep);
-            }
+        let mut slots = vec![None; specs.len()];
+        for (slot, id) in self.params.all().zip(self.slots.borrow().iter()) {
+            id.iter().for_each(|&id| slots[id as usize] = Some(slot));
         }
-        let mut s = Sweep { tape: self, specs, adjoints, reached, leaves: Leaves::default(), grads };
+        let mut s = Sweep { tape: self, specs, slots, adjoints, reached, leaves: Leaves::default(), grads };
         let result = s.seed(seeds).and_then(|()| s.run(lent, watch));
         for l in lent.iter_mut() {
             (l.adjoint, l.reached) = (s.take(l.leaf), s.reached[l.leaf as usize]);
         }
-        let handed_back = s.hand_back();
-        result.and(handed_back).map(|()| s.leaves)
+        result.map(|()| s.leaves)
     }
 
     /// Runs `body` on `inputs` without recording its inside; backward runs it again. Memory for the inside is held only
@@ -149,6 +143,9 @@ pub(super) struct Lent {
 struct Sweep<'a> {
     tape: &'a Tape,
     specs: Vec<Spec>,
+    /// The slot of each value that is a parameter: its sum lies in the flat gradients, on this tape and on those of
+    /// replayed parts, from the first contribution on. It is out of them only while one op adds to it.
+    slots: Vec<Option<Slot>>,
     adjoints: Vec<Adjoint>,
     reached: Vec<bool>,
     leaves: Leaves,
@@ -158,15 +155,29 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     fn take(&mut self, id: VarId) -> Adjoint {
         let i = id as usize;
-        std::mem::replace(&mut self.adjoints[i], Adjoint::unwanted(self.specs[i]))
+        match self.slots[i].and_then(|slot| self.grads.take(slot)) {
+            Some((t, keep)) => Adjoint::in_slot(t, keep),
+            None => std::mem::replace(&mut self.adjoints[i], Adjoint::unwanted(self.specs[i])),
+        }
+    }
+
+    fn put(&mut self, id: VarId, d: Adjoint) {
+        let i = id as usize;
+        self.reached[i] |= d.wrote();
+        match self.slots[i] {
+            Some(slot) => self.grads.put(slot, d),
+            None => self.adjoints[i] = d,
+        }
     }
 
     /// Starts the sums; an output that is seeded twice gets both.
     fn seed(&mut self, seeds: Vec<(VarId, Tensor)>) -> Result<()> {
         let cx = Cx::new(self.tape.device());
         for (id, seed) in seeds {
-            self.adjoints[id as usize].add(&cx, seed)?;
-            self.reached[id as usize] = true;
+            let mut d = self.take(id);
+            let added = d.add(&cx, seed);
+            self.put(id, d);
+            added?;
         }
         Ok(())
     }
@@ -174,23 +185,33 @@ impl Sweep<'_> {
     fn run(&mut self, lent: &[Lent], watch: &mut Watch<'_>) -> Result<()> {
         for n in (0..self.tape.len()).rev() {
             // What the node kept is moved out, so it is dropped as soon as the node is done.
-            let (step, inputs, kept, first, outputs) = {
+            let (step, inputs, constants, kept, first, outputs) = {
                 let node: &mut Node = &mut self.tape.nodes.borrow_mut()[n];
                 let step = match &node.step {
                     Step::Op(op) => Step::Op(op.clone()),
                     Step::Replay(r) => Step::Replay(r.clone()),
-                    Step::Param(s) => Step::Param(*s),
+                    Step::Param(slot) => Step::Param(*slot),
                     Step::Leaf => Step::Leaf,
                     Step::Detach => continue,
                 };
-                (step, node.inputs.clone(), std::mem::take(&mut node.kept), node.first, node.outputs)
+                (
+                    step,
+                    node.inputs.clone(),
+                    node.constants.take(),
+                    std::mem::take(&mut node.kept),
+                    node.first,
+                    node.outputs,
+                )
             };
             if let Some(watch) = watch {
-                (first..first + outputs).for_each(|id| watch(id, self.adjoints[id as usize].sum()));
+                let of = |id: VarId| match self.slots[id as usize] {
+                    Some(slot) => self.grads.sum(slot),
+                    None => self.adjoints[id as usize].sum(),
+                };
+                (first..first + outputs).for_each(|id| watch(id, of(id)));
             }
             let live = (first..first + outputs).any(|id| self.reached[id as usize]);
             match step {
-                Step::Param(slot) => self.finish_param(slot, first)?,
                 Step::Leaf if live && lent.iter().all(|l| l.leaf != first) => {
                     if let Some(t) = self.take(first).into_sum()? {
                         self.leaves.0.insert(first, t);
@@ -198,9 +219,10 @@ impl Sweep<'_> {
                 }
                 Step::Op(op) if live => {
                     let dy = self.outputs(first, outputs)?;
-                    let mut dx = self.inputs(&inputs);
-                    op.backward(&mut Cx::new(self.tape.device()), &kept, &dy, &mut dx)?;
-                    self.put_inputs(op.name(), &inputs, dx)?;
+                    let mut dx = self.inputs(&inputs, constants.as_deref().unwrap_or_default());
+                    let done = op.backward(&mut Cx::new(self.tape.device()), &kept, &dy, &mut dx);
+                    let put = self.put_inputs(op.name(), &inputs, dx);
+                    done.and(put)?;
                 }
                 Step::Replay(r) if live => {
                     let dy = self.outputs(first, outputs)?;
@@ -218,14 +240,11 @@ impl Sweep<'_> {
     }
 
     /// The adjoints of a node's inputs; a value used twice gets a second, empty one, merged afterwards.
-    fn inputs(&mut self, inputs: &[Option<VarId>]) -> SmallVec<[Adjoint; 4]> {
+    fn inputs(&mut self, inputs: &[Option<VarId>], specs: &[Spec]) -> SmallVec<[Adjoint; 4]> {
         let mut dx = SmallVec::new();
         for (i, id) in inputs.iter().enumerate() {
             let mut d = match id {
-                None => Adjoint::unwanted(Spec {
-                    dtype: crate::shape::DType::F32,
-                    shape: crate::shape::Shape::SCALAR,
-                }),
+                None => Adjoint::unwanted(specs[i]),
                 Some(id) if inputs[..i].contains(&Some(*id)) => Adjoint::empty(self.specs[*id as usize]),
                 Some(id) => self.take(*id),
             };
@@ -244,13 +263,13 @@ impl Sweep<'_> {
             if !d.touched() {
                 lost = Some(i);
             }
-            self.reached[*id as usize] |= d.wrote();
-            if inputs[..i].contains(&Some(*id)) {
-                if let Some(t) = d.into_sum()? {
-                    self.adjoints[*id as usize].add(&cx, t)?;
-                }
-            } else {
-                self.adjoints[*id as usize] = d;
+            if !inputs[..i].contains(&Some(*id)) {
+                self.put(*id, d);
+            } else if let Some(t) = d.into_sum()? {
+                let mut sum = self.take(*id);
+                let added = sum.add(&cx, t);
+                self.put(*id, sum);
+                added?;
             }
         }
         match lost {
@@ -281,6 +300,11 @@ impl Sweep<'_> {
                 vars.push(inner.constant(t.clone()));
                 continue;
             };
+            if let Some(slot) = self.slots[outer_id as usize] {
+                // The parameter itself: the part may read its slot too.
+                vars.push(inner.param(slot));
+                continue;
+            }
             // One leaf for each distinct value, so that its uses add up in one sum, in the order of the plain tape.
             if let Some(&(_, leaf)) = leaf_of.iter().find(|(outer, _)| *outer == outer_id) {
                 vars.push(Var { tape: &inner, id: Some(leaf), value: t.clone() });
@@ -297,68 +321,15 @@ impl Sweep<'_> {
                 seeds.push((id, d));
             }
         }
-        // Slots that the part reads are lent to the inner sweep through `grads`, then taken back.
-        self.lend_slots(&inner)?;
         let lend = |&(outer, leaf): &(VarId, VarId)| {
-            let mut adjoint = self.take(outer);
-            if !adjoint.wanted() {
-                // A parameter that is both an input and read inside: its slot is lent already, so this use sums apart.
-                adjoint = Adjoint::empty(adjoint.spec());
-            }
-            Lent { leaf, adjoint, reached: self.reached[outer as usize] }
+            let reached = self.reached[outer as usize];
+            Lent { leaf, adjoint: self.take(outer), reached }
         };
         let mut lent: Vec<Lent> = leaf_of.iter().map(lend).collect();
         let swept = inner.sweep(seeds, self.grads, &mut lent, &mut None);
-        self.take_back_slots(&inner);
         for (&(outer, _), l) in leaf_of.iter().zip(lent) {
-            let outer = outer as usize;
-            self.reached[outer] |= l.reached;
-            if !self.adjoints[outer].wanted() {
-                self.adjoints[outer] = l.adjoint;
-            } else if let Some(sum) = l.adjoint.into_sum()? {
-                self.adjoints[outer].add(&Cx::new(self.tape.device()), sum)?;
-            }
+            (self.adjoints[outer as usize], self.reached[outer as usize]) = (l.adjoint, l.reached);
         }
         swept.map(drop)
-    }
-
-    /// The outer variables of the slots that `inner` reads too.
-    fn shared(&self, inner: &Tape) -> Vec<(Slot, VarId)> {
-        let (mine, theirs) = (self.tape.slots.borrow(), inner.slots.borrow());
-        let both = self.tape.params.all().zip(mine.iter().zip(theirs.iter()));
-        both.filter_map(|(slot, (m, t))| t.and(*m).map(|id| (slot, id))).collect()
-    }
-
-    fn lend_slots(&mut self, inner: &Tape) -> Result<()> {
-        for (slot, id) in self.shared(inner) {
-            self.finish_param(slot, id)?;
-        }
-        Ok(())
-    }
-
-    fn take_back_slots(&mut self, inner: &Tape) {
-        for (slot, id) in self.shared(inner) {
-            if let Some((t, keep)) = self.grads.take(slot) {
-                self.reached[id as usize] |= self.grads.is_touched(slot);
-                self.adjoints[id as usize] = Adjoint::in_slot(t, keep);
-            }
-        }
-    }
-
-    fn finish_param(&mut self, slot: Slot, id: VarId) -> Result<()> {
-        let d = self.take(id);
-        if let Some(t) = d.into_sum()? {
-            self.grads.put(slot, t, self.reached[id as usize]);
-        }
-        Ok(())
-    }
-
-    /// After an error: slots that are still out go back, so that the gradients stay whole.
-    fn hand_back(&mut self) -> Result<()> {
-        let ids: Vec<(Slot, VarId)> = {
-            let slots = self.tape.slots.borrow();
-            self.tape.params.all().zip(slots.iter()).filter_map(|(s, id)| id.map(|id| (s, id))).collect()
-        };
-        ids.into_iter().try_for_each(|(slot, id)| self.finish_param(slot, id))
     }
 }

@@ -8,7 +8,8 @@
 //! | `op.rs` | [`Op`] and the context it runs in |
 //! | `adjoint.rs` | [`Adjoint`]: a gradient while it is summed |
 //! | `backward.rs` | the reverse sweep, activation checkpointing |
-//! | `params.rs` | [`Params`], [`Grads`]: weights and gradients, flat |
+//! | `params.rs` | [`Params`]: weights, flat |
+//! | `grads.rs` | [`Grads`]: gradients in the same layout |
 //! | `explain.rs` | why is this gradient missing or zero? the graph as DOT |
 //!
 //! Second derivatives: there is no Hessian-vector product. Backward kernels run on tensors, not on a tape, so they are not
@@ -17,14 +18,16 @@
 mod adjoint;
 mod backward;
 mod explain;
+mod grads;
 mod op;
 mod params;
 
 pub use adjoint::Adjoint;
 pub use backward::Leaves;
 pub use explain::Explanation;
+pub use grads::Grads;
 pub use op::{Cx, Op};
-pub use params::{Grads, Init, Params, ParamsBuilder, Role, SegmentInfo, Slot, SlotInfo};
+pub use params::{Init, Params, ParamsBuilder, Role, SegmentInfo, Slot, SlotInfo};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -56,6 +59,8 @@ enum Step {
 struct Node {
     step: Step,
     inputs: SmallVec<[Option<VarId>; 4]>,
+    /// Specs of all inputs, kept where some are constants: an op's backward may ask for the extents of any.
+    constants: Option<Box<[Spec]>>,
     kept: SmallList<Tensor>,
     first: VarId,
     outputs: u32,
@@ -244,6 +249,11 @@ impl Tape {
         }
         let ids = inputs.iter().map(|v| v.id).collect();
         let first = self.push(Step::Op(op), ids, kept, &want);
+        if inputs.iter().any(|v| v.id.is_none())
+            && let Some(node) = self.nodes.borrow_mut().last_mut()
+        {
+            node.constants = Some(specs.as_slice().into());
+        }
         Ok(y.into_iter().enumerate().map(|(i, value)| self.output(first + i as u32, value)).collect())
     }
 
@@ -271,7 +281,14 @@ impl Tape {
         let mut specs = self.specs.borrow_mut();
         let first = specs.len() as VarId;
         specs.extend_from_slice(outputs);
-        self.nodes.borrow_mut().push(Node { step, inputs, kept, first, outputs: outputs.len() as u32 });
+        self.nodes.borrow_mut().push(Node {
+            step,
+            inputs,
+            constants: None,
+            kept,
+            first,
+            outputs: outputs.len() as u32,
+        });
         first
     }
 

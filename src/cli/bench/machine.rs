@@ -1,0 +1,89 @@
+//! What this machine could do at best: multiply-adds a second from registers, bytes a second from memory.
+
+use super::{Case, Timing};
+use crate::error::{Error, Result};
+use crate::kernel::simd::{self, Isa};
+use crate::vectorized;
+use rayon::prelude::*;
+use std::hint::black_box;
+
+/// Steps of the multiply-add chains in a run.
+const STEPS: usize = 20_000;
+/// Independent chains, so that the latency of one is hidden behind the others.
+const CHAINS: usize = 10;
+/// f32 that the copy moves: 128 MiB, several times a last-level cache's share.
+const COPY: usize = 32 << 20;
+
+vectorized! {
+    fn fused_wide(start: f32) -> f32 {
+        let mut acc = [[start; 16]; CHAINS];
+        for _ in 0..STEPS {
+            acc.iter_mut().flatten().for_each(|x| *x = x.mul_add(0.9999, 1e-4));
+        }
+        acc.iter().flatten().sum()
+    }
+    fn fused(start: f32) -> f32 {
+        let mut acc = [[start; 8]; CHAINS];
+        for _ in 0..STEPS {
+            acc.iter_mut().flatten().for_each(|x| *x = x.mul_add(0.9999, 1e-4));
+        }
+        acc.iter().flatten().sum()
+    }
+}
+
+/// Without a fused instruction: a product and a sum.
+fn plain(start: f32) -> f32 {
+    let mut acc = [[start; 8]; CHAINS];
+    for _ in 0..STEPS {
+        acc.iter_mut().flatten().for_each(|x| *x = *x * 0.9999 + 1e-4);
+    }
+    acc.iter().flatten().sum()
+}
+
+fn chains() -> (fn(f32) -> f32, usize) {
+    match simd::isa() {
+        Isa::Avx512 => (fused_wide, 16),
+        Isa::Avx2 => (fused, 8),
+        Isa::Plain => (plain, 8),
+    }
+}
+
+/// The ceilings as cases, so that they are measured in the same rounds as what is compared with them.
+pub(super) fn cases() -> Result<Vec<Case<'static>>> {
+    let threads = rayon::current_num_threads();
+    let (chain, lanes) = chains();
+    let flops = (2 * STEPS * CHAINS * lanes) as f64;
+    let one = Case::timed("peak", "multiply-adds, one thread", move || {
+        black_box(chain(black_box(1.0)));
+        Ok(())
+    });
+    let all = Case::timed("peak", &format!("multiply-adds, {threads} threads"), move || {
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+            black_box(chain(black_box(1.0)));
+        });
+        Ok(())
+    });
+    let mut vectors = [Vec::new(), Vec::new()];
+    for v in &mut vectors {
+        let oom = |_| Error::OutOfMemory { bytes: COPY * 4, what: "the copy benchmark".into() };
+        v.try_reserve_exact(COPY).map_err(oom)?;
+        v.resize(COPY, 1.0f32);
+    }
+    let [from, mut to] = vectors;
+    let copy = Case::timed("copy", &format!("128 MiB, {threads} threads"), move || {
+        to.par_chunks_mut(1 << 16).zip(from.par_chunks(1 << 16)).for_each(|(y, x)| y.copy_from_slice(x));
+        black_box(&to);
+        Ok(())
+    });
+    Ok(vec![
+        Case { flops, ..one },
+        Case { flops: flops * threads as f64, ..all },
+        Case { bytes: 8.0 * COPY as f64, ..copy },
+    ])
+}
+
+/// The best rate of the cases named `name`: operations or bytes a second in units of 1e9.
+pub(super) fn ceiling(timings: &[Timing], name: &str) -> f64 {
+    let rate = |t: &Timing| t.flops.max(t.bytes) / t.median / 1e9;
+    timings.iter().filter(|t| t.name == name).map(rate).fold(0.0, f64::max)
+}

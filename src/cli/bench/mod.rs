@@ -1,0 +1,153 @@
+//! `bench`: how fast things are here. All cases of a run take turns, round after round, so that a slow moment of the
+//! machine falls on all alike; medians are what is compared, with the extremes beside them.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | the verb: what to run, the table, JSON |
+//! | `harness.rs` | [`Case`], taking turns, medians |
+//! | `machine.rs` | the ceilings, measured in the same run: multiply-adds and memory |
+//! | `gemm.rs` | matrix products of a GPT training step |
+//! | `op.rs` | every op's large samples, forward and backward |
+
+mod gemm;
+mod harness;
+mod machine;
+mod op;
+
+pub use harness::{Case, Timing, measure};
+
+use super::devices::Machine;
+use super::session::{Session, note, say, table};
+use crate::error::{Error, Result};
+use crate::ops::{self, Entry};
+
+const EXAMPLES: &str = "\
+Examples:
+  ringtape bench                    gemm and every op
+  ringtape bench gemm               matrix products of a GPT step, beside this machine's peak
+  ringtape bench op softmax         one op, forward and backward
+  ringtape bench elementwise        the ops of one real input
+  ringtape bench gemm --json        numbers for programs
+
+Cases take turns round after round (same run, interleaved); the median is printed with the extremes. The ceilings `peak`
+(multiply-adds) and `copy` (memory) are measured in the same run. Close other programs first.";
+
+/// Measure how fast kernels and training are here
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// gemm, elementwise, op NAME, all
+    #[arg(default_value = "all")]
+    target: String,
+    /// Op to measure, after `op`; every op when left out
+    op: Option<String>,
+    /// Seconds to spend on each case
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const TARGETS: [&str; 4] = ["all", "gemm", "elementwise", "op"];
+
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
+    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
+        return Err(Error::Usage(format!("--seconds {} is not between 0 and 3600", args.seconds)));
+    }
+    if args.op.is_some() && args.target != "op" {
+        return Err(Error::Usage(format!("`bench {}` takes no name; `bench op NAME` does", args.target)));
+    }
+    let entries = || session.extensions.ops.iter().chain(ops::ALL).copied();
+    let chosen: Vec<&'static Entry> = match (args.target.as_str(), &args.op) {
+        ("op", Some(name)) => vec![ops::find(name, session.extensions.ops)?],
+        ("op" | "all", None) => entries().collect(),
+        ("elementwise", _) => entries().filter(|e| e.inputs.len() == 1 && is_elementwise(e)).collect(),
+        ("gemm", _) => vec![],
+        (other, _) => {
+            let all = TARGETS.join(", ");
+            return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
+        }
+    };
+    let mut cases = machine::cases()?;
+    if matches!(args.target.as_str(), "gemm" | "all") {
+        cases.extend(gemm::cases()?);
+    }
+    for entry in chosen {
+        cases.extend(op::cases(entry)?);
+    }
+    note!(session, "{} cases, about {:.0} s …", cases.len(), cases.len() as f64 * args.seconds);
+    print(session, &args, &measure(cases, args.seconds)?)
+}
+
+/// An op whose output has the shape of its only input, told from its first sample.
+fn is_elementwise(entry: &Entry) -> bool {
+    let shapes = || -> Result<bool> {
+        let Some(sample) = (entry.samples)().into_iter().next() else { return Ok(false) };
+        let op = entry.build_with(&sample.attrs)?;
+        let x = sample.tensors(&crate::device::Device::cpu(), crate::shape::DType::F32, 1)?;
+        let specs: Vec<_> = x.iter().map(|t| t.spec()).collect();
+        let y = op.infer(&specs)?;
+        Ok(y.len() == 1 && y[0] == specs[0])
+    };
+    shapes().unwrap_or(false)
+}
+
+fn print(session: &Session<'_>, args: &Args, timings: &[Timing]) -> Result<()> {
+    let machine = Machine::look();
+    if args.json {
+        let all = serde_json::json!({ "machine": machine, "seconds_a_case": args.seconds, "cases": timings });
+        return say!(session, "{}", super::json(&all)?);
+    }
+    let peak = machine::ceiling(timings, "peak");
+    let copy = machine::ceiling(timings, "copy");
+    say!(
+        session,
+        "{}, {} threads, {}; {} {}",
+        machine.cpu,
+        machine.threads,
+        machine.simd,
+        machine.system,
+        build()
+    )?;
+    say!(session)?;
+    let head = [
+        "case",
+        "what",
+        "median ms",
+        "min",
+        "max",
+        "rounds",
+        "ns/element",
+        "GB/s",
+        "of copy",
+        "GFLOP/s",
+        "of peak",
+    ];
+    let rows: Vec<Vec<String>> = timings.iter().map(|t| row(t, peak, copy)).collect();
+    table(&head, &rows).iter().try_for_each(|line| say!(session, "{line}"))
+}
+
+fn build() -> &'static str {
+    if cfg!(debug_assertions) { "(debug build: use --release for numbers to report)" } else { "" }
+}
+
+fn row(t: &Timing, peak: f64, copy: f64) -> Vec<String> {
+    let ms = |s: f64| format!("{:.3}", s * 1e3);
+    let or_none = |there: bool, text: String| if there { text } else { "-".into() };
+    let (gflops, gbs) = (t.flops / t.median / 1e9, t.bytes / t.median / 1e9);
+    let share = |x: f64, of: f64| or_none(x > 0.0 && of > 0.0, format!("{:.0} %", 100.0 * x / of));
+    vec![
+        t.name.clone(),
+        t.what.clone(),
+        ms(t.median),
+        ms(t.min),
+        ms(t.max),
+        t.rounds.to_string(),
+        or_none(t.elements > 0.0, format!("{:.3}", t.median * 1e9 / t.elements)),
+        or_none(gbs > 0.0, format!("{gbs:.1}")),
+        share(gbs, copy),
+        or_none(gflops > 0.0, format!("{gflops:.1}")),
+        share(gflops, peak),
+    ]
+}

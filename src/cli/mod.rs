@@ -1,0 +1,167 @@
+//! The command line: one file a verb. [`run`] is the whole of ringtape's own `main`; [`run_with`] gives another crate
+//! every verb for its own ops by a one-line `main` of its own.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | the verbs, exit codes, how errors are printed |
+//! | `session.rs` | where results and notes go: standard output, standard error, quiet, colours |
+//! | `tensors.rs` | safetensors files in and out, converted to what an op takes |
+//! | `op.rs` | `op list`, `op NAME` |
+//! | `check.rs` | `check`: the examiner |
+//! | `data.rs` | `data`: packed datasets |
+//! | `devices.rs` | `devices`: what can be used here |
+//! | `bench/` | `bench`: how fast it is |
+//! | `completions.rs` | `completions`: for shells |
+//!
+//! ```no_run
+//! // main.rs of a crate with an op of its own: `op`, `check` and `bench` know it.
+//! # use ringtape::{cli, ops::Entry};
+//! # static CUBE: Entry = Entry { name: "cube", doc: "", inputs: &[], outputs: &[], attrs: &[], build: |_| todo!(),
+//! #     kernels: &[], samples: Vec::new };
+//! fn main() {
+//!     std::process::exit(cli::run_with(cli::Extensions { ops: &[&CUBE] }, std::env::args_os()))
+//! }
+//! ```
+
+pub mod bench;
+mod check;
+mod completions;
+mod data;
+mod devices;
+mod op;
+mod session;
+mod tensors;
+
+use crate::error::{Error, Result};
+use crate::ops::Entry;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use session::Session;
+use std::ffi::OsString;
+
+/// What another crate adds to the verbs.
+#[derive(Clone, Copy, Default)]
+pub struct Extensions<'a> {
+    /// Ops, found by `op`, `check` and `bench` before ringtape's own.
+    pub ops: &'a [&'static Entry],
+}
+
+const ABOUT: &str = "A machine-learning runtime written from scratch: train, look inside, extend.";
+
+const EXAMPLES: &str = "\
+Examples:
+  ringtape op list                    every operation: inputs, attributes, formula
+  ringtape check                      examine every operation: gradients, precision, contract
+  ringtape bench gemm                 how fast matrix products run here, against this machine's peak
+  ringtape devices                    what can be used here
+
+Exit codes: 0 done, 1 a comparison that you asked for failed, 2 usage or configuration, 4 bad data or snapshot,
+5 out of disk or memory, 6 NaN or infinity, 130 and 143 interrupted (after saving a snapshot).
+NO_COLOR turns colours off; `ringtape help VERB` shows the examples of a verb.";
+
+#[derive(Parser)]
+#[command(name = "ringtape", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+struct Cli {
+    /// Print results and errors only: no progress, no notes
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Op(op::Args),
+    Check(check::Args),
+    Data(data::Args),
+    Bench(bench::Args),
+    Devices(devices::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the command line of this process with ringtape's own ops. Gives the exit code.
+pub fn run() -> i32 {
+    run_with(Extensions::default(), std::env::args_os())
+}
+
+/// Runs `args` (the program's name first) with the additions of another crate. Gives the exit code.
+pub fn run_with(extensions: Extensions<'_>, args: impl IntoIterator<Item = OsString>) -> i32 {
+    let parsed = command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version come this way too. A closed pipe is the reader's choice, not an error.
+            let _ = e.print();
+            return e.exit_code();
+        }
+    };
+    let session = Session::new(extensions, cli.quiet);
+    let outcome = dispatch(&session, cli.verb).and_then(|()| session.flush());
+    match outcome {
+        Ok(()) => 0,
+        Err(e) if session::is_closed_pipe(&e) => 0,
+        Err(e) => {
+            session.report(&e);
+            e.exit_code()
+        }
+    }
+}
+
+/// The whole grammar: for parsing, completions, and tests that hold documents against it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Op(a) => op::run(session, a),
+        Verb::Check(a) => check::run(session, a),
+        Verb::Data(a) => data::run(session, a),
+        Verb::Bench(a) => bench::run(session, a),
+        Verb::Devices(a) => devices::run(session, a),
+        Verb::Completions(a) => completions::run(session, a),
+    }
+}
+
+/// One `key=value` of `--attr` and `--set`.
+fn key_value(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((k, v)) if !k.trim().is_empty() => Ok((k.trim().into(), v.trim().into())),
+        _ => Err("must be key=value, for example dim=-1".into()),
+    }
+}
+
+/// `value` as indented JSON. Fails only for types that JSON cannot hold, which no verb prints.
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|e| Error::Usage(format!("cannot print as JSON: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent_and_every_verb_has_examples() {
+        command().debug_assert();
+        for verb in command().get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("ringtape "), "`{}` shows no example", verb.get_name());
+            assert!(verb.get_about().is_some(), "`{}` says nothing of itself", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn attributes_are_key_and_value() {
+        assert_eq!(key_value("dim=-1"), Ok(("dim".into(), "-1".into())));
+        assert_eq!(key_value("kernel = 3,3"), Ok(("kernel".into(), "3,3".into())));
+        assert!(key_value("dim").is_err() && key_value("=1").is_err());
+    }
+
+    #[test]
+    fn usage_errors_are_two_and_help_is_zero() {
+        let code = |a: &[&str]| run_with(Extensions::default(), a.iter().map(OsString::from));
+        assert_eq!(code(&["ringtape", "--no-such-flag"]), 2);
+        assert_eq!(code(&["ringtape", "fly"]), 2);
+        assert_eq!(code(&["ringtape", "op", "relu"]), 2);
+        assert_eq!(code(&["ringtape", "--help"]), 0);
+    }
+}

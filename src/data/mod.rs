@@ -1,0 +1,40 @@
+//! Datasets: packed files that are mapped, an order of samples that needs no memory, batches made on a thread.
+//!
+//! | file | role |
+//! |---|---|
+//! | [`header`], `write`, `map`, `rtd` | the packed format `*.rtd`: layout and its checks; writing; mapping; reading |
+//! | [`sampler`], [`dataset`], `convert` | the order of samples; what a loader draws from; stored elements to a batch's |
+//! | [`loader`] | batches, made ahead on a thread |
+//! | [`readers`] | IDX, NumPy, safetensors, CSV, PNG, WAV, text, token shards; tar and zip around them |
+//! | `pack` | from those to packed sets: text, images, tables, sound; what a user has |
+//! | `sets`, `bundled`, `fetched` | the sets that can be named; packing on first use; full sets from fetched packages |
+//! | [`info`] | what the command line shows of a set |
+
+mod bundled;
+mod convert;
+pub mod dataset;
+mod fetched;
+pub mod header;
+pub mod info;
+pub mod loader;
+mod map;
+mod pack;
+mod path;
+pub mod readers;
+mod rtd;
+pub mod sampler;
+mod sets;
+mod write;
+
+pub use bundled::{Packed, open, open_named, pack_from, pack_named};
+pub use convert::Out;
+pub use dataset::{Column, Dataset, IGNORE, Pass, Samples, Windows};
+pub use header::{About, Field, Header, Kind, Split};
+pub use info::{Info, Listed, inspect, list, verify};
+pub use loader::{Batch, Loader, LoaderOptions, LoaderStats};
+pub use map::Access;
+pub use pack::{PackOptions, Vocabulary, pack_path};
+pub use path::{check_regular_file, open_regular, safe_path};
+pub use rtd::Rtd;
+pub use sampler::{Cursor, Last, Permutation, Plan, Sampler};
+pub use write::Writer;

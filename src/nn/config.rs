@@ -1,0 +1,165 @@
+//! What a model is made of, as the config file says it.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Declares a set of words that a config key takes.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
+        impl $name {
+            /// Every word that the key takes.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($name::$variant => $word),+ })
+            }
+        }
+    };
+}
+
+words! {
+    /// Which model.
+    ModelKind {
+        /// Decoder-only transformer over symbols.
+        Gpt = "gpt",
+        /// Fully connected network.
+        Mlp = "mlp",
+        /// Small convolutional network.
+        Cnn = "cnn",
+    }
+}
+words! {
+    /// How tokens attend to each other.
+    Attention {
+        /// Each to all before it.
+        Dense = "dense",
+    }
+}
+words! {
+    /// The function between two linear layers.
+    Activation {
+        /// Exact gelu (erf).
+        Gelu = "gelu",
+        /// Gelu by tanh.
+        GeluTanh = "gelu_tanh",
+        /// max(x, 0).
+        Relu = "relu",
+        /// x·sigmoid(x).
+        Silu = "silu",
+    }
+}
+words! {
+    /// How a transformer knows the order of tokens.
+    Positions {
+        /// A learned vector for each position.
+        Learned = "learned",
+        /// Rotation of queries and keys.
+        Rotary = "rotary",
+    }
+}
+words! {
+    /// Which normalisation.
+    Norm {
+        /// Layer norm with weight and bias.
+        Layer = "layer",
+        /// RMS norm with weight.
+        Rms = "rms",
+    }
+}
+
+/// What a model is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Which model.
+    pub kind: ModelKind,
+    /// Transformer blocks, or hidden layers of an MLP, or pairs of convolutions of a CNN.
+    pub layers: usize,
+    /// Width: of the residual stream, of an MLP's hidden layers, of a CNN's first convolution (channels).
+    pub dim: usize,
+    /// Attention heads; `dim` must be divisible by them.
+    pub heads: usize,
+    /// Longest sequence, in symbols.
+    pub context: usize,
+    /// How tokens attend to each other.
+    pub attention: Attention,
+    /// The function between two linear layers.
+    pub activation: Activation,
+    /// How a transformer knows the order of tokens.
+    pub positions: Positions,
+    /// Which normalisation.
+    pub norm: Norm,
+    /// Share of activations dropped in training.
+    pub dropout: f64,
+    /// Use the token embedding as output layer too.
+    pub tied: bool,
+}
+
+impl Default for ModelConfig {
+    fn default() -> ModelConfig {
+        ModelConfig {
+            kind: ModelKind::Gpt,
+            layers: 4,
+            dim: 128,
+            heads: 4,
+            context: 128,
+            attention: Attention::Dense,
+            activation: Activation::GeluTanh,
+            positions: Positions::Learned,
+            norm: Norm::Layer,
+            dropout: 0.0,
+            tied: false,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Errors on sizes that no model can have, naming the key and the value.
+    pub fn validate(&self) -> Result<()> {
+        let sizes = [
+            ("model.layers", self.layers, 1000),
+            ("model.dim", self.dim, 1 << 16),
+            ("model.heads", self.heads, 1 << 12),
+            ("model.context", self.context, 1 << 24),
+        ];
+        for (key, value, limit) in sizes {
+            if value == 0 || value > limit {
+                return Err(Error::config(key, format!("is {value}, but must be between 1 and {limit}")));
+            }
+        }
+        if self.kind == ModelKind::Gpt {
+            if !self.dim.is_multiple_of(self.heads) {
+                let what = format!("is {}, which is not divisible by model.heads = {}", self.dim, self.heads);
+                return Err(Error::config("model.dim", what));
+            }
+            if self.positions == Positions::Rotary && !(self.dim / self.heads).is_multiple_of(2) {
+                let what = format!("/ model.heads is {}, but rotary positions need an even width of head", self.dim / self.heads);
+                return Err(Error::config("model.dim", what));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::config("model.dropout", format!("is {}, but must be at least 0 and below 1", self.dropout)));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_sizes_name_their_key() {
+        let bad = |c: ModelConfig| c.validate().unwrap_err().to_string();
+        let base = ModelConfig::default;
+        assert!(bad(ModelConfig { layers: 0, ..base() }).contains("model.layers"));
+        assert!(bad(ModelConfig { dim: 130, ..base() }).contains("130"));
+        assert!(bad(ModelConfig { dropout: f64::NAN, ..base() }).contains("NaN"));
+        assert!(base().validate().is_ok());
+    }
+}

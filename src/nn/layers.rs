@@ -1,0 +1,117 @@
+//! Layers: a few slots each, and the op that uses them.
+
+use super::{Activation, Module, Norm, join, param};
+use crate::error::Result;
+use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
+
+/// y = x·Wᵀ + b.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Slot,
+    bias: Option<Slot>,
+}
+
+impl Linear {
+    /// `name.weight` [output, input] with weight decay, and `name.bias` [output], zero at first.
+    pub fn new(p: &mut ParamsBuilder, name: &str, input: usize, output: usize, init: Init) -> Result<Linear> {
+        let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
+        let bias = Some(p.add(join(name, "bias"), &[output], Init::Constant(0.0), Role::Plain)?);
+        Ok(Linear { weight, bias })
+    }
+    /// Without a bias.
+    pub fn unbiased(p: &mut ParamsBuilder, name: &str, input: usize, output: usize, init: Init) -> Result<Linear> {
+        let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
+        Ok(Linear { weight, bias: None })
+    }
+    /// A linear layer that shares the weight of an embedding.
+    pub fn tied(embedding: &Embedding) -> Linear {
+        Linear { weight: embedding.weight, bias: None }
+    }
+}
+
+impl Module for Linear {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        let bias = self.bias.map(|b| param(x, b));
+        x.linear(&param(x, self.weight), bias.as_ref())
+    }
+}
+
+/// Uniform in ±1/√fan_in: what torch gives linear and convolution layers.
+pub(super) fn fan_in(n: usize) -> Init {
+    Init::Uniform(1.0 / (n.max(1) as f64).sqrt())
+}
+
+/// A vector for each id.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    pub(super) weight: Slot,
+}
+
+impl Embedding {
+    /// `name.weight` [count, dim], normal with standard deviation 0.02 (Radford et al. 2019).
+    pub fn new(p: &mut ParamsBuilder, name: &str, count: usize, dim: usize) -> Result<Embedding> {
+        Ok(Embedding { weight: p.add(join(name, "weight"), &[count, dim], Init::Normal(0.02), Role::Decay)? })
+    }
+    /// Rows `start..start + n`, as [n, dim].
+    pub fn rows<'t>(&self, x: &Var<'t>, start: usize, n: usize) -> Result<Var<'t>> {
+        param(x, self.weight).narrow(0, start, n)
+    }
+}
+
+impl Module for Embedding {
+    fn forward<'t>(&self, ids: &Var<'t>) -> Result<Var<'t>> {
+        ids.embedding(&param(ids, self.weight))
+    }
+}
+
+/// Layer norm or RMS norm over the last axis.
+#[derive(Clone, Debug)]
+pub struct NormLayer {
+    weight: Slot,
+    bias: Option<Slot>,
+}
+
+const EPS: f64 = 1e-5;
+
+impl NormLayer {
+    /// `name.weight` of ones and, for layer norm, `name.bias` of zeros.
+    pub fn new(p: &mut ParamsBuilder, name: &str, kind: Norm, dim: usize) -> Result<NormLayer> {
+        let weight = p.add(join(name, "weight"), &[dim], Init::Constant(1.0), Role::Plain)?;
+        let bias = match kind {
+            Norm::Layer => Some(p.add(join(name, "bias"), &[dim], Init::Constant(0.0), Role::Plain)?),
+            Norm::Rms => None,
+        };
+        Ok(NormLayer { weight, bias })
+    }
+}
+
+impl Module for NormLayer {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        let weight = param(x, self.weight);
+        match self.bias {
+            Some(b) => x.layer_norm(Some(&weight), Some(&param(x, b)), EPS),
+            None => x.rms_norm(Some(&weight), EPS),
+        }
+    }
+}
+
+impl Module for Activation {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        match self {
+            Activation::Gelu => x.gelu(),
+            Activation::GeluTanh => x.gelu_tanh(),
+            Activation::Relu => x.relu(),
+            Activation::Silu => x.silu(),
+        }
+    }
+}
+
+/// Zeroes a share `p` of the values while training and scales the rest by 1/(1 − p).
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout(pub f64);
+
+impl Module for Dropout {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        if self.0 == 0.0 || !x.tape().is_training() { Ok(x.clone()) } else { x.dropout(self.0) }
+    }
+}

@@ -1,0 +1,182 @@
+//! linear: y = x·Wᵀ + b over the last axis, W of shape [out, in].
+//!
+//! dx = dy·W;  dW = dyᵀ·x and db = Σ dy, both over all rows. Cost: 2·rows·in·out flops forward, twice that backward.
+
+use super::elementwise::{expect_inputs, expect_real};
+use super::{Entry, Port, Sample};
+use crate::error::{Error, Result};
+use crate::kernel::gemm::{self, View};
+use crate::kernel::{Arg, Real, par};
+use crate::shape::Spec;
+use crate::tape::{Adjoint, Cx, Op, Var};
+use crate::tensor::{SmallList, Tensor};
+use crate::{kernel, vectorized};
+use std::sync::Arc;
+
+kernel! {
+    /// y = x·wᵀ + bias. x [rows, input], w [output, input], y [rows, output]; an empty bias adds nothing.
+    pub static FORWARD = linear_forward(x: in T, w: in T, bias: in T, y: out T, rows: val size, input: val size, output: val size);
+    /// dx = dy·w, or dx += when `accumulate`.
+    pub static BACKWARD_INPUT = linear_backward_input(
+        dy: in T, w: in T, dx: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
+    );
+    /// dw = dyᵀ·x, or dw += when `accumulate`.
+    pub static BACKWARD_WEIGHT = linear_backward_weight(
+        dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
+    );
+    /// db = Σ_rows dy, or db += when `accumulate`. `partial` [blocks, output] holds the sums of fixed blocks of rows.
+    pub static BACKWARD_BIAS = linear_backward_bias(dy: in T, partial: out T, db: out T, accumulate: val flag);
+}
+
+fn linear_forward<T: Real>(x: &[T], w: &[T], bias: &[T], y: &mut [T], rows: usize, input: usize, output: usize) {
+    gemm::matmul_then(View::new(x, rows, input), View::transposed(w, input, output), y, false, |y| {
+        if !bias.is_empty() {
+            y.chunks_mut(output.max(1)).for_each(|row| add_row(bias, row));
+        }
+    });
+}
+
+fn linear_backward_input<T: Real>(
+    dy: &[T],
+    w: &[T],
+    dx: &mut [T],
+    rows: usize,
+    input: usize,
+    output: usize,
+    accumulate: bool,
+) {
+    gemm::matmul(View::new(dy, rows, output), View::new(w, output, input), dx, accumulate);
+}
+
+fn linear_backward_weight<T: Real>(
+    dy: &[T],
+    x: &[T],
+    dw: &mut [T],
+    rows: usize,
+    input: usize,
+    output: usize,
+    accumulate: bool,
+) {
+    gemm::matmul(View::transposed(dy, output, rows), View::new(x, rows, input), dw, accumulate);
+}
+
+/// Rows of one partial sum: fixed, so the bits do not depend on threads.
+const BLOCK: usize = 128;
+
+fn linear_backward_bias<T: Real>(dy: &[T], partial: &mut [T], db: &mut [T], accumulate: bool) {
+    let n = db.len().max(1);
+    par::chunks_mut(partial, n, dy.len() / 4, |i, sum| {
+        sum.fill(T::ZERO);
+        let rows = &dy[i * BLOCK * n..dy.len().min((i + 1) * BLOCK * n)];
+        rows.chunks(n).for_each(|row| add_row(row, sum));
+    });
+    if !accumulate {
+        db.fill(T::ZERO);
+    }
+    partial.chunks(n).for_each(|sum| add_row(sum, db));
+}
+
+vectorized! {
+    fn add_row<T: Real>(x: &[T], y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+}
+
+/// y = x·Wᵀ + b.
+#[derive(Debug, Clone, Copy)]
+pub struct Linear;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
+        expect_inputs("linear", x, 2, 3)?;
+        expect_real("linear", "input", &x[0])?;
+        if let Some(s) = x.iter().find(|s| s.dtype != x[0].dtype) {
+            return Err(Error::dtype("linear", format!("input is {} but another operand is {s}", x[0])));
+        }
+        let (input, weight) = (x[0].shape, x[1].shape);
+        if weight.rank() != 2 || input.rank() == 0 || input.last() != weight.dims()[1] {
+            let what = format!("input has shape {input} and weight {weight}: weight must be [out, in] with in the last extent of input");
+            return Err(Error::shape("linear", what));
+        }
+        if let Some(b) = x.get(2).filter(|b| b.shape.dims() != [weight.dims()[0]]) {
+            return Err(Error::shape("linear", format!("bias has shape {}, but weight {weight} needs [{}]", b.shape, weight.dims()[0])));
+        }
+        Ok(smallvec::smallvec![x[0].with_shape(input.with(input.rank() - 1, weight.dims()[0]))])
+    }
+
+    fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        let (rows, input, output) = extents(x[0], x[1]);
+        let shape = x[0].shape().with(x[0].shape().rank() - 1, output);
+        let mut y = cx.empty(x[0].spec().with_shape(shape))?;
+        let bias = x.get(2).map_or(Arg::Absent, |b| Arg::In(b));
+        let [r, i, o] = [rows, input, output].map(Arg::Size);
+        cx.launch(&FORWARD, &mut [Arg::In(x[0]), Arg::In(x[1]), bias, Arg::Out(&mut y), r, i, o])?;
+        cx.keep(x[0]);
+        cx.keep(x[1]);
+        Ok(smallvec::smallvec![y])
+    }
+
+    fn backward(&self, cx: &mut Cx<'_>, kept: &[Tensor], dy: &[Option<Tensor>], dx: &mut [Adjoint]) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        let (x, w) = (&kept[0], &kept[1]);
+        let (rows, input, output) = extents(x, w);
+        let sizes = || [rows, input, output].map(Arg::Size);
+        dx[0].write(cx, |cx, out, add| {
+            let [r, i, o] = sizes();
+            cx.launch(&BACKWARD_INPUT, &mut [Arg::In(dy), Arg::In(w), Arg::Out(out), r, i, o, Arg::Flag(add)])
+        })?;
+        dx[1].write(cx, |cx, out, add| {
+            let [r, i, o] = sizes();
+            cx.launch(&BACKWARD_WEIGHT, &mut [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, Arg::Flag(add)])
+        })?;
+        let Some(db) = dx.get_mut(2) else { return Ok(()) };
+        db.write(cx, |cx, out, add| {
+            let mut partial = cx.empty(Spec::new(dy.dtype(), &[rows.div_ceil(BLOCK), output])?)?;
+            cx.launch(&BACKWARD_BIAS, &mut [Arg::In(dy), Arg::Out(&mut partial), Arg::Out(out), Arg::Flag(add)])
+        })
+    }
+}
+
+/// Rows, inputs and outputs of the product.
+fn extents(x: &Tensor, w: &Tensor) -> (usize, usize, usize) {
+    let (output, input) = (w.dims()[0], w.dims()[1]);
+    (x.dims()[..x.dims().len() - 1].iter().product(), input, output)
+}
+
+impl<'t> Var<'t> {
+    /// self·weightᵀ + bias over the last axis; weight is [out, in].
+    pub fn linear(&self, weight: &Var<'t>, bias: Option<&Var<'t>>) -> Result<Var<'t>> {
+        match bias {
+            Some(b) => self.tape().apply1(Linear, &[self, weight, b]),
+            None => self.tape().apply1(Linear, &[self, weight]),
+        }
+    }
+}
+
+/// linear in the table of ops.
+pub static ENTRY: Entry = Entry {
+    name: "linear",
+    doc: "y = x·Wᵀ + b over the last axis, W [out, in]",
+    inputs: &[Port::real("input"), Port::real("weight"), Port::real("bias").optional()],
+    outputs: &["output"],
+    attrs: &[],
+    build: |_| Ok(Arc::new(Linear)),
+    kernels: &[&FORWARD, &BACKWARD_INPUT, &BACKWARD_WEIGHT, &BACKWARD_BIAS],
+    samples: || {
+        vec![
+            Sample::new("with bias").normal(&[3, 4]).normal(&[5, 4]).normal(&[5]),
+            Sample::new("without bias, three axes").normal(&[2, 3, 4]).normal(&[2, 4]),
+            Sample::new("one row").normal(&[4]).normal(&[3, 4]).normal(&[3]),
+            Sample::new("more rows than a block").normal(&[150, 2]).normal(&[3, 2]).normal(&[3]),
+            Sample::new("no rows").normal(&[0, 4]).normal(&[3, 4]).normal(&[3]),
+            Sample::new("4096 x 128 to 512").normal(&[4096, 128]).normal(&[512, 128]).normal(&[512]).large(),
+            Sample::new("4096 x 512 to 128").normal(&[4096, 512]).normal(&[128, 512]).normal(&[128]).large(),
+        ]
+    },
+};

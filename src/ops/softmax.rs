@@ -1,0 +1,203 @@
+//! softmax: y_i = e^(x_i − m) / Σ_j e^(x_j − m) along one axis, m = max x;  dx_i = y_i · (dy_i − Σ_j dy_j·y_j).
+//!
+//! Subtracting m changes nothing in exact arithmetic and keeps every power within [0, 1]. As in torch, a row of nothing
+//! but -inf (and one that holds +inf or NaN) is NaN throughout: −inf − (−inf) has no value. Cost: one pass over memory
+//! forward (a row stays in cache for its three walks), two reads and a write backward.
+
+use super::elementwise::{expect_inputs, expect_real};
+use super::rows::{self, per_chunk, zip_lanes};
+use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
+use crate::error::Result;
+use crate::kernel::simd::{max_of, sum_by};
+use crate::kernel::{Arg, Real, par};
+use crate::shape::Spec;
+use crate::tape::{Adjoint, Cx, Op, Var};
+use crate::tensor::{SmallList, Tensor};
+use crate::{kernel, vectorized};
+use std::sync::Arc;
+
+kernel! {
+    /// y = softmax(x) along the middle of [outer, n, inner].
+    pub static FORWARD = softmax_forward(x: in T, y: out T, n: val size, inner: val size);
+    /// dx = y·(dy − Σ dy·y), or dx += when `accumulate`.
+    pub static BACKWARD = softmax_backward(
+        y: in T, dy: in T, dx: out T, n: val size, inner: val size, accumulate: val flag,
+    );
+}
+
+fn softmax_forward<T: Real>(x: &[T], y: &mut [T], n: usize, inner: usize) {
+    let size = n * inner * if inner == 1 { per_chunk(n) } else { 1 };
+    par::chunks_mut(y, size, x.len() / 2, |i, y| {
+        let x = &x[i * size..][..y.len()];
+        if inner == 1 { forward_rows(x, y, n) } else { forward_columns(x, y, inner) }
+    });
+}
+
+fn softmax_backward<T: Real>(y: &[T], dy: &[T], dx: &mut [T], n: usize, inner: usize, accumulate: bool) {
+    let size = n * inner * if inner == 1 { per_chunk(n) } else { 1 };
+    par::chunks_mut(dx, size, y.len() / 3, |i, dx| {
+        let (y, dy) = (&y[i * size..][..dx.len()], &dy[i * size..][..dx.len()]);
+        if inner == 1 {
+            backward_rows(y, dy, dx, n, accumulate)
+        } else {
+            backward_columns(y, dy, dx, inner, accumulate)
+        }
+    });
+}
+
+/// Columns that the strided loops walk side by side.
+pub(super) const WIDTH: usize = 64;
+
+vectorized! {
+    fn forward_rows<T: Real>(x: &[T], y: &mut [T], n: usize) {
+        for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+            let m = max_of(x);
+            zip_lanes(x, y, T::ZERO, |x, _| (x - m).exp());
+            let scale = T::ONE / sum_by(n, |i| y[i]);
+            y.iter_mut().for_each(|y| *y *= scale);
+        }
+    }
+
+    fn backward_rows<T: Real>(y: &[T], dy: &[T], dx: &mut [T], n: usize, accumulate: bool) {
+        for ((y, dy), dx) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
+            let dot = sum_by(n, |i| dy[i] * y[i]);
+            for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+                let d = y * (dy - dot);
+                *dx = if accumulate { *dx + d } else { d };
+            }
+        }
+    }
+
+    /// One slab [n, inner]: vectors run along inner, so no element is gathered.
+    fn forward_columns<T: Real>(x: &[T], y: &mut [T], inner: usize) {
+        for start in (0..inner).step_by(WIDTH) {
+            let at = start..inner.min(start + WIDTH);
+            let (mut m, mut sum) = ([T::NEG_INFINITY; WIDTH], [T::ZERO; WIDTH]);
+            for x in x.chunks_exact(inner) {
+                for (m, &x) in m.iter_mut().zip(&x[at.clone()]) {
+                    *m = x.max_nan(*m);
+                }
+            }
+            for (x, y) in x.chunks_exact(inner).zip(y.chunks_exact_mut(inner)) {
+                let (x, y) = (&x[at.clone()], &mut y[at.clone()]);
+                for (((y, &x), &m), sum) in y.iter_mut().zip(x).zip(&m).zip(&mut sum) {
+                    *y = (x - m).exp();
+                    *sum += *y;
+                }
+            }
+            for y in y.chunks_exact_mut(inner) {
+                for (y, &sum) in y[at.clone()].iter_mut().zip(&sum) {
+                    *y /= sum;
+                }
+            }
+        }
+    }
+
+    fn backward_columns<T: Real>(y: &[T], dy: &[T], dx: &mut [T], inner: usize, accumulate: bool) {
+        for start in (0..inner).step_by(WIDTH) {
+            let at = start..inner.min(start + WIDTH);
+            let mut dot = [T::ZERO; WIDTH];
+            for (y, dy) in y.chunks_exact(inner).zip(dy.chunks_exact(inner)) {
+                for ((dot, &y), &dy) in dot.iter_mut().zip(&y[at.clone()]).zip(&dy[at.clone()]) {
+                    *dot += dy * y;
+                }
+            }
+            for ((y, dy), dx) in y.chunks_exact(inner).zip(dy.chunks_exact(inner)).zip(dx.chunks_exact_mut(inner)) {
+                let (y, dy) = (&y[at.clone()], &dy[at.clone()]);
+                for (((dx, &y), &dy), &dot) in dx[at.clone()].iter_mut().zip(y).zip(dy).zip(&dot) {
+                    let d = y * (dy - dot);
+                    *dx = if accumulate { *dx + d } else { d };
+                }
+            }
+        }
+    }
+}
+
+/// softmax along axis `dim`.
+#[derive(Debug, Clone, Copy)]
+pub struct Softmax {
+    /// The axis, counted from the end when negative.
+    pub dim: i64,
+}
+
+impl Op for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
+        expect_inputs("softmax", x, 1, 1)?;
+        expect_real("softmax", "input", &x[0])?;
+        rows::around("softmax", x[0].shape, self.dim)?;
+        Ok(smallvec::smallvec![x[0]])
+    }
+
+    fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        let (_, n, inner) = rows::around("softmax", x[0].shape(), self.dim)?;
+        let mut y = cx.empty(x[0].spec())?;
+        cx.launch(&FORWARD, &mut [Arg::In(x[0]), Arg::Out(&mut y), Arg::Size(n), Arg::Size(inner)])?;
+        cx.keep(&y);
+        Ok(smallvec::smallvec![y])
+    }
+
+    fn backward(
+        &self,
+        cx: &mut Cx<'_>,
+        kept: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut [Adjoint],
+    ) -> Result<()> {
+        let (y, Some(dy)) = (&kept[0], &dy[0]) else { return Ok(()) };
+        let (_, n, inner) = rows::around("softmax", y.shape(), self.dim)?;
+        dx[0].write(cx, |cx, out, accumulate| {
+            let (n, inner) = (Arg::Size(n), Arg::Size(inner));
+            let args = &mut [Arg::In(y), Arg::In(dy), Arg::Out(out), n, inner, Arg::Flag(accumulate)];
+            cx.launch(&BACKWARD, args)
+        })
+    }
+}
+
+impl<'t> Var<'t> {
+    /// softmax along axis `dim` (negative: counted from the end).
+    pub fn softmax(&self, dim: i64) -> Result<Var<'t>> {
+        self.tape().apply1(Softmax { dim }, &[self])
+    }
+}
+
+pub(super) const DIM: AttrDoc = AttrDoc {
+    name: "dim",
+    kind: Kind::Int,
+    default: Some("-1"),
+    doc: "the axis along which values sum to 1; negative counts from the end",
+};
+
+/// Samples of softmax and log_softmax: every position of the axis, tails shorter and longer than a vector.
+pub(super) fn samples() -> Vec<Sample> {
+    vec![
+        Sample::new("last axis").normal(&[5, 7]),
+        Sample::new("rows longer than a vector").normal(&[3, 37]),
+        Sample::new("first axis").attr("dim", 0).normal(&[5, 7]),
+        Sample::new("middle axis").attr("dim", -2).normal(&[2, 3, 5]),
+        Sample::new("first of four, wide").attr("dim", -4).normal(&[3, 2, 5, 7]),
+        Sample::new("one row").attr("dim", 0).normal(&[9]),
+        Sample::new("one class").normal(&[4, 1]),
+        Sample::new("scalar").normal(&[]),
+        Sample::new("no rows").normal(&[0, 4]),
+        Sample::new("empty rows").normal(&[4, 0]),
+        Sample::new("far apart").input(&[4, 5], Fill::Normal(30.0)),
+        Sample::new("4096 x 256").normal(&[4096, 256]).large(),
+        Sample::new("middle of 64 x 256 x 64").attr("dim", 1).normal(&[64, 256, 64]).large(),
+    ]
+}
+
+/// softmax in the table of ops.
+pub static ENTRY: Entry = Entry {
+    name: "softmax",
+    doc: "y = exp(x) / sum(exp(x)) along dim",
+    inputs: &[Port::real("input")],
+    outputs: &["output"],
+    attrs: &[DIM],
+    build: |a| Ok(Arc::new(Softmax { dim: a.int("dim")? })),
+    kernels: &[&FORWARD, &BACKWARD],
+    samples,
+};
