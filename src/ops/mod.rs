@@ -40,25 +40,37 @@ macro_rules! ops {
 }
 
 ops! {
+    abs,
     avg_pool2d,
     cat,
+    clamp,
     conv2d,
     cross_entropy,
     embedding,
+    exp,
+    gelu,
     layer_norm,
     linear,
+    log,
     log_softmax,
     matmul,
     max_pool2d,
     narrow,
+    neg,
     permute,
+    pow,
     relu,
     reshape,
     rms_norm,
     rotary_embedding,
+    scale,
     scaled_dot_product_attention,
+    sigmoid,
+    silu,
     softmax,
     split,
+    sqrt,
+    tanh,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.

@@ -3,7 +3,7 @@
 
 mod unary;
 
-pub use unary::{Keeps, Map, Unary};
+pub use unary::{Keeps, Map, Unary, slopes, values};
 
 use crate::error::{Error, Result};
 use crate::shape::Spec;
