@@ -17,7 +17,7 @@ pub struct Narrow {
     /// Axis, counted from the end when negative.
     pub dim: i64,
     /// First index.
-    pub start: usize,
+    pub start: i64,
     /// Number of indices.
     pub length: usize,
 }
@@ -26,11 +26,17 @@ impl Narrow {
     fn range(&self, x: &Spec) -> Result<Range> {
         let axis = x.shape.axis("narrow", self.dim)?;
         let all = x.shape.dims()[axis];
-        if self.start.checked_add(self.length).is_none_or(|end| end > all) {
-            let what = format!("{} elements from {} leave axis {axis} of input {}", self.length, self.start, x.shape);
-            return Err(Error::shape("narrow", what));
+        let start = if self.start < 0 { self.start.saturating_add_unsigned(all as u64) } else { self.start };
+        match usize::try_from(start) {
+            Ok(start) if start.checked_add(self.length).is_some_and(|end| end <= all) => {
+                Ok(Range { axis, start, n: self.length })
+            }
+            _ => {
+                let what =
+                    format!("{} elements from {} leave axis {axis} of input {}", self.length, self.start, x.shape);
+                Err(Error::shape("narrow", what))
+            }
         }
-        Ok(Range { axis, start: self.start, n: self.length })
     }
 }
 
@@ -65,6 +71,7 @@ impl Op for Narrow {
 impl<'t> Var<'t> {
     /// Indices `start..start + length` of axis `dim`.
     pub fn narrow(&self, dim: i64, start: usize, length: usize) -> Result<Var<'t>> {
+        let start = i64::try_from(start).unwrap_or(i64::MAX); // beyond every axis: an error of infer
         self.tape().apply1(Narrow { dim, start, length }, &[self])
     }
 }
@@ -77,19 +84,20 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[
         AttrDoc { name: "dim", kind: Kind::Int, default: None, doc: "axis" },
-        AttrDoc { name: "start", kind: Kind::Int, default: None, doc: "first index" },
+        AttrDoc { name: "start", kind: Kind::Int, default: None, doc: "first index; negative counts from the end" },
         AttrDoc { name: "length", kind: Kind::Int, default: None, doc: "number of indices" },
     ],
-    build: |a| Ok(Arc::new(Narrow { dim: a.int("dim")?, start: a.size("start")?, length: a.size("length")? })),
+    build: |a| Ok(Arc::new(Narrow { dim: a.int("dim")?, start: a.int("start")?, length: a.size("length")? })),
     kernels: &[&COPY_RANGE],
     samples: || {
-        let s = |note, dims: &[usize], dim: i64, start: usize, length: usize| {
+        let s = |note, dims: &[usize], dim: i64, start: i64, length: usize| {
             Sample::new(note).normal(dims).attr("dim", dim).attr("start", start).attr("length", length)
         };
         vec![
             s("first axis, a view", &[5, 3], 0, 1, 3),
             s("last axis", &[4, 6], -1, 2, 3),
             s("middle axis", &[2, 5, 3], 1, 4, 1),
+            s("from the end", &[5, 3], 0, -2, 2),
             s("nothing", &[2, 5], 1, 2, 0),
             s("all of it", &[2, 3], 1, 0, 3),
             s("half of 4096 x 512", &[4096, 512], 1, 256, 256).large(),

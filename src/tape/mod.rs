@@ -8,7 +8,8 @@
 //! | `op.rs` | [`Op`] and the context it runs in |
 //! | `adjoint.rs` | [`Adjoint`]: a gradient while it is summed |
 //! | `backward.rs` | the reverse sweep, activation checkpointing |
-//! | `params.rs` | [`Params`], [`Grads`]: weights and gradients, flat |
+//! | `params.rs` | [`Params`]: weights, flat |
+//! | `grads.rs` | [`Grads`]: gradients in the same layout |
 //! | `explain.rs` | why is this gradient missing or zero? the graph as DOT |
 //!
 //! Second derivatives: there is no Hessian-vector product. Backward kernels run on tensors, not on a tape, so they are not
@@ -17,14 +18,16 @@
 mod adjoint;
 mod backward;
 mod explain;
+mod grads;
 mod op;
 mod params;
 
 pub use adjoint::Adjoint;
 pub use backward::Leaves;
 pub use explain::Explanation;
+pub use grads::Grads;
 pub use op::{Cx, Op};
-pub use params::{Grads, Init, Params, ParamsBuilder, Role, SegmentInfo, Slot, SlotInfo};
+pub use params::{Init, Params, ParamsBuilder, Role, SegmentInfo, Slot, SlotInfo};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -84,6 +87,7 @@ pub struct Tape {
     mode: Mode,
     key: Key,
     calls: Cell<u64>,
+    swept: Cell<bool>,
     check_finite: bool,
     deferred: RefCell<Vec<(Slot, Tensor)>>,
 }
@@ -107,6 +111,7 @@ impl Tape {
             mode,
             key,
             calls: Cell::new(0),
+            swept: Cell::new(false),
             check_finite: false,
             deferred: RefCell::default(),
         }
@@ -224,6 +229,7 @@ impl Tape {
     pub fn apply_arc<'t>(&'t self, op: Arc<dyn Op>, inputs: &[&Var<'t>]) -> Result<SmallList<Var<'t>>> {
         let specs: SmallVec<[Spec; 4]> = inputs.iter().map(|v| v.value.spec()).collect();
         let want = op.infer(&specs)?;
+        inputs.iter().try_for_each(|v| self.expect_own(op.name(), v))?;
         let record = self.record && inputs.iter().any(|v| v.id.is_some());
         let mut kept = SmallList::new();
         let x: SmallVec<[&Tensor; 4]> = inputs.iter().map(|v| &v.value).collect();
@@ -249,6 +255,15 @@ impl Tape {
             node.constants = Some(specs.as_slice().into());
         }
         Ok(y.into_iter().enumerate().map(|(i, value)| self.output(first + i as u32, value)).collect())
+    }
+
+    /// Error when `v` lies on another tape: its number would mean another value here.
+    fn expect_own(&self, op: &str, v: &Var<'_>) -> Result<()> {
+        if v.id.is_none() || std::ptr::eq(v.tape, self) {
+            return Ok(());
+        }
+        let what = format!("{op}: a value {} lies on another tape; detach() it there first", v.value.spec());
+        Err(Error::Usage(what))
     }
 
     /// A variable for output `id`; integer outputs (indices) carry no gradient.
