@@ -66,7 +66,8 @@ fn prefetch_does_not_change_the_batches() {
         assert_eq!(of(prefetch), here, "{prefetch}");
     }
     let first: Vec<f64> = here[..10].iter().flat_map(|((_, x, _), _)| x.iter().step_by(2).copied()).collect();
-    let again: Vec<f64> = here[10..20].iter().flat_map(|((_, x, _), _)| x.iter().step_by(2).copied()).collect();
+    let again: Vec<f64> =
+        here[10..20].iter().flat_map(|((_, x, _), _)| x.iter().step_by(2).copied()).collect();
     let sorted = |v: &[f64]| {
         let mut v = v.to_vec();
         v.sort_by(f64::total_cmp);
@@ -76,7 +77,10 @@ fn prefetch_does_not_change_the_batches() {
     assert_eq!((sorted(&first).len(), sorted(&again).len()), (100, 100), "no sample twice an epoch");
     assert!(first != again && here[9].0.0 == 0 && here[10].0.0 == 1, "another epoch, another order");
     for ((_, x, label), _) in &here {
-        assert!(x.iter().step_by(2).zip(label).all(|(x, l)| x % 7.0 == *l), "fields of one sample stay together");
+        assert!(
+            x.iter().step_by(2).zip(label).all(|(x, l)| x % 7.0 == *l),
+            "fields of one sample stay together"
+        );
         assert!(x.chunks(2).all(|p| p[1] == p[0] + 0.5));
     }
 }
@@ -141,7 +145,8 @@ fn training_windows_are_shifted_by_one_and_begin_elsewhere_each_epoch() {
     let windows = Windows::training(set, "train", 16).unwrap();
     assert_eq!(windows.len(), (999 - 15) / 16);
     let (n, mut offsets) = (windows.len() as usize, vec![]);
-    let mut loader = Loader::new(windows, &Device::cpu(), &LoaderOptions { last: Last::Short, ..options(n) }).unwrap();
+    let mut loader =
+        Loader::new(windows, &Device::cpu(), &LoaderOptions { last: Last::Short, ..options(n) }).unwrap();
     for _ in 0..20 {
         let b = loader.next().unwrap().unwrap();
         let (x, y) = (b.get("input").unwrap(), b.get("target").unwrap());
@@ -203,7 +208,8 @@ fn resume_on_other_data_or_beyond_them_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = Samples::new(samples(dir.path(), 50), "train").unwrap();
     let cursor = Cursor { seed: 0, epoch: 0, sample_in_epoch: 0, dataset: data.hash() };
-    let resume = |c| Loader::resume(data.clone(), &Device::cpu(), &options(5), c).err().map(|e| e.to_string());
+    let resume =
+        |c| Loader::resume(data.clone(), &Device::cpu(), &options(5), c).err().map(|e| e.to_string());
     assert!(resume(Cursor { dataset: [1; 32], ..cursor }).unwrap().contains("SHA-256"));
     assert!(resume(Cursor { sample_in_epoch: 51, ..cursor }).unwrap().contains("cannot be resumed"));
     assert_eq!(resume(cursor), None);
@@ -299,7 +305,8 @@ fn a_file_changed_under_the_run_is_reported_at_the_next_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let set = samples(dir.path(), 40);
     let data = Samples::new(set.clone(), "train").unwrap();
-    let mut loader = Loader::new(data, &Device::cpu(), &LoaderOptions { prefetch: 0, ..options(10) }).unwrap();
+    let mut loader =
+        Loader::new(data, &Device::cpu(), &LoaderOptions { prefetch: 0, ..options(10) }).unwrap();
     loader.next().unwrap().unwrap();
     std::fs::set_permissions(set.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(set.path()).unwrap();

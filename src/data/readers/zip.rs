@@ -17,6 +17,10 @@ pub fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     // The end record is 22 bytes and a comment of at most 65,535.
     let from = bytes.len().saturating_sub(22 + 65_535);
     let end = bytes[from..].windows(4).rposition(|w| w == END).ok_or_else(lost)? + from;
+    // The comment, whose length ends the record, reaches the end of the file.
+    if u16_at(bytes, end + 20).map(|n| end + 22 + n) != Some(bytes.len()) {
+        return Err(lost());
+    }
     let (count, mut at) =
         (u16_at(bytes, end + 10).ok_or_else(lost)?, u32_at(bytes, end + 16).ok_or_else(lost)?);
     if at == u32::MAX as usize || count == 0xffff {
