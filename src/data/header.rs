@@ -222,13 +222,13 @@ impl Header {
                     self.count()
                 ));
             }
-            if f.offset % ALIGN != 0 || f.offset < end || f.offset - end >= ALIGN {
+            if !f.offset.is_multiple_of(ALIGN) || f.offset < end || f.offset - end >= ALIGN {
                 return bad(format!(
                     "field `{}` begins at byte {}, after one that ends at {end}",
                     f.name, f.offset
                 ));
             }
-            end = f.offset.checked_add(f.bytes()).unwrap_or(u64::MAX);
+            end = f.offset.saturating_add(f.bytes());
         }
         if end.checked_sub(PREAMBLE) != Some(payload) {
             return bad(format!(

@@ -122,7 +122,7 @@ impl Writer {
             self.sha.update(now);
             self.block_crc = crc32c::crc32c_append(self.block_crc, now);
             self.payload += room as u64;
-            if self.payload % BLOCK == 0 {
+            if self.payload.is_multiple_of(BLOCK) {
                 self.header.blocks.push(std::mem::take(&mut self.block_crc));
             }
             bytes = later;
@@ -156,7 +156,7 @@ impl Writer {
     /// Writes header and preamble, and gives the file its name. Returns the path.
     pub fn finish(mut self) -> Result<PathBuf> {
         self.end_field()?;
-        if self.payload % BLOCK != 0 {
+        if !self.payload.is_multiple_of(BLOCK) {
             self.header.blocks.push(self.block_crc);
         }
         self.header.check(&self.temp.target, self.payload)?;

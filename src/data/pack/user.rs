@@ -33,8 +33,8 @@ impl Default for PackOptions {
     }
 }
 
-/// Packs a text (.txt, .txt.gz), token shard (.bin), table (.csv), array (.npy, .npz, .safetensors, IDX), or a folder
-/// with a sub-folder of PNG images for each class. Samples are put in a fixed random order before the split `val` is cut
+/// Packs a text (.txt, .md), token shard (.bin), table (.csv), array (.npy, .npz, .safetensors, IDX), or a folder
+/// with a sub-folder of PNG images for each class; texts, tables and IDX also with .gz. Samples are put in a fixed random order before the split `val` is cut
 /// off their end, since files are often sorted; a text is cut at its end as it stands. Returns the path of the set.
 pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBuf> {
     let path = path.as_ref();
@@ -88,16 +88,16 @@ fn fill(path: &Path, name: &str, options: &PackOptions, w: &mut Writer) -> Resul
         _ if name.contains("idx") => named(readers::read_idx(path, &read_file(path)?)?),
         _ => {
             let what = "the ending tells no format; .txt, .bin, .csv, .npy, .npz, .safetensors, *idx*-ubyte and \
-                        folders of PNG are read, each but .bin and arrays also with .gz";
+                        folders of PNG are read; texts, CSV and IDX also with .gz";
             return Err(Error::data(path, None, what));
         }
     };
     let mut arrays = arrays;
     if let Some(labels) = options.labels.clone().or_else(|| label_file(path)) {
         let bytes = read_file(&labels)?;
-        let idx = !labels.extension().is_some_and(|e| e == "npy");
+        let npy = labels.extension().is_some_and(|e| e == "npy");
         let array =
-            if idx { readers::read_idx(&labels, &bytes)? } else { readers::read_npy(&labels, &bytes)? };
+            if npy { readers::read_npy(&labels, &bytes)? } else { readers::read_idx(&labels, &bytes)? };
         arrays.push(("label".into(), array));
     }
     self::arrays(path, &arrays, options, w)
@@ -163,7 +163,10 @@ fn shard(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
         // One pass more, rather than a guess.
         None => {
             let mut most = 0;
-            shard.for_each(|t| Ok(most = t.iter().fold(most, |m, &t| m.max(t))))?;
+            shard.for_each(|tokens| {
+                most = tokens.iter().fold(most, |m, &t| m.max(t));
+                Ok(())
+            })?;
             most.saturating_add(1)
         }
     };
