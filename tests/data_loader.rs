@@ -1,5 +1,5 @@
-//! The loader: the same batches whatever the prefetch, resumed exactly on any world size, nothing taken from the system
-//! once it runs.
+//! The loader: the same batches whatever the prefetch, resumed exactly on any world size, nothing taken from
+//! the system once it runs.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use ringtape::data::*;
@@ -336,7 +336,8 @@ fn every_access_gives_the_same_batches() {
     assert!(mapped == first(Access::Read) && mapped == first(Access::Sealed));
 }
 
-/// Not a test of its own: writes 384 MiB and reads a pass over them, in a process that may not have that much memory.
+/// Not a test of its own: writes 384 MiB and reads a pass over them, in a process that may not have that much
+/// memory.
 #[test]
 fn child_with_little_memory() {
     let Ok(folder) = std::env::var("RINGTAPE_TEST_LITTLE") else { return };

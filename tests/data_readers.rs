@@ -1,4 +1,5 @@
-//! Readers of common formats: right values, and an error (never a panic, never absurd memory) for every damage.
+//! Readers of common formats: right values, and an error (never a panic, never absurd memory) for every
+//! damage.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use ringtape::data::readers::*;
@@ -129,8 +130,8 @@ fn headed(magic: i32, version: i32, count: i32, data: &[u8]) -> Vec<u8> {
 
 const P: &str = "some/file";
 
-/// Every truncation and every flipped byte of a good file. `checked`: the format has checksums, so a flip must be found
-/// or change nothing. Always: no panic, and errors that name the file.
+/// Every truncation and every flipped byte of a good file. `checked`: the format has checksums, so a flip
+/// must be found or change nothing. Always: no panic, and errors that name the file.
 fn sweep<T: PartialEq + std::fmt::Debug>(
     good: &[u8],
     truncated: bool,

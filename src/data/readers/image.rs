@@ -7,8 +7,8 @@ use png::{ColorType, Decoder, Limits, Transformations};
 use std::io::Cursor;
 use std::path::Path;
 
-/// Reads the bytes of a PNG: 1 channel for grey, 3 for colour. Palettes are looked up, 16 bits are cut to 8, and
-/// transparency is left out.
+/// Reads the bytes of a PNG: 1 channel for grey, 3 for colour. Palettes are looked up, 16 bits are cut to 8,
+/// and transparency is left out.
 pub fn read_png(path: &Path, bytes: &[u8]) -> Result<Array> {
     let bad = |what: String| Error::data(path, None, what);
     let sound = |e: png::DecodingError| bad(format!("not a sound PNG image: {e}"));
