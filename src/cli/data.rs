@@ -76,7 +76,7 @@ struct Pack {
     licence: Option<String>,
 }
 
-pub(super) fn run(session: &Session, args: Args) -> Result<()> {
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     match args.verb {
         Verb::List { json } => list(session, json),
         Verb::Pack(p) => pack(session, p),
@@ -106,7 +106,7 @@ fn resolve(what: &Path) -> Result<PathBuf> {
     }
 }
 
-fn list(session: &Session, json: bool) -> Result<()> {
+fn list(session: &Session<'_>, json: bool) -> Result<()> {
     let sets = data::list();
     if json {
         return say!(session, "{}", super::json(&sets)?);
@@ -132,7 +132,7 @@ fn list(session: &Session, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn pack(session: &Session, p: Pack) -> Result<()> {
+fn pack(session: &Session<'_>, p: Pack) -> Result<()> {
     let own = p.out.is_some()
         || p.val.is_some()
         || p.labels.is_some()
@@ -176,7 +176,7 @@ fn pack(session: &Session, p: Pack) -> Result<()> {
     Ok(())
 }
 
-fn show(session: &Session, i: &Info) -> Result<()> {
+fn show(session: &Session<'_>, i: &Info) -> Result<()> {
     say!(session, "{}: {} ({} bytes, {} samples or symbols)", i.path.display(), i.name, i.bytes, i.count)?;
     say!(session)?;
     let field = |f: &data::Field| {

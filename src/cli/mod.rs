@@ -40,9 +40,9 @@ use std::ffi::OsString;
 
 /// What another crate adds to the verbs.
 #[derive(Clone, Copy, Default)]
-pub struct Extensions {
+pub struct Extensions<'a> {
     /// Ops, found by `op`, `check` and `bench` before ringtape's own.
-    pub ops: &'static [&'static Entry],
+    pub ops: &'a [&'static Entry],
 }
 
 const ABOUT: &str = "A machine-learning runtime written from scratch: train, look inside, extend.";
@@ -84,7 +84,7 @@ pub fn run() -> i32 {
 }
 
 /// Runs `args` (the program's name first) with the additions of another crate. Gives the exit code.
-pub fn run_with(extensions: Extensions, args: impl IntoIterator<Item = OsString>) -> i32 {
+pub fn run_with(extensions: Extensions<'_>, args: impl IntoIterator<Item = OsString>) -> i32 {
     let parsed = command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -111,7 +111,7 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-fn dispatch(session: &Session, verb: Verb) -> Result<()> {
+fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
     match verb {
         Verb::Op(a) => op::run(session, a),
         Verb::Check(a) => check::run(session, a),

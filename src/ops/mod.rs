@@ -21,6 +21,7 @@ pub mod elementwise;
 mod entry;
 mod ids;
 mod patches;
+mod range;
 mod rows;
 mod sample;
 mod window;
@@ -40,18 +41,24 @@ macro_rules! ops {
 
 ops! {
     avg_pool2d,
+    cat,
     conv2d,
     cross_entropy,
+    embedding,
     layer_norm,
     linear,
     log_softmax,
     matmul,
     max_pool2d,
+    narrow,
+    permute,
     relu,
+    reshape,
     rms_norm,
     rotary_embedding,
     scaled_dot_product_attention,
     softmax,
+    split,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.

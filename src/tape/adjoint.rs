@@ -69,7 +69,7 @@ impl Adjoint {
 
     /// Adds a finished contribution. The first one is taken over without a copy. Does nothing when unwanted.
     pub fn add(&mut self, cx: &Cx<'_>, t: Tensor) -> Result<()> {
-        debug_assert!(!self.wanted() || t.spec() == self.spec, "a gradient has the spec of its value");
+        debug_assert!(t.spec() == self.spec, "a gradient has the spec of its value");
         match &mut self.state {
             State::Unwanted => return Ok(()),
             State::Empty => self.state = State::Sum(t),

@@ -153,7 +153,7 @@ impl Sweep<'_> {
     fn run(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         for n in (0..self.tape.len()).rev() {
             // What the node kept is moved out, so it is dropped as soon as the node is done.
-            let (step, inputs, kept, first, outputs) = {
+            let (step, inputs, constants, kept, first, outputs) = {
                 let node: &mut Node = &mut self.tape.nodes.borrow_mut()[n];
                 let step = match &node.step {
                     Step::Op(op) => Step::Op(op.clone()),
@@ -162,7 +162,14 @@ impl Sweep<'_> {
                     Step::Leaf => Step::Leaf,
                     Step::Detach => continue,
                 };
-                (step, node.inputs.clone(), std::mem::take(&mut node.kept), node.first, node.outputs)
+                (
+                    step,
+                    node.inputs.clone(),
+                    node.constants.take(),
+                    std::mem::take(&mut node.kept),
+                    node.first,
+                    node.outputs,
+                )
             };
             if let Some(watch) = watch {
                 (first..first + outputs).for_each(|id| watch(id, self.adjoints[id as usize].sum()));
@@ -177,7 +184,7 @@ impl Sweep<'_> {
                 }
                 Step::Op(op) if live => {
                     let dy = self.outputs(first, outputs)?;
-                    let mut dx = self.inputs(&inputs);
+                    let mut dx = self.inputs(&inputs, constants.as_deref().unwrap_or_default());
                     op.backward(&mut Cx::new(self.tape.device()), &kept, &dy, &mut dx)?;
                     self.put_inputs(op.name(), &inputs, dx)?;
                 }
@@ -197,14 +204,11 @@ impl Sweep<'_> {
     }
 
     /// The adjoints of a node's inputs; a value used twice gets a second, empty one, merged afterwards.
-    fn inputs(&mut self, inputs: &[Option<VarId>]) -> SmallVec<[Adjoint; 4]> {
+    fn inputs(&mut self, inputs: &[Option<VarId>], specs: &[Spec]) -> SmallVec<[Adjoint; 4]> {
         let mut dx = SmallVec::new();
         for (i, id) in inputs.iter().enumerate() {
             dx.push(match id {
-                None => Adjoint::unwanted(Spec {
-                    dtype: crate::shape::DType::F32,
-                    shape: crate::shape::Shape::SCALAR,
-                }),
+                None => Adjoint::unwanted(specs[i]),
                 Some(id) if inputs[..i].contains(&Some(*id)) => Adjoint::empty(self.specs[*id as usize]),
                 Some(id) => self.take(*id),
             });

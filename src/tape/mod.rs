@@ -56,6 +56,8 @@ enum Step {
 struct Node {
     step: Step,
     inputs: SmallVec<[Option<VarId>; 4]>,
+    /// Specs of all inputs, kept where some are constants: an op's backward may ask for the extents of any.
+    constants: Option<Box<[Spec]>>,
     kept: SmallList<Tensor>,
     first: VarId,
     outputs: u32,
@@ -241,6 +243,11 @@ impl Tape {
         }
         let ids = inputs.iter().map(|v| v.id).collect();
         let first = self.push(Step::Op(op), ids, kept, &want);
+        if inputs.iter().any(|v| v.id.is_none())
+            && let Some(node) = self.nodes.borrow_mut().last_mut()
+        {
+            node.constants = Some(specs.as_slice().into());
+        }
         Ok(y.into_iter().enumerate().map(|(i, value)| self.output(first + i as u32, value)).collect())
     }
 
@@ -259,7 +266,14 @@ impl Tape {
         let mut specs = self.specs.borrow_mut();
         let first = specs.len() as VarId;
         specs.extend_from_slice(outputs);
-        self.nodes.borrow_mut().push(Node { step, inputs, kept, first, outputs: outputs.len() as u32 });
+        self.nodes.borrow_mut().push(Node {
+            step,
+            inputs,
+            constants: None,
+            kept,
+            first,
+            outputs: outputs.len() as u32,
+        });
         first
     }
 
