@@ -41,11 +41,13 @@ macro_rules! ops {
 
 ops! {
     abs,
+    add,
     avg_pool2d,
     cat,
     clamp,
     conv2d,
     cross_entropy,
+    div,
     embedding,
     exp,
     gelu,
@@ -55,6 +57,9 @@ ops! {
     log_softmax,
     matmul,
     max_pool2d,
+    maximum,
+    minimum,
+    mul,
     narrow,
     neg,
     permute,
@@ -70,6 +75,7 @@ ops! {
     softmax,
     split,
     sqrt,
+    sub,
     tanh,
 }
 
