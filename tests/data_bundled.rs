@@ -1,5 +1,5 @@
-//! Each bundled set against values computed by a second program (Python's standard library) from the same files; first
-//! use by several processes at once and by one that is killed; full sets from fetched packages.
+//! Each bundled set against values computed by a second program (Python's standard library) from the same
+//! files; first use by several processes at once and by one that is killed; full sets from fetched packages.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use ringtape::data::{self, Access, Dataset, Out, Pass, Rtd, Samples, Vocabulary, Windows};
@@ -112,7 +112,8 @@ fn penguins() {
     assert_eq!(stored, [42.2, 18.5, 180.0, 0.0, 0.0, 1.0, 0.0]); // a female from Dream
     let species = set.samples(set.field("species").unwrap(), 0, 12, &mut scratch).unwrap();
     assert_eq!(species, [0, 1, 0, 0, 2, 0, 1, 0, 1, 0, 2, 0]);
-    // Standardised by the training rows alone: their mean is 0 and their deviation 1, those of the others are not.
+    // Standardised by the training rows alone: their mean is 0 and their deviation 1, those of the others are
+    // not.
     let train = Samples::select(set, "train", &["mass"]).unwrap();
     let v: Vec<f32> = (0..266).map(|k| reals(&train, k, 1)[0]).collect();
     let mean = v.iter().sum::<f32>() / 266.0;

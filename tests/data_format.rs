@@ -1,4 +1,5 @@
-//! The packed format under every damage: each truncation, each flipped byte, hostile headers, truncation while mapped.
+//! The packed format under every damage: each truncation, each flipped byte, hostile headers, truncation
+//! while mapped.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use ringtape::data::{About, Access, Field, Header, Rtd, Writer};
@@ -237,7 +238,8 @@ fn what_is_not_a_set_is_refused_with_a_remedy() {
     assert!(open(&fifo).to_string().contains("pipe"));
 }
 
-/// Not a test of its own: what the next test runs in another process. Maps the file, waits for it to be cut, touches it.
+/// Not a test of its own: what the next test runs in another process. Maps the file, waits for it to be cut,
+/// touches it.
 #[test]
 fn child_that_maps() {
     let Ok(path) = std::env::var("RINGTAPE_TEST_MAP") else { return };

@@ -3,6 +3,7 @@
 
 use super::{Activation, Attention, Dropout, Embedding, Linear, ModelConfig, Module, NormLayer, Positions};
 use crate::error::{Error, Result};
+use crate::ops::rotary_embedding::RotaryEmbedding;
 use crate::shape::DType;
 use crate::tape::{Init, ParamsBuilder, Var};
 use crate::tensor::Tensor;
@@ -43,9 +44,6 @@ pub(super) struct Past {
     pub(super) keys: Option<Tensor>,
     pub(super) values: Option<Tensor>,
 }
-
-/// Base of the rotation frequencies (Su et al. 2021).
-const ROTARY_BASE: f64 = 10_000.0;
 
 impl Gpt {
     /// Slots `token`, `position`, `blocks.i.…`, `norm`, `head`. Weights start normal with standard deviation 0.02, those that
@@ -143,8 +141,9 @@ impl Block {
         let (mut q, mut k, mut v) = (next()?, next()?, next()?);
         let seen = past.as_ref().and_then(|p| p.keys.as_ref()).map_or(0, |t| t.dims()[2]);
         if self.rotary {
-            q = q.rotary_embedding(ROTARY_BASE, seen)?;
-            k = k.rotary_embedding(ROTARY_BASE, seen)?;
+            let turn = RotaryEmbedding { offset: seen, ..RotaryEmbedding::default() };
+            q = q.rotary_embedding(turn)?;
+            k = k.rotary_embedding(turn)?;
         }
         if let Some(past) = past {
             k = extend(&mut past.keys, &k)?;

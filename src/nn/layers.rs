@@ -90,7 +90,7 @@ impl Module for NormLayer {
         let weight = param(x, self.weight);
         match self.bias {
             Some(b) => x.layer_norm(Some(&weight), Some(&param(x, b)), EPS),
-            None => x.rms_norm(Some(&weight), EPS),
+            None => x.rms_norm(Some(&weight), Some(EPS)),
         }
     }
 }
