@@ -19,7 +19,13 @@ impl Linear {
         Ok(Linear { weight, bias })
     }
     /// Without a bias.
-    pub fn unbiased(p: &mut ParamsBuilder, name: &str, input: usize, output: usize, init: Init) -> Result<Linear> {
+    pub fn unbiased(
+        p: &mut ParamsBuilder,
+        name: &str,
+        input: usize,
+        output: usize,
+        init: Init,
+    ) -> Result<Linear> {
         let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
         Ok(Linear { weight, bias: None })
     }

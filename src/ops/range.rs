@@ -9,7 +9,7 @@ use crate::{kernel, vectorized};
 
 kernel! {
     /// For each of `rows`: y[r·y_pitch + y_at ..][..len] = x[r·x_pitch + x_at ..][..len], or += when `accumulate`.
-    pub static COPY_RANGE = copy_range(
+    pub(super) static COPY_RANGE = copy_range(
         x: in T, y: out T, rows: val size, len: val size, x_pitch: val size, x_at: val size, y_pitch: val size,
         y_at: val size, accumulate: val flag,
     );
