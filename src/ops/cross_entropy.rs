@@ -16,7 +16,7 @@ use super::ids::check_ids;
 use super::rows::{per_chunk, sum_exp, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::simd::{max_of, sum_by};
+use crate::kernel::simd::{max_number, sum_by};
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{DType, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -91,7 +91,7 @@ vectorized! {
                 continue;
             }
             let x = &x[r * n..][..n];
-            let m = max_of(x);
+            let m = max_number(x);
             let sum = sum_exp(x, m);
             (stats[0], stats[1]) = (m, T::ONE / sum);
             let log = sum.ln();
