@@ -9,7 +9,7 @@
 //! | 1 | [`wire`] | the one place that knows bincode |
 //! | 2 | [`device`] | where memory lives, and its pool |
 //! | 3 | [`tensor`] | buffers and handles to them |
-//! | 4 | [`kernel`] | one name, one argument list, a body per device; SIMD, threads, GEMM |
+//! | 4 | [`kernel`](mod@kernel) | one name, one argument list, a body per device; SIMD, threads, GEMM |
 //! | 5 | [`tape`] | Tape, Var, Op, Params, Grads: reverse-mode differentiation |
 //! | 6 | [`ops`], [`optim`], [`data`] | one file an op; one file an optimizer; mapped datasets |
 //! | 7 | [`nn`], [`check`] | layers and models; the examiner |
@@ -22,6 +22,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod kernel;
+pub mod nn;
 pub mod ops;
 pub mod rng;
 pub mod shape;

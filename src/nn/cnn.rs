@@ -24,13 +24,16 @@ impl Cnn {
     /// For images of `shape` [channels, height, width], with slots `conv.i`, `hidden` and `head`.
     pub fn new(c: &ModelConfig, shape: &[usize], outputs: usize, p: &mut ParamsBuilder) -> Result<Cnn> {
         let &[mut channels, mut height, mut width] = shape else {
-            let what = format!("`cnn` takes images [channels, height, width], but samples have shape {shape:?}; use `mlp`");
+            let what = format!(
+                "`cnn` takes images [channels, height, width], but samples have shape {shape:?}; use `mlp`"
+            );
             return Err(Error::config("model.kind", what));
         };
         let mut convs = Vec::new();
         for i in 0..c.layers {
             if height < 2 || width < 2 {
-                let what = format!("is {}, but images of shape {shape:?} can be halved {i} times only", c.layers);
+                let what =
+                    format!("is {}, but images of shape {shape:?} can be halved {i} times only", c.layers);
                 return Err(Error::config("model.layers", what));
             }
             let out = c.dim << i.min(16);

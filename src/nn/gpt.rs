@@ -68,7 +68,10 @@ impl Gpt {
     /// Embeddings of `ids` [B, T] whose first token stands at position `start`.
     pub(super) fn embed<'t>(&self, ids: &Var<'t>, start: usize) -> Result<Var<'t>> {
         let &[_, tokens] = ids.dims() else {
-            return Err(Error::shape("gpt", format!("ids have shape {}, but must be [batch, tokens]", ids.shape())));
+            return Err(Error::shape(
+                "gpt",
+                format!("ids have shape {}, but must be [batch, tokens]", ids.shape()),
+            ));
         };
         if start + tokens > self.context {
             let what = format!("{} tokens do not fit the context of {}", start + tokens, self.context);
@@ -92,7 +95,9 @@ impl Module for Gpt {
         for block in &self.blocks {
             x = if self.checkpoint {
                 let block = block.clone();
-                x.tape().checkpoint(&[&x], move |_, x| Ok(smallvec::smallvec![block.forward(&x[0])?]))?.remove(0)
+                x.tape()
+                    .checkpoint(&[&x], move |_, x| Ok(smallvec::smallvec![block.forward(&x[0])?]))?
+                    .remove(0)
             } else {
                 block.forward(&x)?
             };
@@ -129,11 +134,15 @@ impl Block {
 
     fn attend<'t>(&self, x: &Var<'t>, past: Option<&mut Past>) -> Result<Var<'t>> {
         let &[batch, tokens, dim] = x.dims() else {
-            return Err(Error::shape("attention", format!("input has shape {}, but must be [batch, tokens, dim]", x.shape())));
+            return Err(Error::shape(
+                "attention",
+                format!("input has shape {}, but must be [batch, tokens, dim]", x.shape()),
+            ));
         };
         let (heads, width) = (self.heads, dim / self.heads);
         // [B, T, 3·dim] to three of [B, H, T, d]: one copy, then views.
-        let qkv = self.qkv.forward(x)?.reshape(&[batch, tokens, 3, heads, width])?.permute(&[2, 0, 3, 1, 4])?;
+        let qkv =
+            self.qkv.forward(x)?.reshape(&[batch, tokens, 3, heads, width])?.permute(&[2, 0, 3, 1, 4])?;
         let mut qkv = qkv.split(1, 0)?.into_iter();
         let mut next = || -> Result<Var<'t>> {
             qkv.next().expect("split into three").reshape(&[batch, heads, tokens, width])

@@ -6,7 +6,7 @@
 
 use super::max_pool2d::Pool;
 use super::rows::per_chunk;
-use super::window::Window;
+use super::window::{Window, strided};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::Result;
 use crate::kernel::{Arg, Real, par};
@@ -71,9 +71,7 @@ vectorized! {
                         continue;
                     }
                     let x = &x[win.at(0, o, i) * win.input[1] + win.at(1, columns.start, j)..];
-                    for (y, &x) in y[columns].iter_mut().zip(x.iter().step_by(win.stride[1])) {
-                        *y += x;
-                    }
+                    strided(x, win.stride[1], y[columns].iter_mut(), |x, y| *y += x);
                 }
             }
             for (column, y) in y.iter_mut().enumerate() {

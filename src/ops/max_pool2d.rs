@@ -6,7 +6,7 @@
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::rows::per_chunk;
-use super::window::{Window, pair};
+use super::window::{Window, pair, strided};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Real, par};
@@ -62,7 +62,11 @@ vectorized! {
         let width = win.output[1];
         for (o, (y, place)) in y.chunks_exact_mut(width).zip(place.chunks_exact_mut(width)).enumerate() {
             y.fill(T::NEG_INFINITY);
-            place.fill(-1);
+            // Until something larger comes, the first place of the window: it may hold nothing but -inf.
+            let top = (o * win.stride[0]).saturating_sub(win.padding[0]) * win.input[1];
+            for (column, place) in place.iter_mut().enumerate() {
+                *place = (top + (column * win.stride[1]).saturating_sub(win.padding[1])) as i32;
+            }
             for i in (0..win.kernel[0]).filter(|&i| win.reach(0, i).contains(&o)) {
                 for j in 0..win.kernel[1] {
                     let columns = win.reach(1, j);
@@ -70,26 +74,16 @@ vectorized! {
                         continue;
                     }
                     let from = win.at(0, o, i) * win.input[1] + win.at(1, columns.start, j);
-                    let (y, place, step) = (&mut y[columns.clone()], &mut place[columns], win.stride[1]);
-                    if step == 1 {
-                        take(x[from..].iter(), y, place, from, 1);
-                    } else if step == 2 {
-                        take(x[from..].iter().step_by(2), y, place, from, 2);
-                    } else {
-                        take(x[from..].iter().step_by(step), y, place, from, step);
-                    }
+                    let (mut at, step) = (from as i32, win.stride[1]);
+                    strided(&x[from..], step, y[columns.clone()].iter_mut().zip(&mut place[columns]), |x, (y, place)| {
+                        let wins = x > *y || x.is_nan();
+                        *y = if wins { x } else { *y };
+                        *place = if wins { at } else { *place };
+                        at += step as i32;
+                    });
                 }
             }
         }
-    }
-}
-
-#[inline(always)]
-fn take<'a, T: Real>(x: impl Iterator<Item = &'a T>, y: &mut [T], place: &mut [i32], from: usize, step: usize) {
-    for (k, ((&x, y), place)) in x.zip(y).zip(place).enumerate() {
-        let wins = x > *y || x.is_nan() || *place < 0; // the first tap always: a window may hold nothing but -inf
-        *y = if wins { x } else { *y };
-        *place = if wins { (from + k * step) as i32 } else { *place };
     }
 }
 

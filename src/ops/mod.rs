@@ -16,6 +16,8 @@
 //! A new op is its own file (and its PTX) and one line in `ops!` below. An op of another crate is the same file there: it
 //! needs no registration here; its crate hands its `Entry` to [`crate::check`] and to `cli::run_with`.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets: y[i]")]
+
 mod attrs;
 pub mod elementwise;
 mod entry;
@@ -48,6 +50,7 @@ ops! {
     conv2d,
     cross_entropy,
     div,
+    dropout,
     embedding,
     exp,
     gelu,
@@ -59,6 +62,7 @@ ops! {
     max_pool2d,
     maximum,
     minimum,
+    mse_loss,
     mul,
     narrow,
     neg,

@@ -90,6 +90,31 @@ impl Window {
     }
 }
 
+/// Calls `f(x[k·step], k-th of to)`. Steps 1 and 2, nearly all there are, are loops of their own: a step that is known when
+/// compiling becomes vector loads and shuffles.
+#[inline(always)]
+pub(crate) fn strided<T: Copy, U>(
+    x: &[T],
+    step: usize,
+    to: impl ExactSizeIterator<Item = U>,
+    mut f: impl FnMut(T, U),
+) {
+    let n = to.len();
+    if n == 0 {
+        return;
+    }
+    if step == 1 {
+        x[..n].iter().zip(to).for_each(|(&x, to)| f(x, to));
+    } else if step == 2 {
+        // The last one may have no neighbour.
+        let (pairs, last) = (x[..2 * n - 2].as_chunks::<2>().0, x[2 * n - 2]);
+        let firsts = pairs.iter().map(|pair| pair[0]).chain(std::iter::once(last));
+        firsts.zip(to).for_each(|(x, to)| f(x, to));
+    } else {
+        x.iter().step_by(step).zip(to).for_each(|(&x, to)| f(x, to));
+    }
+}
+
 /// The attribute `name` as one number for both axes or one for each; an empty list gives `default`. Each must be at
 /// least `least`, and at most i32::MAX, so that products of two of them cannot overflow.
 pub(crate) fn pair(op: &str, a: &Attrs, name: &str, least: i64, default: [usize; 2]) -> Result<[usize; 2]> {

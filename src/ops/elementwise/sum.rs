@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 kernel! {
     /// y [outer, inner] = scale·Σ_r x[outer, r, inner], or y += when `accumulate`; `extents` = [outer, reduced, inner].
     /// `partial` [outer, blocks, inner] holds the sums of fixed blocks of r; it may be absent where one block is all.
-    pub(crate) static SUM_MIDDLE = sum_middle(
+    static SUM_MIDDLE = sum_middle(
         x: in T, partial: out T, y: out T, extents: val dims, scale: val T, accumulate: val flag,
     );
 }
