@@ -57,33 +57,29 @@ fn max_pool2d_backward<T: Real>(dy: &[T], place: &[i32], dx: &mut [T], window: &
 }
 
 vectorized! {
-    /// One plane, a row of outputs at a time: tap by tap, so that the loop inside runs over outputs side by side.
+    /// One plane, tap by tap, so that the loop inside runs over outputs side by side.
     fn maxima<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], win: Window) {
-        let width = win.output[1];
-        for (o, (y, place)) in y.chunks_exact_mut(width).zip(place.chunks_exact_mut(width)).enumerate() {
-            y.fill(T::NEG_INFINITY);
+        let (width, step) = (win.output[1], win.stride[1]);
+        y.fill(T::NEG_INFINITY);
+        for (o, place) in place.chunks_exact_mut(width).enumerate() {
             // Until something larger comes, the first place of the window: it may hold nothing but -inf.
             let top = (o * win.stride[0]).saturating_sub(win.padding[0]) * win.input[1];
             for (column, place) in place.iter_mut().enumerate() {
-                *place = (top + (column * win.stride[1]).saturating_sub(win.padding[1])) as i32;
-            }
-            for i in (0..win.kernel[0]).filter(|&i| win.reach(0, i).contains(&o)) {
-                for j in 0..win.kernel[1] {
-                    let columns = win.reach(1, j);
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let from = win.at(0, o, i) * win.input[1] + win.at(1, columns.start, j);
-                    let (mut at, step) = (from as i32, win.stride[1]);
-                    strided(&x[from..], step, y[columns.clone()].iter_mut().zip(&mut place[columns]), |x, (y, place)| {
-                        let wins = x > *y || x.is_nan();
-                        *y = if wins { x } else { *y };
-                        *place = if wins { at } else { *place };
-                        at += step as i32;
-                    });
-                }
+                *place = (top + (column * step).saturating_sub(win.padding[1])) as i32;
             }
         }
+        win.sweep(|o, columns, from| {
+            let at = o * width + columns.start..o * width + columns.end;
+            let (y, place) = (&mut y[at.clone()], &mut place[at]);
+            strided(&x[from..], step, y.len(), |start, x| {
+                let (y, place) = (&mut y[start..][..x.len()], &mut place[start..][..x.len()]);
+                for (k, ((&x, y), place)) in x.iter().zip(y).zip(place).enumerate() {
+                    let wins = (x > *y) | x.is_nan(); // no branch: which wins is chance
+                    *y = if wins { x } else { *y };
+                    *place = if wins { (from + (start + k) * step) as i32 } else { *place };
+                }
+            });
+        });
     }
 }
 
