@@ -30,7 +30,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(session: &Session, args: Args) -> Result<()> {
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     Device::open(&args.device)?;
     let entries: Vec<&'static Entry> = match &args.op {
         Some(name) => vec![ops::find(name, session.extensions.ops)?],
@@ -68,7 +68,7 @@ pub(super) fn run(session: &Session, args: Args) -> Result<()> {
     Ok(())
 }
 
-fn print(session: &Session, head: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
+fn print(session: &Session<'_>, head: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
     table(head, &rows).iter().try_for_each(|line| say!(session, "{line}"))
 }
 

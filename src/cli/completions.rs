@@ -17,7 +17,7 @@ pub(super) struct Args {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(session: &Session, args: Args) -> Result<()> {
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     // Into memory first: the generator panics where its writer fails, and a closed pipe is no reason to panic.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "ringtape", &mut script);

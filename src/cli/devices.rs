@@ -73,7 +73,7 @@ fn kibibytes(meminfo: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|k| k * 1024)
 }
 
-pub(super) fn run(session: &Session, args: Args) -> Result<()> {
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     let m = Machine::look();
     if args.json {
         let cuda = serde_json::json!({ "built_in": false });

@@ -8,6 +8,7 @@
 //! | `tensors.rs` | safetensors files in and out, converted to what an op takes |
 //! | `op.rs` | `op list`, `op NAME` |
 //! | `check.rs` | `check`: the examiner |
+//! | `data.rs` | `data`: packed datasets |
 //! | `devices.rs` | `devices`: what can be used here |
 //! | `bench/` | `bench`: how fast it is |
 //! | `completions.rs` | `completions`: for shells |
@@ -25,6 +26,7 @@
 pub mod bench;
 mod check;
 mod completions;
+mod data;
 mod devices;
 mod op;
 mod session;
@@ -38,9 +40,9 @@ use std::ffi::OsString;
 
 /// What another crate adds to the verbs.
 #[derive(Clone, Copy, Default)]
-pub struct Extensions {
+pub struct Extensions<'a> {
     /// Ops, found by `op`, `check` and `bench` before ringtape's own.
-    pub ops: &'static [&'static Entry],
+    pub ops: &'a [&'static Entry],
 }
 
 const ABOUT: &str = "A machine-learning runtime written from scratch: train, look inside, extend.";
@@ -70,6 +72,7 @@ struct Cli {
 enum Verb {
     Op(op::Args),
     Check(check::Args),
+    Data(data::Args),
     Bench(bench::Args),
     Devices(devices::Args),
     Completions(completions::Args),
@@ -81,7 +84,7 @@ pub fn run() -> i32 {
 }
 
 /// Runs `args` (the program's name first) with the additions of another crate. Gives the exit code.
-pub fn run_with(extensions: Extensions, args: impl IntoIterator<Item = OsString>) -> i32 {
+pub fn run_with(extensions: Extensions<'_>, args: impl IntoIterator<Item = OsString>) -> i32 {
     let parsed = command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -108,10 +111,11 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-fn dispatch(session: &Session, verb: Verb) -> Result<()> {
+fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
     match verb {
         Verb::Op(a) => op::run(session, a),
         Verb::Check(a) => check::run(session, a),
+        Verb::Data(a) => data::run(session, a),
         Verb::Bench(a) => bench::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),

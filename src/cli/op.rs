@@ -66,7 +66,7 @@ struct Run {
     device: String,
 }
 
-pub(super) fn run(session: &Session, args: Args) -> Result<()> {
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     match (args.list, args.run) {
         (Some(List::List { json }), _) => list(session, json),
         (None, Some(run)) => compute(session, run),
@@ -85,7 +85,7 @@ struct Listed {
     attrs: Vec<serde_json::Value>,
 }
 
-fn list(session: &Session, json: bool) -> Result<()> {
+fn list(session: &Session<'_>, json: bool) -> Result<()> {
     let entries = || session.extensions.ops.iter().chain(ops::ALL);
     if json {
         let all: Vec<Listed> = entries().map(|e| row(e)).collect();
@@ -95,7 +95,11 @@ fn list(session: &Session, json: bool) -> Result<()> {
         say!(session, "{}", signature(e))?;
         say!(session, "    {}", e.doc)?;
         for a in e.attrs {
-            let default = a.default.map_or("must be given".into(), |d| format!("default {d}"));
+            let default = match a.default {
+                None => "must be given".into(),
+                Some("") => "may be left out".into(),
+                Some(d) => format!("default {d}"),
+            };
             say!(session, "    {}: {}, {default}: {}", a.name, kind(a.kind), a.doc)?;
         }
     }
@@ -119,8 +123,12 @@ fn signature(e: &Entry) -> String {
         if p.optional { format!("[{name}]") } else { name }
     };
     let inputs: Vec<String> = e.inputs.iter().map(port).collect();
-    let attrs: Vec<String> =
-        e.attrs.iter().map(|a| a.default.map_or(a.name.into(), |d| format!("{}={d}", a.name))).collect();
+    let attr = |a: &ops::AttrDoc| match a.default {
+        None => a.name.into(),
+        Some("") => format!("[{}]", a.name),
+        Some(d) => format!("{}={d}", a.name),
+    };
+    let attrs: Vec<String> = e.attrs.iter().map(attr).collect();
     let semicolon = if attrs.is_empty() { "" } else { "; " };
     format!("{}({}{semicolon}{}) -> {}", e.name, inputs.join(", "), attrs.join(", "), e.outputs.join(", "))
 }
@@ -160,7 +168,7 @@ fn is_list(p: &Port) -> bool {
     p.name == "inputs"
 }
 
-fn compute(session: &Session, args: Run) -> Result<()> {
+fn compute(session: &Session<'_>, args: Run) -> Result<()> {
     let device = Device::open(&args.device)?;
     let entry = ops::find(&args.name, session.extensions.ops)?;
     let op = entry.build_with(&args.attrs)?;

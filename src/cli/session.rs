@@ -7,9 +7,9 @@ use std::fmt::Arguments;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 /// What the verbs share in one run of the command line.
-pub(super) struct Session {
+pub(super) struct Session<'a> {
     /// Additions of another crate.
-    pub(super) extensions: Extensions,
+    pub(super) extensions: Extensions<'a>,
     /// Only results and errors are wanted.
     pub(super) quiet: bool,
     out: RefCell<BufWriter<io::Stdout>>,
@@ -29,8 +29,8 @@ pub(super) use {note, say};
 /// Name under which errors of standard output are reported.
 const STDOUT: &str = "standard output";
 
-impl Session {
-    pub(super) fn new(extensions: Extensions, quiet: bool) -> Session {
+impl<'a> Session<'a> {
+    pub(super) fn new(extensions: Extensions<'a>, quiet: bool) -> Session<'a> {
         Session { extensions, quiet, out: RefCell::new(BufWriter::new(io::stdout())) }
     }
 
@@ -53,6 +53,8 @@ impl Session {
     /// Writes a note to standard error. That it cannot be written is no reason to stop.
     pub(super) fn note(&self, text: Arguments<'_>) {
         if !self.quiet {
+            // Results first, so that both read in order on a terminal.
+            let _ = self.flush();
             let _ = writeln!(io::stderr().lock(), "{text}");
         }
     }

@@ -20,7 +20,14 @@ pub(super) struct Source {
 impl Source {
     /// Reads `path`, which must be a regular file: a pipe or device could go on for ever.
     pub(super) fn read(path: &Path) -> Result<Source> {
-        let meta = fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        let meta = fs::metadata(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                let what =
+                    "no such file; --in wants a safetensors file with the inputs, named as in the list";
+                Error::data(path, None, what)
+            }
+            _ => Error::io(path, e),
+        })?;
         if !meta.is_file() {
             return Err(Error::data(path, None, "is not a regular file"));
         }

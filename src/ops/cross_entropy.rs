@@ -147,6 +147,20 @@ pub enum Reduction {
     None,
 }
 
+impl Reduction {
+    /// The words that the attribute `reduction` takes.
+    pub(super) const WORDS: &'static [&'static str] = &["mean", "sum", "none"];
+
+    /// The attribute `reduction`, one of [`Reduction::WORDS`].
+    pub(super) fn of_attrs(a: &super::Attrs) -> Reduction {
+        match a.text("reduction") {
+            "sum" => Reduction::Sum,
+            "none" => Reduction::None,
+            _ => Reduction::Mean,
+        }
+    }
+}
+
 /// Negative log-likelihood of target ids under the softmax of logits.
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropy {
@@ -268,7 +282,7 @@ pub static ENTRY: Entry = Entry {
         AttrDoc { name: "ignore_index", kind: Kind::Int, default: Some("-100"), doc: "targets of this value do not count" },
         AttrDoc {
             name: "reduction",
-            kind: Kind::Choice(&["mean", "sum", "none"]),
+            kind: Kind::Choice(Reduction::WORDS),
             default: Some("mean"),
             doc: "what becomes of the losses of the rows; mean divides by the targets that count",
         },
@@ -280,11 +294,7 @@ pub static ENTRY: Entry = Entry {
         },
     ],
     build: |a| {
-        let reduction = match a.text("reduction") {
-            "sum" => Reduction::Sum,
-            "none" => Reduction::None,
-            _ => Reduction::Mean,
-        };
+        let reduction = Reduction::of_attrs(a);
         let (ignore_index, label_smoothing) = (a.int("ignore_index")?, a.real("label_smoothing")?);
         Ok(Arc::new(CrossEntropy { ignore_index, reduction, label_smoothing }))
     },

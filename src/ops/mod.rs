@@ -21,6 +21,7 @@ pub mod elementwise;
 mod entry;
 mod ids;
 mod patches;
+mod range;
 mod rows;
 mod sample;
 mod window;
@@ -39,19 +40,45 @@ macro_rules! ops {
 }
 
 ops! {
+    abs,
+    add,
     avg_pool2d,
+    cat,
+    clamp,
     conv2d,
     cross_entropy,
+    div,
+    dropout,
+    embedding,
+    exp,
+    gelu,
     layer_norm,
     linear,
+    log,
     log_softmax,
     matmul,
     max_pool2d,
+    maximum,
+    minimum,
+    mse_loss,
+    mul,
+    narrow,
+    neg,
+    permute,
+    pow,
     relu,
+    reshape,
     rms_norm,
     rotary_embedding,
+    scale,
     scaled_dot_product_attention,
+    sigmoid,
+    silu,
     softmax,
+    split,
+    sqrt,
+    sub,
+    tanh,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.

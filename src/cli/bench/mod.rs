@@ -51,7 +51,7 @@ pub struct Args {
 
 const TARGETS: [&str; 4] = ["all", "gemm", "elementwise", "op"];
 
-pub(super) fn run(session: &Session, args: Args) -> Result<()> {
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
         return Err(Error::Usage(format!("--seconds {} is not between 0 and 3600", args.seconds)));
     }
@@ -93,7 +93,7 @@ fn is_elementwise(entry: &Entry) -> bool {
     shapes().unwrap_or(false)
 }
 
-fn print(session: &Session, args: &Args, timings: &[Timing]) -> Result<()> {
+fn print(session: &Session<'_>, args: &Args, timings: &[Timing]) -> Result<()> {
     let machine = Machine::look();
     if args.json {
         let all = serde_json::json!({ "machine": machine, "seconds_a_case": args.seconds, "cases": timings });
