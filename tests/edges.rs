@@ -91,6 +91,11 @@ fn when_every_target_is_ignored_the_mean_is_nan_and_the_gradient_zero_as_in_torc
     let op = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
     let (y, _) = grad(x, |x| x.cross_entropy_with(&x.tape().constant(ids(&[-100, -100])), op)).unwrap();
     assert_eq!(y, [0.0]);
+    // Nor is there a class to point at when there are none.
+    let (y, _) =
+        grad(f32s(&[], &[2, 0]), |x| x.cross_entropy_with(&x.tape().constant(ids(&[-100, -100])), op))
+            .unwrap();
+    assert_eq!(y, [0.0]);
 }
 
 #[test]
