@@ -22,6 +22,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod kernel;
+pub mod nn;
 pub mod ops;
 pub mod rng;
 pub mod shape;

@@ -1,9 +1,9 @@
 //! The one place that knows bincode: small metadata to bytes and back, always with a limit.
 //!
-//! bincode is frozen at 1.3.3 (3.0.0 is a tombstone that does not compile), so whoever swaps it touches this file
-//! alone; the golden bytes below say what must not change. Two rules keep hostile bytes harmless: they are decoded
-//! from a slice under a limit, and no type on the wire has zero-sized elements, since a `Vec<()>` of 2^60 announced
-//! items slips past any limit. Bulk data (tensors, samples) never pass through here.
+//! bincode is frozen at 1.3.3 (3.0.0 is a tombstone that does not compile), so whoever swaps it touches this
+//! file alone; the golden bytes below say what must not change. Two rules keep hostile bytes harmless: they
+//! are decoded from a slice under a limit, and no type on the wire has zero-sized elements, since a `Vec<()>`
+//! of 2^60 announced items slips past any limit. Bulk data (tensors, samples) never pass through here.
 
 use crate::error::{Error, Result};
 use bincode::Options;
@@ -18,8 +18,8 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     options(u64::MAX).serialize(value).map_err(|e| Error::Usage(format!("metadata cannot be encoded: {e}")))
 }
 
-/// The value that `bytes` hold, all of them. A length that claims more than `limit` bytes is an error before any
-/// memory is taken for it. The error is a text: the caller knows the file and adds it.
+/// The value that `bytes` hold, all of them. A length that claims more than `limit` bytes is an error before
+/// any memory is taken for it. The error is a text: the caller knows the file and adds it.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> std::result::Result<T, String> {
     if bytes.len() as u64 > limit {
         return Err(format!("metadata of {} bytes, at most {limit} are accepted", bytes.len()));

@@ -41,7 +41,7 @@ pub(super) fn exam(entry: &'static Entry, sample: &Sample) -> Result<f64> {
             let error = (a - numeric).abs() / 1f64.max(a.abs()).max(numeric.abs());
             // NaN fails the comparison too.
             if !(error <= TOLERANCE) {
-                let name = entry.inputs[i].name;
+                let name = entry.input_name(i);
                 return failed(format!("d{name}[{j}] is {a:.9}, central differences say {numeric:.9}"));
             }
             worst = worst.max(error);

@@ -25,7 +25,7 @@ pub(super) fn exam(entry: &'static Entry, sample: &Sample) -> Result<f64> {
         if e > TOLERANCE {
             return failed(format!(
                 "d{}: f32 is off f64 by {e:.1e} of the largest value",
-                entry.inputs[i].name
+                entry.input_name(i)
             ));
         }
         worst = worst.max(e);

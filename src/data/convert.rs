@@ -25,7 +25,8 @@ impl Out<'_> {
 }
 
 impl Field {
-    /// The element type that a batch has: f32 for reals and for whatever has statistics, i32 for other integers.
+    /// The element type that a batch has: f32 for reals and for whatever has statistics, i32 for other
+    /// integers.
     pub fn batch_dtype(&self) -> DType {
         match self.dtype {
             DType::U8 | DType::U16 | DType::I32 if self.std.is_empty() => DType::I32,
@@ -122,8 +123,8 @@ fn out_of_bound(path: &Path, field: &Field, first: u64, out: &[i32]) -> Error {
     let at = out.iter().position(|&v| v as u32 >= field.bound).unwrap_or(0);
     let element = first + at as u64;
     let what = format!(
-        "element {element} of `{}` is {}, but there are {} ids (0..{}); pack the set with the vocabulary or classes \
-         that its ids were made with",
+        "element {element} of `{}` is {}, but there are {} ids (0..{}); pack the set with the vocabulary \
+         or classes that its ids were made with",
         field.name, out[at], field.bound, field.bound
     );
     Error::data(path, Some(field.offset + element * field.dtype.size() as u64), what)

@@ -27,8 +27,8 @@ pub struct Pass {
     pub epoch: u64,
 }
 
-/// A set of samples that can be read in any order from any thread. `read` must be a pure function of its arguments:
-/// batches may be made ahead, again, or on another machine.
+/// A set of samples that can be read in any order from any thread. `read` must be a pure function of its
+/// arguments: batches may be made ahead, again, or on another machine.
 pub trait Dataset: Send + Sync {
     /// Samples of an epoch.
     fn len(&self) -> u64;
@@ -139,12 +139,14 @@ impl Dataset for Samples {
 /// Target that a loss must skip, as PyTorch's `ignore_index`: used where windows of an evaluation overlap.
 pub const IGNORE: i32 = -100;
 
-/// Windows of `context` tokens of one split of a token stream: `input`, and `target`, the same one token later.
+/// Windows of `context` tokens of one split of a token stream: `input`, and `target`, the same one token
+/// later.
 ///
-/// Training windows lie side by side at stride `context`, and where the first begins is drawn anew for each epoch
-/// (0..context), so that over epochs a token is met at every position; up to `2·context − 2` tokens at the two ends of
-/// the split are left out of an epoch. Evaluation windows begin at the split's start and cover it exactly: the last one
-/// is moved back to end with the split, and targets that the window before had already are [`IGNORE`].
+/// Training windows lie side by side at stride `context`, and where the first begins is drawn anew for each
+/// epoch (0..context), so that over epochs a token is met at every position; up to `2·context − 2` tokens at
+/// the two ends of the split are left out of an epoch. Evaluation windows begin at the split's start and
+/// cover it exactly: the last one is moved back to end with the split, and targets that the window before had
+/// already are [`IGNORE`].
 #[derive(Clone, Debug)]
 pub struct Windows {
     set: Arc<Rtd>,
@@ -160,7 +162,8 @@ impl Windows {
     pub fn training(set: Arc<Rtd>, split: &str, context: usize) -> Result<Windows> {
         Windows::new(set, split, context, false)
     }
-    /// Windows for evaluation, to be read in order: every token of the split but its first is a target exactly once.
+    /// Windows for evaluation, to be read in order: every token of the split but its first is a target
+    /// exactly once.
     pub fn evaluation(set: Arc<Rtd>, split: &str, context: usize) -> Result<Windows> {
         Windows::new(set, split, context, true)
     }

@@ -3,11 +3,12 @@
 //! ```text
 //! 0        preamble, 64 bytes: magic, version, where the header is, file length, CRC32C of all that
 //! 64       payload: each field's elements, little-endian, each field starting at a multiple of 64, gaps zero
-//! …        header (bincode): fields, splits, vocabulary, licence, …, CRC32C of each 1 MiB block of the payload
+//! …        header (bincode): fields, splits, vocabulary, licence, CRC32C of each 1 MiB block of the payload
 //! ```
 //!
-//! The header stands last so that a set larger than memory is written in one pass. Every byte of the file is under one
-//! checksum: the preamble's own, the header's, or that of the payload block it lies in, gaps included.
+//! The header stands last so that a set larger than memory is written in one pass. Every byte of the file is
+//! under one checksum: the preamble's own, the header's, or that of the payload block it lies in, gaps
+//! included.
 
 use crate::error::{Error, Result};
 use crate::shape::{DType, MAX_RANK};
@@ -56,7 +57,8 @@ pub struct Field {
     pub offset: u64,
     /// Values must be below this (classes, vocabulary); 0 = any. Checked as they are read.
     pub bound: u32,
-    /// With `std`: a batch holds `(stored - mean) / std` as f32. Empty (as stored), one value, or one for each element of the last axis.
+    /// With `std`: a batch holds `(stored - mean) / std` as f32. Empty (as stored), one value, or one for
+    /// each element of the last axis.
     pub mean: Vec<f32>,
     /// See `mean`. Images have mean 0 and std 255.
     pub std: Vec<f32>,
@@ -106,7 +108,8 @@ impl Field {
         self.stride() * self.count
     }
 
-    /// What is wrong with this field, seen alone. Zero extents are refused: with them any count fits in no bytes.
+    /// What is wrong with this field, seen alone. Zero extents are refused: with them any count fits in no
+    /// bytes.
     fn fault(&self) -> Option<String> {
         let sized = self.shape.iter().try_fold(self.dtype.size() as u64, |n, &d| n.checked_mul(d));
         let total = sized.and_then(|n| n.checked_mul(self.count)).filter(|&n| n <= i64::MAX as u64);
@@ -222,13 +225,13 @@ impl Header {
                     self.count()
                 ));
             }
-            if f.offset % ALIGN != 0 || f.offset < end || f.offset - end >= ALIGN {
+            if !f.offset.is_multiple_of(ALIGN) || f.offset < end || f.offset - end >= ALIGN {
                 return bad(format!(
                     "field `{}` begins at byte {}, after one that ends at {end}",
                     f.name, f.offset
                 ));
             }
-            end = f.offset.checked_add(f.bytes()).unwrap_or(u64::MAX);
+            end = f.offset.saturating_add(f.bytes());
         }
         if end.checked_sub(PREAMBLE) != Some(payload) {
             return bad(format!(

@@ -109,8 +109,9 @@ struct Maker<D> {
     at: Cursor,
     checked: Option<u64>,
     rows: usize,
-    /// Tensors that are filled again once the caller has dropped the batch that lent them. A fixed number, taken at the
-    /// start, so that how far the thread happens to be ahead does not decide how much memory is taken, or when.
+    /// Tensors that are filled again once the caller has dropped the batch that lent them. A fixed number,
+    /// taken at the start, so that how far the thread happens to be ahead does not decide how much memory is
+    /// taken, or when.
     slots: Vec<SmallList<Tensor>>,
 }
 
@@ -221,13 +222,13 @@ impl<D: Dataset + 'static> Loader<D> {
         Loader::resume(dataset, device, options, cursor)
     }
 
-    /// Batches from `cursor` on, exactly those that an uninterrupted loader would give. Rank, world size and prefetch
-    /// may differ from those before; the data must not.
+    /// Batches from `cursor` on, exactly those that an uninterrupted loader would give. Rank, world size and
+    /// prefetch may differ from those before; the data must not.
     pub fn resume(dataset: D, device: &Device, options: &LoaderOptions, cursor: Cursor) -> Result<Loader<D>> {
         let o = options;
         if cursor.dataset != dataset.hash() {
-            let what = "the data are not those that the run was started with (their SHA-256 differs); give the \
-                        original file, or start a new run";
+            let what = "the data are not those that the run was started with (their SHA-256 differs); give \
+                        the original file, or start a new run";
             return Err(Error::config("data.path", what));
         }
         let sampler = Sampler::new(dataset.len(), o.batch, o.shuffle, o.last, o.rank, o.world)?;

@@ -1,9 +1,10 @@
 //! Bytes of a file: mapped, read, or copied into sealed memory. The one file of this module with `unsafe`.
 //!
-//! A mapped file is memory that somebody else can take away. When it is truncated, the next touch of a lost page
-//! raises SIGBUS, whose default is to kill the process without a word. Ringtape therefore maps only files of its own
-//! writer (renamed into place, read-only), looks at length and time again at each epoch, and keeps a table of mapped
-//! ranges: a fault inside one of them prints the file's name and exits with code 4. `read` and `sealed` are immune.
+//! A mapped file is memory that somebody else can take away. When it is truncated, the next touch of a lost
+//! page raises SIGBUS, whose default is to kill the process without a word. Ringtape therefore maps only
+//! files of its own writer (renamed into place, read-only), looks at length and time again at each epoch, and
+//! keeps a table of mapped ranges: a fault inside one of them prints the file's name and exits with code 4.
+//! `read` and `sealed` are immune.
 #![allow(unsafe_code, reason = "mapping a file and handling SIGBUS are system calls without a safe form")]
 
 use crate::error::{Error, Result};
@@ -79,10 +80,10 @@ impl Bytes {
             Access::Read => Store::Read,
             Access::Sealed => Store::Sealed(seal(path, &file, stamp.len)?),
             Access::Mmap => {
-                // SAFETY: the map is read-only and lives in the same struct as its file. What the type system cannot
-                // see is another process writing to the file: the file is read-only and made by rename, its bytes are
-                // plain data that no invariant hangs on (checked again where they index anything), and a truncation
-                // ends in the handler below.
+                // SAFETY: the map is read-only and lives in the same struct as its file. What the type system
+                // cannot see is another process writing to the file: the file is read-only and made by
+                // rename, its bytes are plain data that no invariant hangs on (checked again where they index
+                // anything), and a truncation ends in the handler below.
                 let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
                 let _watch = Watch::new(path, &map)?;
                 Store::Map { map, _watch }
@@ -124,14 +125,15 @@ impl Bytes {
         }
     }
 
-    /// Errors when the open file was changed since it was opened. A file renamed over it does no harm and is not seen.
+    /// Errors when the open file was changed since it was opened. A file renamed over it does no harm and is
+    /// not seen.
     pub(crate) fn still_intact(&self) -> Result<()> {
         let now = Stamp::of(&self.path, &self.file)?;
         if matches!(self.store, Store::Sealed(_)) || now == self.stamp {
             return Ok(());
         }
         let what = format!(
-            "the file changed while it was in use ({} bytes, was {}); a packed set is replaced by renaming a new file \
+            "the file changed while it was in use ({} bytes, was {}); replace a packed set by renaming a new file \
              over it, never rewritten in place (`--map sealed` is immune)",
             now.len, self.stamp.len
         );
@@ -174,7 +176,8 @@ fn seal(path: &Path, _: &File, _: u64) -> Result<Mmap> {
 const WATCHED: usize = 64;
 const NAME: usize = 512;
 
-/// A mapped range and the file it shows, readable from a signal handler: atomics only, no lock, no allocation.
+/// A mapped range and the file it shows, readable from a signal handler: atomics only, no lock, no
+/// allocation.
 struct Slot {
     /// 0 = free, 1 = being filled, else first address.
     start: AtomicUsize,
@@ -230,8 +233,8 @@ impl Drop for Watch {
 
 fn install() {
     PREVIOUS.get_or_init(|| {
-        // SAFETY: an all-zero sigaction is a valid value to be overwritten; `on_bus` has the signature that SA_SIGINFO
-        // asks for and does only what a signal handler may; the pointers live through the calls.
+        // SAFETY: an all-zero sigaction is a valid value to be overwritten; `on_bus` has the signature that
+        // SA_SIGINFO asks for and does only what a signal handler may; the pointers live through the calls.
         unsafe {
             let mut previous: libc::sigaction = std::mem::zeroed();
             libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut previous);
@@ -258,13 +261,14 @@ extern "C" fn on_bus(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
                 .iter()
                 .take(slot.name_len.load(Ordering::Relaxed))
                 .map(|b| b.load(Ordering::Relaxed));
-            let tail = b": truncated while mapped; copy the file anew, or open it with `--map read` or `--map sealed`\n";
+            let tail =
+                b": truncated while mapped; copy the file anew, or use `--map read` or `--map sealed`\n";
             for byte in name.chain(tail.iter().copied()).take(text.len()) {
                 text[n] = byte;
                 n += 1;
             }
-            // SAFETY: write(2) and _exit(2) are safe in a signal handler; `text` holds `n` bytes. Nothing is unwound
-            // or flushed: other threads are in unknown states.
+            // SAFETY: write(2) and _exit(2) are safe in a signal handler; `text` holds `n` bytes. Nothing is
+            // unwound or flushed: other threads are in unknown states.
             unsafe {
                 libc::write(2, text.as_ptr().cast(), n);
                 libc::_exit(4);

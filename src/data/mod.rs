@@ -1,13 +1,13 @@
-//! Datasets: packed files that are mapped, an order of samples that needs no memory, batches made on a thread.
+//! Datasets: packed files that are mapped, an order of samples without memory, batches made on a thread.
 //!
 //! | file | role |
 //! |---|---|
-//! | [`header`], `write`, `map`, `rtd` | the packed format `*.rtd`: layout and its checks; writing; mapping; reading |
-//! | [`sampler`], [`dataset`], `convert` | the order of samples; what a loader draws from; stored elements to a batch's |
+//! | [`header`], `write`, `map`, `rtd` | the packed format `*.rtd`: layout, writing, mapping, reading |
+//! | [`sampler`], [`dataset`], `convert` | the order of samples; what a loader draws from; stored types to a batch's |
 //! | [`loader`] | batches, made ahead on a thread |
 //! | [`readers`] | IDX, NumPy, safetensors, CSV, PNG, WAV, text, token shards; tar and zip around them |
 //! | `pack` | from those to packed sets: text, images, tables, sound; what a user has |
-//! | `sets`, `bundled`, `fetched` | the sets that can be named; packing on first use; full sets from fetched packages |
+//! | `sets`, `bundled`, `fetched` | sets by name; packing on first use; full sets from packages |
 //! | [`info`] | what the command line shows of a set |
 
 mod bundled;

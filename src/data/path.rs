@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-/// Opens a regular file for reading and gives its length. Folders, pipes, sockets and devices are refused before they
-/// are opened, since opening a pipe or a device can already block or do something.
+/// Opens a regular file for reading and gives its length. Folders, pipes, sockets and devices are refused
+/// before they are opened, since opening a pipe or a device can already block or do something.
 pub fn open_regular(path: &Path) -> Result<(File, u64)> {
     check_regular_file(path)?;
     // Not to block if the file became a pipe in between.
@@ -41,8 +41,9 @@ pub fn check_regular_file(path: &Path) -> Result<()> {
     Err(Error::data(path, None, format!("this is {seen}; a regular file is wanted")))
 }
 
-/// The file that `name`, written inside some other file, means below `root`. Refused (as usage, exit code 2): absolute
-/// names, `..`, NUL, links that lead out of `root`, and anything that is not a regular file. Nothing outside is opened.
+/// The file that `name`, written inside some other file, means below `root`. Refused (as usage, exit code 2):
+/// absolute names, `..`, NUL, links that lead out of `root`, and anything that is not a regular file. Nothing
+/// outside is opened.
 pub fn safe_path(root: &Path, name: &str) -> Result<PathBuf> {
     let refuse = |why: &str| Err(Error::Usage(format!("path {name:?} in {}: {why}", root.display())));
     if name.is_empty() || name.contains('\0') {

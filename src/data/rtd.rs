@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A packed dataset (`*.rtd`), open for reading from any thread.
 ///
-/// Opening checks sizes, preamble and header, so its cost does not grow with the set. A block of samples is checked
-/// against its CRC32C when it is first touched: damage anywhere is an error before a value of that block is given out.
+/// Opening checks sizes, preamble and header, so its cost does not grow with the set. A block of samples is
+/// checked against its CRC32C when it is first touched: damage anywhere is an error before a value of that
+/// block is given out.
 pub struct Rtd {
     path: PathBuf,
     bytes: Bytes,
@@ -87,7 +88,8 @@ impl Rtd {
         self.split("val").or_else(|_| self.split("test"))
     }
 
-    /// Samples `first..first + n` of `field` as stored (little-endian), checked. A view of the map, or read into `scratch`.
+    /// Samples `first..first + n` of `field` as stored (little-endian), checked. A view of the map, or read
+    /// into `scratch`.
     pub fn samples<'a>(
         &'a self,
         field: &Field,
@@ -126,7 +128,7 @@ impl Rtd {
         let bytes = self.bytes.get(at, BLOCK.min(end - at) as usize, scratch)?;
         if crc32c::crc32c(bytes) != self.header.blocks[block as usize] {
             let what = format!(
-                "the block of {} bytes from here is damaged (checksum differs); copy the file anew or pack the set anew",
+                "the block of {} bytes from here is damaged (checksum differs); copy or pack the set anew",
                 bytes.len()
             );
             return Err(Error::data(&self.path, Some(at), what));

@@ -1,12 +1,14 @@
-//! The order of samples: a permutation computed by index, so that shuffling a billion samples takes no memory, any
-//! position can be asked for, and a run is resumed from four numbers.
+//! The order of samples: a permutation computed by index, so that shuffling a billion samples takes no
+//! memory, any position can be asked for, and a run is resumed from four numbers.
 //!
-//! A Feistel network over the smallest even number of bits that holds `n` is a bijection whatever its round function;
-//! here that is Philox. Values outside `0..n` are walked on until they fall inside (cycle walking: Black and Rogaway,
-//! "Ciphers with arbitrary finite domains", CT-RSA 2002), which keeps it a bijection of `0..n`.
+//! A Feistel network over the smallest even number of bits that holds `n` is a bijection whatever its round
+//! function; here that is Philox. Values outside `0..n` are walked on until they fall inside (cycle walking:
+//! Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), which keeps it a bijection of
+//! `0..n`.
 //!
-//! The order depends on seed, epoch and length alone: not on ranks, threads or prefetch. Rank `r` of `w` takes the
-//! slice `r·n/w .. (r+1)·n/w` of each global batch of `n`, so another world size sees the same global batches.
+//! The order depends on seed, epoch and length alone: not on ranks, threads or prefetch. Rank `r` of `w`
+//! takes the slice `r·n/w .. (r+1)·n/w` of each global batch of `n`, so another world size sees the same
+//! global batches.
 
 use crate::error::{Error, Result};
 use crate::rng::Key;
@@ -40,7 +42,8 @@ impl Permutation {
         assert!(at < self.len, "position {at} of {} samples", self.len);
         let mask = (1u64 << self.half) - 1;
         let mut x = at;
-        // The domain is below 4·len, so the walk takes four passes on average at worst, and ends since it is a cycle.
+        // The domain is below 4·len, so the walk takes four passes on average at worst, and ends since it is
+        // a cycle.
         loop {
             let (mut left, mut right) = (x >> self.half, x & mask);
             for round in 0..ROUNDS {
@@ -59,7 +62,8 @@ impl Permutation {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Last {
-    /// They are left out of this epoch (another epoch leaves out others): each batch has the same shape. For training.
+    /// They are left out of this epoch (another epoch leaves out others): each batch has the same shape. For
+    /// training.
     #[default]
     Drop,
     /// They make a smaller batch: each sample exactly once. For evaluation.
@@ -240,7 +244,8 @@ mod tests {
     const GOLDEN: [[u64; 10]; 3] =
         [[0, 5, 9, 3, 6, 8, 1, 4, 2, 7], [7, 5, 0, 2, 8, 6, 1, 9, 4, 3], [9, 5, 8, 2, 3, 7, 4, 1, 0, 6]];
 
-    /// Each value as often at each position: chi-square over 20,000 seeds, 81 degrees of freedom; 150 is beyond 1 in 10^5.
+    /// Each value as often at each position: chi-square over 20,000 seeds, 81 degrees of freedom; 150 is
+    /// beyond 1 in 10^5.
     #[test]
     fn positions_are_uniform() {
         let mut hits = [[0u32; 10]; 10];

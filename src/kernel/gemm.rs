@@ -41,7 +41,11 @@ impl<'a, T> View<'a, T> {
     pub fn transposed(data: &'a [T], rows: usize, cols: usize) -> Self {
         View::strided(data, rows, cols, 1, rows)
     }
-    fn from_row(self, start: usize, n: usize) -> Self {
+    /// The same elements, seen with rows and columns exchanged.
+    pub fn flipped(self) -> Self {
+        View { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
+    }
+    fn rows_from(self, start: usize, n: usize) -> Self {
         View { data: &self.data[(start * self.row).min(self.data.len())..], rows: n, ..self }
     }
 }
@@ -117,7 +121,7 @@ pub fn matmul_then<T: Real>(
     let rows = if threads == 1 { m } else { m.div_ceil(threads * 2).next_multiple_of(8).max(32) };
     par::chunks_mut(c, rows.max(1) * n, work, |i, c| {
         let len = c.len() / n.max(1);
-        T::gemm(a.from_row(i * rows, len), b, T::ONE, beta, ViewMut::new(c, len, n));
+        T::gemm(a.rows_from(i * rows, len), b, T::ONE, beta, ViewMut::new(c, len, n));
         finish(c);
     });
 }

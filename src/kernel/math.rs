@@ -39,7 +39,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let (h, l) = (n >> 1, n - (n >> 1));
     let scale = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
     let y = e * scale(h) * scale(l);
-    if x != x { x } else { y }
+    if x.is_nan() { x } else { y }
 }
 
 /// ln x = k·ln 2 + ln m with m in [√½, √2).
@@ -68,7 +68,7 @@ pub(super) fn ln(x: f32) -> f32 {
     let y = (p * (f2 * f) - k * 2.121_944_4e-4) - 0.5 * f2 + f + k * 0.693_359_375;
     let y = if x == f32::INFINITY { x } else { y };
     let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
-    if x < 0.0 || x != x { f32::NAN } else { y }
+    if x < 0.0 || x.is_nan() { f32::NAN } else { y }
 }
 
 /// Small |x|: x + x³P(x²); else 1 − 2/(e^{2|x|} + 1).
@@ -123,7 +123,7 @@ pub(super) fn erf(x: f32) -> f32 {
     );
     let large = (1.0 - exp(-q)).copysign(x);
     let y = if a < 0.92 { x * p } else { large };
-    if x != x { x } else { y }
+    if x.is_nan() { x } else { y }
 }
 
 #[cfg(test)]

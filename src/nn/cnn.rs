@@ -4,6 +4,8 @@
 use super::layers::fan_in;
 use super::{Activation, Dropout, Linear, ModelConfig, Module, param};
 use crate::error::{Error, Result};
+use crate::ops::conv2d::Conv2d;
+use crate::ops::max_pool2d::Pool;
 use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
 
 /// The network.
@@ -22,13 +24,16 @@ impl Cnn {
     /// For images of `shape` [channels, height, width], with slots `conv.i`, `hidden` and `head`.
     pub fn new(c: &ModelConfig, shape: &[usize], outputs: usize, p: &mut ParamsBuilder) -> Result<Cnn> {
         let &[mut channels, mut height, mut width] = shape else {
-            let what = format!("`cnn` takes images [channels, height, width], but samples have shape {shape:?}; use `mlp`");
+            let what = format!(
+                "`cnn` takes images [channels, height, width], but samples have shape {shape:?}; use `mlp`"
+            );
             return Err(Error::config("model.kind", what));
         };
         let mut convs = Vec::new();
         for i in 0..c.layers {
             if height < 2 || width < 2 {
-                let what = format!("is {}, but images of shape {shape:?} can be halved {i} times only", c.layers);
+                let what =
+                    format!("is {}, but images of shape {shape:?} can be halved {i} times only", c.layers);
                 return Err(Error::config("model.layers", what));
             }
             let out = c.dim << i.min(16);
@@ -50,8 +55,9 @@ impl Module for Cnn {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let mut h = x.clone();
         for &(weight, bias) in &self.convs {
-            h = h.conv2d(&param(x, weight), Some(&param(x, bias)), [1, 1], [1, 1])?;
-            h = self.activation.forward(&h)?.max_pool2d([2, 2], [2, 2], [0, 0])?;
+            let same = Conv2d { padding: [1; 2], ..Conv2d::default() };
+            h = h.conv2d(&param(x, weight), Some(&param(x, bias)), same)?;
+            h = self.activation.forward(&h)?.max_pool2d(Pool::square(2))?;
         }
         let batch = h.dims()[0];
         let h = h.reshape(&[batch, h.value().len() / batch.max(1)])?;

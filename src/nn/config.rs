@@ -138,12 +138,18 @@ impl ModelConfig {
                 return Err(Error::config("model.dim", what));
             }
             if self.positions == Positions::Rotary && !(self.dim / self.heads).is_multiple_of(2) {
-                let what = format!("/ model.heads is {}, but rotary positions need an even width of head", self.dim / self.heads);
+                let what = format!(
+                    "/ model.heads is {}, but rotary positions need an even width of head",
+                    self.dim / self.heads
+                );
                 return Err(Error::config("model.dim", what));
             }
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("model.dropout", format!("is {}, but must be at least 0 and below 1", self.dropout)));
+            return Err(Error::config(
+                "model.dropout",
+                format!("is {}, but must be at least 0 and below 1", self.dropout),
+            ));
         }
         Ok(())
     }

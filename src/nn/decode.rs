@@ -34,7 +34,10 @@ impl Gpt {
     /// half is forgotten and the rest is read again.
     pub fn feed(&self, params: &Params, cache: &mut Cache, ids: &[i32]) -> Result<Tensor> {
         if ids.is_empty() {
-            return Err(Error::shape("generate", "there is no token to go on from; give a prompt of at least one symbol"));
+            return Err(Error::shape(
+                "generate",
+                "there is no token to go on from; give a prompt of at least one symbol",
+            ));
         }
         if cache.tokens.is_empty() {
             let ids = &ids[ids.len().saturating_sub(self.context)..];

@@ -3,6 +3,7 @@
 
 use super::{Activation, Attention, Dropout, Embedding, Linear, ModelConfig, Module, NormLayer, Positions};
 use crate::error::{Error, Result};
+use crate::ops::rotary_embedding::RotaryEmbedding;
 use crate::shape::DType;
 use crate::tape::{Init, ParamsBuilder, Var};
 use crate::tensor::Tensor;
@@ -44,9 +45,6 @@ pub(super) struct Past {
     pub(super) values: Option<Tensor>,
 }
 
-/// Base of the rotation frequencies (Su et al. 2021).
-const ROTARY_BASE: f64 = 10_000.0;
-
 impl Gpt {
     /// Slots `token`, `position`, `blocks.i.…`, `norm`, `head`. Weights start normal with standard deviation 0.02, those that
     /// write to the residual stream smaller by √(2·layers).
@@ -70,7 +68,10 @@ impl Gpt {
     /// Embeddings of `ids` [B, T] whose first token stands at position `start`.
     pub(super) fn embed<'t>(&self, ids: &Var<'t>, start: usize) -> Result<Var<'t>> {
         let &[_, tokens] = ids.dims() else {
-            return Err(Error::shape("gpt", format!("ids have shape {}, but must be [batch, tokens]", ids.shape())));
+            return Err(Error::shape(
+                "gpt",
+                format!("ids have shape {}, but must be [batch, tokens]", ids.shape()),
+            ));
         };
         if start + tokens > self.context {
             let what = format!("{} tokens do not fit the context of {}", start + tokens, self.context);
@@ -94,7 +95,9 @@ impl Module for Gpt {
         for block in &self.blocks {
             x = if self.checkpoint {
                 let block = block.clone();
-                x.tape().checkpoint(&[&x], move |_, x| Ok(smallvec::smallvec![block.forward(&x[0])?]))?.remove(0)
+                x.tape()
+                    .checkpoint(&[&x], move |_, x| Ok(smallvec::smallvec![block.forward(&x[0])?]))?
+                    .remove(0)
             } else {
                 block.forward(&x)?
             };
@@ -131,11 +134,15 @@ impl Block {
 
     fn attend<'t>(&self, x: &Var<'t>, past: Option<&mut Past>) -> Result<Var<'t>> {
         let &[batch, tokens, dim] = x.dims() else {
-            return Err(Error::shape("attention", format!("input has shape {}, but must be [batch, tokens, dim]", x.shape())));
+            return Err(Error::shape(
+                "attention",
+                format!("input has shape {}, but must be [batch, tokens, dim]", x.shape()),
+            ));
         };
         let (heads, width) = (self.heads, dim / self.heads);
         // [B, T, 3·dim] to three of [B, H, T, d]: one copy, then views.
-        let qkv = self.qkv.forward(x)?.reshape(&[batch, tokens, 3, heads, width])?.permute(&[2, 0, 3, 1, 4])?;
+        let qkv =
+            self.qkv.forward(x)?.reshape(&[batch, tokens, 3, heads, width])?.permute(&[2, 0, 3, 1, 4])?;
         let mut qkv = qkv.split(1, 0)?.into_iter();
         let mut next = || -> Result<Var<'t>> {
             qkv.next().expect("split into three").reshape(&[batch, heads, tokens, width])
@@ -143,8 +150,9 @@ impl Block {
         let (mut q, mut k, mut v) = (next()?, next()?, next()?);
         let seen = past.as_ref().and_then(|p| p.keys.as_ref()).map_or(0, |t| t.dims()[2]);
         if self.rotary {
-            q = q.rotary_embedding(ROTARY_BASE, seen)?;
-            k = k.rotary_embedding(ROTARY_BASE, seen)?;
+            let turn = RotaryEmbedding { offset: seen, ..RotaryEmbedding::default() };
+            q = q.rotary_embedding(turn)?;
+            k = k.rotary_embedding(turn)?;
         }
         if let Some(past) = past {
             k = extend(&mut past.keys, &k)?;

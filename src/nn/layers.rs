@@ -19,7 +19,13 @@ impl Linear {
         Ok(Linear { weight, bias })
     }
     /// Without a bias.
-    pub fn unbiased(p: &mut ParamsBuilder, name: &str, input: usize, output: usize, init: Init) -> Result<Linear> {
+    pub fn unbiased(
+        p: &mut ParamsBuilder,
+        name: &str,
+        input: usize,
+        output: usize,
+        init: Init,
+    ) -> Result<Linear> {
         let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
         Ok(Linear { weight, bias: None })
     }
@@ -90,7 +96,7 @@ impl Module for NormLayer {
         let weight = param(x, self.weight);
         match self.bias {
             Some(b) => x.layer_norm(Some(&weight), Some(&param(x, b)), EPS),
-            None => x.rms_norm(Some(&weight), EPS),
+            None => x.rms_norm(Some(&weight), Some(EPS)),
         }
     }
 }

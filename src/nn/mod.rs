@@ -74,11 +74,23 @@ impl Module for Model {
 pub fn build(config: &ModelConfig, io: &Io, checkpoint: bool, params: &mut ParamsBuilder) -> Result<Model> {
     config.validate()?;
     match (config.kind, io) {
-        (ModelKind::Gpt, Io::Tokens { vocabulary }) => Ok(Model::Gpt(Gpt::new(config, *vocabulary, checkpoint, params)?)),
-        (ModelKind::Mlp, Io::Samples { shape, outputs }) => Ok(Model::Mlp(Mlp::new(config, shape, *outputs, params)?)),
-        (ModelKind::Cnn, Io::Samples { shape, outputs }) => Ok(Model::Cnn(Cnn::new(config, shape, *outputs, params)?)),
-        (kind, Io::Tokens { .. }) => Err(Error::config("model.kind", format!("`{kind}` takes samples, but the data are a text; use `gpt`"))),
-        (kind, Io::Samples { .. }) => Err(Error::config("model.kind", format!("`{kind}` takes text, but the data are samples; use `mlp` or `cnn`"))),
+        (ModelKind::Gpt, Io::Tokens { vocabulary }) => {
+            Ok(Model::Gpt(Gpt::new(config, *vocabulary, checkpoint, params)?))
+        }
+        (ModelKind::Mlp, Io::Samples { shape, outputs }) => {
+            Ok(Model::Mlp(Mlp::new(config, shape, *outputs, params)?))
+        }
+        (ModelKind::Cnn, Io::Samples { shape, outputs }) => {
+            Ok(Model::Cnn(Cnn::new(config, shape, *outputs, params)?))
+        }
+        (kind, Io::Tokens { .. }) => Err(Error::config(
+            "model.kind",
+            format!("`{kind}` takes samples, but the data are a text; use `gpt`"),
+        )),
+        (kind, Io::Samples { .. }) => Err(Error::config(
+            "model.kind",
+            format!("`{kind}` takes text, but the data are samples; use `mlp` or `cnn`"),
+        )),
     }
 }
 

@@ -16,7 +16,7 @@ use super::ids::check_ids;
 use super::rows::{per_chunk, sum_exp, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::simd::{max_of, sum_by};
+use crate::kernel::simd::{max_number, sum_by};
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{DType, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -91,7 +91,7 @@ vectorized! {
                 continue;
             }
             let x = &x[r * n..][..n];
-            let m = max_of(x);
+            let m = max_number(x);
             let sum = sum_exp(x, m);
             (stats[0], stats[1]) = (m, T::ONE / sum);
             let log = sum.ln();
@@ -138,6 +138,20 @@ pub enum Reduction {
     Sum,
     /// They stay as they are, in the shape of target.
     None,
+}
+
+impl Reduction {
+    /// The words that the attribute `reduction` takes.
+    pub(super) const WORDS: &'static [&'static str] = &["mean", "sum", "none"];
+
+    /// The attribute `reduction`, one of [`Reduction::WORDS`].
+    pub(super) fn of_attrs(a: &super::Attrs) -> Reduction {
+        match a.text("reduction") {
+            "sum" => Reduction::Sum,
+            "none" => Reduction::None,
+            _ => Reduction::Mean,
+        }
+    }
 }
 
 /// Negative log-likelihood of target ids under the softmax of logits.
@@ -261,7 +275,7 @@ pub static ENTRY: Entry = Entry {
         AttrDoc { name: "ignore_index", kind: Kind::Int, default: Some("-100"), doc: "targets of this value do not count" },
         AttrDoc {
             name: "reduction",
-            kind: Kind::Choice(&["mean", "sum", "none"]),
+            kind: Kind::Choice(Reduction::WORDS),
             default: Some("mean"),
             doc: "what becomes of the losses of the rows; mean divides by the targets that count",
         },
@@ -273,11 +287,7 @@ pub static ENTRY: Entry = Entry {
         },
     ],
     build: |a| {
-        let reduction = match a.text("reduction") {
-            "sum" => Reduction::Sum,
-            "none" => Reduction::None,
-            _ => Reduction::Mean,
-        };
+        let reduction = Reduction::of_attrs(a);
         let (ignore_index, label_smoothing) = (a.int("ignore_index")?, a.real("label_smoothing")?);
         Ok(Arc::new(CrossEntropy { ignore_index, reduction, label_smoothing }))
     },

@@ -26,20 +26,26 @@ pub struct Port {
     pub kind: PortKind,
     /// May be left out; only trailing inputs may.
     pub optional: bool,
+    /// Stands for one or more inputs of this kind, called `name.0`, `name.1`, …; only the last port may.
+    pub variadic: bool,
 }
 
 impl Port {
     /// A real input.
     pub const fn real(name: &'static str) -> Port {
-        Port { name, kind: PortKind::Real, optional: false }
+        Port { name, kind: PortKind::Real, optional: false, variadic: false }
     }
     /// An input of indices.
     pub const fn ids(name: &'static str) -> Port {
-        Port { name, kind: PortKind::Ids, optional: false }
+        Port { name, kind: PortKind::Ids, optional: false, variadic: false }
     }
     /// An input of conditions.
     pub const fn mask(name: &'static str) -> Port {
-        Port { name, kind: PortKind::Mask, optional: false }
+        Port { name, kind: PortKind::Mask, optional: false, variadic: false }
+    }
+    /// One or more inputs of reals.
+    pub const fn many(name: &'static str) -> Port {
+        Port { name, kind: PortKind::Real, optional: false, variadic: true }
     }
     /// The same input, which may be left out.
     pub const fn optional(self) -> Port {
@@ -69,6 +75,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The port of input `i`.
+    pub fn port(&self, i: usize) -> Option<&'static Port> {
+        self.inputs.get(i).or_else(|| self.inputs.last().filter(|p| p.variadic))
+    }
+    /// The name of input `i`: that of its port, numbered when the port stands for several.
+    pub fn input_name(&self, i: usize) -> String {
+        match self.port(i) {
+            Some(p) if p.variadic => format!("{}.{}", p.name, i + 1 - self.inputs.len()),
+            Some(p) => p.name.into(),
+            None => format!("input {i}"),
+        }
+    }
     /// The op with attributes given as text.
     pub fn build_with<N: AsRef<str>, V: AsRef<str>>(&self, attrs: &[(N, V)]) -> Result<Arc<dyn Op>> {
         (self.build)(&Attrs::new(self.name, self.attrs, attrs)?)

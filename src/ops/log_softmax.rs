@@ -9,7 +9,7 @@ use super::rows::{self, per_chunk, sum_exp, zip_lanes};
 use super::softmax::{DIM, WIDTH, samples};
 use super::{Entry, Port};
 use crate::error::Result;
-use crate::kernel::simd::{max_of, sum_by};
+use crate::kernel::simd::{max_number, sum_by};
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -49,7 +49,7 @@ fn log_softmax_backward<T: Real>(y: &[T], dy: &[T], dx: &mut [T], n: usize, inne
 vectorized! {
     fn forward_rows<T: Real>(x: &[T], y: &mut [T], n: usize) {
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-            let m = max_of(x);
+            let m = max_number(x);
             let log = sum_exp(x, m).ln();
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = (x - m) - log;
@@ -78,7 +78,7 @@ vectorized! {
             let (mut m, mut sum) = ([T::NEG_INFINITY; WIDTH], [T::ZERO; WIDTH]);
             for x in x.chunks_exact(inner) {
                 for (m, &x) in m.iter_mut().zip(&x[at.clone()]) {
-                    *m = x.max_nan(*m);
+                    *m = if x > *m { x } else { *m };
                 }
             }
             for x in x.chunks_exact(inner) {

@@ -9,6 +9,7 @@
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
 //! | `ids.rs` | the range check of ids and labels |
 //! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
+//! | `window.rs`, `patches.rs` | windows over images; what lies under them, as a matrix |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
 //! | the rest | one op each |
 //!
@@ -19,8 +20,11 @@ mod attrs;
 pub mod elementwise;
 mod entry;
 mod ids;
+mod patches;
+mod range;
 mod rows;
 mod sample;
+mod window;
 
 pub use attrs::{AttrDoc, Attrs, Kind};
 pub use entry::{Entry, Port, PortKind};
@@ -36,15 +40,45 @@ macro_rules! ops {
 }
 
 ops! {
+    abs,
+    add,
+    avg_pool2d,
+    cat,
+    clamp,
+    conv2d,
     cross_entropy,
+    div,
+    dropout,
+    embedding,
+    exp,
+    gelu,
     layer_norm,
     linear,
+    log,
     log_softmax,
     matmul,
+    max_pool2d,
+    maximum,
+    minimum,
+    mse_loss,
+    mul,
+    narrow,
+    neg,
+    permute,
+    pow,
     relu,
+    reshape,
     rms_norm,
+    rotary_embedding,
+    scale,
     scaled_dot_product_attention,
+    sigmoid,
+    silu,
     softmax,
+    split,
+    sqrt,
+    sub,
+    tanh,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.

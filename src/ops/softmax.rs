@@ -8,7 +8,7 @@ use super::elementwise::{expect_inputs, expect_real};
 use super::rows::{self, per_chunk, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::Result;
-use crate::kernel::simd::{max_of, sum_by};
+use crate::kernel::simd::{max_number, sum_by};
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -51,7 +51,7 @@ pub(super) const WIDTH: usize = 64;
 vectorized! {
     fn forward_rows<T: Real>(x: &[T], y: &mut [T], n: usize) {
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-            let m = max_of(x);
+            let m = max_number(x);
             zip_lanes(x, y, T::ZERO, |x, _| (x - m).exp());
             let scale = T::ONE / sum_by(n, |i| y[i]);
             y.iter_mut().for_each(|y| *y *= scale);
@@ -75,7 +75,7 @@ vectorized! {
             let (mut m, mut sum) = ([T::NEG_INFINITY; WIDTH], [T::ZERO; WIDTH]);
             for x in x.chunks_exact(inner) {
                 for (m, &x) in m.iter_mut().zip(&x[at.clone()]) {
-                    *m = x.max_nan(*m);
+                    *m = if x > *m { x } else { *m };
                 }
             }
             for (x, y) in x.chunks_exact(inner).zip(y.chunks_exact_mut(inner)) {

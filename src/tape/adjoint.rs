@@ -1,7 +1,7 @@
 //! [`Adjoint`]: the gradient of the loss with respect to one value, while its contributions are summed.
 
 use super::Cx;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Arg;
 use crate::kernel::basic::{ADD_INTO, COPY};
 use crate::shape::Spec;
@@ -13,6 +13,7 @@ pub struct Adjoint {
     spec: Spec,
     state: State,
     touched: bool,
+    wrote: bool,
 }
 
 enum State {
@@ -29,16 +30,18 @@ enum State {
 impl Adjoint {
     /// An adjoint that nobody asks for.
     pub(super) fn unwanted(spec: Spec) -> Adjoint {
-        Adjoint { spec, state: State::Unwanted, touched: false }
+        Adjoint::with(spec, State::Unwanted)
     }
     /// An adjoint that is zero so far.
     pub fn empty(spec: Spec) -> Adjoint {
-        Adjoint { spec, state: State::Empty, touched: false }
+        Adjoint::with(spec, State::Empty)
     }
     /// An adjoint that will be summed in `slot`: its contents are the sum so far when `keep`, else they mean nothing.
     pub(super) fn in_slot(slot: Tensor, keep: bool) -> Adjoint {
-        let spec = slot.spec();
-        Adjoint { spec, state: if keep { State::Sum(slot) } else { State::Reserved(slot) }, touched: false }
+        Adjoint::with(slot.spec(), if keep { State::Sum(slot) } else { State::Reserved(slot) })
+    }
+    fn with(spec: Spec, state: State) -> Adjoint {
+        Adjoint { spec, state, touched: false, wrote: false }
     }
     /// True when a contribution is asked for.
     pub fn wanted(&self) -> bool {
@@ -63,13 +66,32 @@ impl Adjoint {
             _ => None,
         })
     }
-    pub(super) fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
+    /// The memory, whatever it holds.
+    pub(super) fn into_memory(self) -> Option<Tensor> {
+        match self.state {
+            State::Sum(t) | State::Reserved(t) => Some(t),
+            State::Unwanted | State::Empty => None,
+        }
+    }
+    /// Lets [`Adjoint::touched`] and [`Adjoint::wrote`] start anew, for the next op.
+    pub(super) fn forget_touch(&mut self) {
+        (self.touched, self.wrote) = (false, false);
+    }
+    /// True when the op said something: a contribution, or that it is zero.
+    pub(super) fn touched(&self) -> bool {
+        self.touched
+    }
+    /// True when the op added a contribution.
+    pub(super) fn wrote(&self) -> bool {
+        self.wrote
     }
 
     /// Adds a finished contribution. The first one is taken over without a copy. Does nothing when unwanted.
     pub fn add(&mut self, cx: &Cx<'_>, t: Tensor) -> Result<()> {
-        debug_assert!(!self.wanted() || t.spec() == self.spec, "a gradient has the spec of its value");
+        if t.spec() != self.spec {
+            let what = format!("a contribution {} was added for a value {}", t.spec(), self.spec);
+            return Err(Error::shape("gradient", what));
+        }
         match &mut self.state {
             State::Unwanted => return Ok(()),
             State::Empty => self.state = State::Sum(t),
@@ -80,7 +102,7 @@ impl Adjoint {
                 });
             }
         }
-        self.touched = true;
+        (self.touched, self.wrote) = (true, true);
         Ok(())
     }
 
@@ -103,9 +125,10 @@ impl Adjoint {
             State::Sum(t) if !t.is_sole_holder() => (t.deep_clone()?, true),
             State::Sum(t) => (t, true),
         };
-        f(cx, &mut t, accumulate)?;
-        self.state = State::Sum(t);
-        self.touched = true;
+        let done = f(cx, &mut t, accumulate);
+        self.state = State::Sum(t); // also after an error: the memory of a slot must not be lost
+        done?;
+        (self.touched, self.wrote) = (true, true);
         Ok(())
     }
 

@@ -49,8 +49,9 @@ impl Tape {
 
     /// Gradients of Σ ⟨seed, output⟩ over the given outputs.
     pub fn backward_from(&self, outputs: &[(&Var<'_>, Tensor)], grads: &mut Grads) -> Result<Leaves> {
-        let mut seeds: Vec<Option<Tensor>> = Vec::new();
+        let mut seeds = Vec::new();
         for (v, seed) in outputs {
+            self.expect_own("backward", v)?;
             let what =
                 "has no gradient: it is a constant, was made by Tape::eval, or every path to it was detached";
             let id = v.id.ok_or_else(|| Error::LostGradient {
@@ -63,48 +64,44 @@ impl Tape {
                     format!("seed {} for an output {}", seed.spec(), v.value.spec()),
                 ));
             }
-            seeds.resize(seeds.len().max(id as usize + 1), None);
-            seeds[id as usize] = Some(seed.clone());
+            seeds.push((id, seed.clone()));
         }
-        grads.begin()?;
-        let swept = self.sweep(seeds, grads, HashMap::new(), &mut None);
-        grads.end()?;
-        swept
+        grads.begin(&self.params)?;
+        let swept = self.sweep(seeds, grads, &mut [], &mut None);
+        let ended = grads.end();
+        swept.and_then(|leaves| ended.map(|()| leaves))
     }
 
-    /// Walks the list backwards. `given` holds adjoints of leaves that already have a sum (a replayed part's inputs).
+    /// Walks the list backwards, once. `lent` holds the adjoints of a replayed part's inputs, which go on here and come back.
     pub(super) fn sweep(
         &self,
-        mut seeds: Vec<Option<Tensor>>,
+        seeds: Vec<(VarId, Tensor)>,
         grads: &mut Grads,
-        given: HashMap<VarId, Tensor>,
+        lent: &mut [Lent],
         watch: &mut Watch<'_>,
     ) -> Result<Leaves> {
+        if self.swept.replace(true) {
+            let what = "backward: this tape was swept before, and what its nodes kept is released; record again, or start \
+                        from several outputs at once with backward_from";
+            return Err(Error::Usage(what.into()));
+        }
         let specs = self.specs.borrow().clone();
-        seeds.resize(specs.len(), None);
-        // Parameters are summed in their slots of the flat gradients from the first contribution on.
         let mut adjoints: Vec<Adjoint> = specs.iter().map(|&s| Adjoint::empty(s)).collect();
         let mut reached: Vec<bool> = vec![false; specs.len()];
-        for (id, sum) in given {
-            adjoints[id as usize] = Adjoint::in_slot(sum, true);
-            reached[id as usize] = true;
+        for l in lent.iter_mut() {
+            let spec = l.adjoint.spec();
+            adjoints[l.leaf as usize] = std::mem::replace(&mut l.adjoint, Adjoint::unwanted(spec));
+            reached[l.leaf as usize] = l.reached;
         }
-        for (i, id) in self.slots.borrow().iter().enumerate() {
-            let Some(id) = id else { continue };
-            let slot = self.params.all().nth(i).expect("slots are counted by params");
-            if let Some((t, keep)) = grads.take(slot) {
-                adjoints[*id as usize] = Adjoint::in_slot(t, keep);
-            }
+        let mut slots = vec![None; specs.len()];
+        for (slot, id) in self.params.all().zip(self.slots.borrow().iter()) {
+            id.iter().for_each(|&id| slots[id as usize] = Some(slot));
         }
-        for (i, seed) in seeds.into_iter().enumerate() {
-            if let Some(seed) = seed {
-                adjoints[i].add(&Cx::new(self.device()), seed)?;
-                reached[i] = true;
-            }
+        let mut s = Sweep { tape: self, specs, slots, adjoints, reached, leaves: Leaves::default(), grads };
+        let result = s.seed(seeds).and_then(|()| s.run(lent, watch));
+        for l in lent.iter_mut() {
+            (l.adjoint, l.reached) = (s.take(l.leaf), s.reached[l.leaf as usize]);
         }
-        let mut s = Sweep { tape: self, specs, adjoints, reached, leaves: Leaves::default(), grads };
-        let result = s.run(watch);
-        s.hand_back()?;
         result.map(|()| s.leaves)
     }
 
@@ -115,6 +112,7 @@ impl Tape {
     where
         F: for<'a> Fn(&'a Tape, &[Var<'a>]) -> Result<SmallList<Var<'a>>> + Send + Sync + 'static,
     {
+        inputs.iter().try_for_each(|v| self.expect_own("checkpoint", v))?;
         let calls = self.calls.get();
         let mut inner = Tape::with(&self.params, false, self.mode, self.key);
         inner.check_finite = self.check_finite;
@@ -135,9 +133,19 @@ impl Tape {
     }
 }
 
+/// The adjoint of an outer value, lent to the leaf that stands for it on the tape of a replayed part.
+pub(super) struct Lent {
+    leaf: VarId,
+    adjoint: Adjoint,
+    reached: bool,
+}
+
 struct Sweep<'a> {
     tape: &'a Tape,
     specs: Vec<Spec>,
+    /// The slot of each value that is a parameter: its sum lies in the flat gradients, on this tape and on those of
+    /// replayed parts, from the first contribution on. It is out of them only while one op adds to it.
+    slots: Vec<Option<Slot>>,
     adjoints: Vec<Adjoint>,
     reached: Vec<bool>,
     leaves: Leaves,
@@ -147,39 +155,74 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     fn take(&mut self, id: VarId) -> Adjoint {
         let i = id as usize;
-        std::mem::replace(&mut self.adjoints[i], Adjoint::unwanted(self.specs[i]))
+        match self.slots[i].and_then(|slot| self.grads.take(slot)) {
+            Some((t, keep)) => Adjoint::in_slot(t, keep),
+            None => std::mem::replace(&mut self.adjoints[i], Adjoint::unwanted(self.specs[i])),
+        }
     }
 
-    fn run(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+    fn put(&mut self, id: VarId, d: Adjoint) {
+        let i = id as usize;
+        self.reached[i] |= d.wrote();
+        match self.slots[i] {
+            Some(slot) => self.grads.put(slot, d),
+            None => self.adjoints[i] = d,
+        }
+    }
+
+    /// Starts the sums; an output that is seeded twice gets both.
+    fn seed(&mut self, seeds: Vec<(VarId, Tensor)>) -> Result<()> {
+        let cx = Cx::new(self.tape.device());
+        for (id, seed) in seeds {
+            let mut d = self.take(id);
+            let added = d.add(&cx, seed);
+            self.put(id, d);
+            added?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, lent: &[Lent], watch: &mut Watch<'_>) -> Result<()> {
         for n in (0..self.tape.len()).rev() {
             // What the node kept is moved out, so it is dropped as soon as the node is done.
-            let (step, inputs, kept, first, outputs) = {
+            let (step, inputs, constants, kept, first, outputs) = {
                 let node: &mut Node = &mut self.tape.nodes.borrow_mut()[n];
                 let step = match &node.step {
                     Step::Op(op) => Step::Op(op.clone()),
                     Step::Replay(r) => Step::Replay(r.clone()),
-                    Step::Param(s) => Step::Param(*s),
+                    Step::Param(slot) => Step::Param(*slot),
                     Step::Leaf => Step::Leaf,
                     Step::Detach => continue,
                 };
-                (step, node.inputs.clone(), std::mem::take(&mut node.kept), node.first, node.outputs)
+                (
+                    step,
+                    node.inputs.clone(),
+                    node.constants.take(),
+                    std::mem::take(&mut node.kept),
+                    node.first,
+                    node.outputs,
+                )
             };
             if let Some(watch) = watch {
-                (first..first + outputs).for_each(|id| watch(id, self.adjoints[id as usize].sum()));
+                let of = |id: VarId| match self.slots[id as usize] {
+                    Some(slot) => self.grads.sum(slot),
+                    None => self.adjoints[id as usize].sum(),
+                };
+                (first..first + outputs).for_each(|id| watch(id, of(id)));
             }
             let live = (first..first + outputs).any(|id| self.reached[id as usize]);
             match step {
-                Step::Param(slot) => self.finish_param(slot, first)?,
-                Step::Leaf if live => {
+                Step::Leaf if live && lent.iter().all(|l| l.leaf != first) => {
                     if let Some(t) = self.take(first).into_sum()? {
                         self.leaves.0.insert(first, t);
                     }
                 }
                 Step::Op(op) if live => {
                     let dy = self.outputs(first, outputs)?;
-                    let mut dx = self.inputs(&inputs);
-                    op.backward(&mut Cx::new(self.tape.device()), &kept, &dy, &mut dx)?;
-                    self.put_inputs(op.name(), &inputs, dx)?;
+                    let mut dx = self.inputs(&inputs, constants.as_deref().unwrap_or_default());
+                    let done = op.backward(&mut Cx::new(self.tape.device()), &kept, &dy, &mut dx);
+                    let put = self.put_inputs(op.name(), &inputs, dx);
+                    done.and(put)?;
                 }
                 Step::Replay(r) if live => {
                     let dy = self.outputs(first, outputs)?;
@@ -197,17 +240,17 @@ impl Sweep<'_> {
     }
 
     /// The adjoints of a node's inputs; a value used twice gets a second, empty one, merged afterwards.
-    fn inputs(&mut self, inputs: &[Option<VarId>]) -> SmallVec<[Adjoint; 4]> {
+    fn inputs(&mut self, inputs: &[Option<VarId>], specs: &[Spec]) -> SmallVec<[Adjoint; 4]> {
         let mut dx = SmallVec::new();
         for (i, id) in inputs.iter().enumerate() {
-            dx.push(match id {
-                None => Adjoint::unwanted(Spec {
-                    dtype: crate::shape::DType::F32,
-                    shape: crate::shape::Shape::SCALAR,
-                }),
+            let mut d = match id {
+                None => Adjoint::unwanted(specs[i]),
                 Some(id) if inputs[..i].contains(&Some(*id)) => Adjoint::empty(self.specs[*id as usize]),
                 Some(id) => self.take(*id),
-            });
+            };
+            // What others added before does not count as this op's word.
+            d.forget_touch();
+            dx.push(d);
         }
         dx
     }
@@ -215,18 +258,18 @@ impl Sweep<'_> {
     fn put_inputs(&mut self, op: &str, inputs: &[Option<VarId>], dx: SmallVec<[Adjoint; 4]>) -> Result<()> {
         let cx = Cx::new(self.tape.device());
         let mut lost = None;
-        for (i, (id, mut d)) in inputs.iter().zip(dx).enumerate() {
+        for (i, (id, d)) in inputs.iter().zip(dx).enumerate() {
             let Some(id) = id else { continue };
-            if !d.take_touched() {
+            if !d.touched() {
                 lost = Some(i);
             }
-            self.reached[*id as usize] |= d.sum().is_some();
-            if inputs[..i].contains(&Some(*id)) {
-                if let Some(t) = d.into_sum()? {
-                    self.adjoints[*id as usize].add(&cx, t)?;
-                }
-            } else {
-                self.adjoints[*id as usize] = d;
+            if !inputs[..i].contains(&Some(*id)) {
+                self.put(*id, d);
+            } else if let Some(t) = d.into_sum()? {
+                let mut sum = self.take(*id);
+                let added = sum.add(&cx, t);
+                self.put(*id, sum);
+                added?;
             }
         }
         match lost {
@@ -251,91 +294,42 @@ impl Sweep<'_> {
         let inner = Tape::with(&outer.params, true, mode, outer.key);
         inner.calls.set(r.calls);
         let mut vars: SmallVec<[Var<'_>; 4]> = SmallVec::new();
-        let mut given = HashMap::new();
-        let mut leaf_of: HashMap<VarId, VarId> = HashMap::new();
+        let mut leaf_of: Vec<(VarId, VarId)> = Vec::new();
         for (id, t) in inputs.iter().zip(kept) {
             let Some(outer_id) = *id else {
                 vars.push(inner.constant(t.clone()));
                 continue;
             };
+            if let Some(slot) = self.slots[outer_id as usize] {
+                // The parameter itself: the part may read its slot too.
+                vars.push(inner.param(slot));
+                continue;
+            }
             // One leaf for each distinct value, so that its uses add up in one sum, in the order of the plain tape.
-            if let Some(&leaf) = leaf_of.get(&outer_id) {
+            if let Some(&(_, leaf)) = leaf_of.iter().find(|(outer, _)| *outer == outer_id) {
                 vars.push(Var { tape: &inner, id: Some(leaf), value: t.clone() });
                 continue;
             }
             let leaf = inner.leaf(t.clone())?;
-            let leaf_id = leaf.id.expect("the inner tape records");
-            leaf_of.insert(outer_id, leaf_id);
-            if let Some(sum) = self.take(outer_id).into_sum()? {
-                given.insert(leaf_id, sum);
-            }
+            leaf_of.push((outer_id, leaf.id.expect("the inner tape records")));
             vars.push(leaf);
         }
         let y = (r.body)(&inner, &vars)?;
         let mut seeds = Vec::new();
         for (v, d) in y.iter().zip(dy) {
-            let (Some(id), Some(d)) = (v.id, d) else { continue };
-            seeds.resize(seeds.len().max(id as usize + 1), None);
-            seeds[id as usize] = Some(d);
-        }
-        // Slots that the part reads are lent to the inner sweep through `grads`, then taken back.
-        self.lend_slots(&inner)?;
-        let swept = inner.sweep(seeds, self.grads, given, &mut None);
-        self.take_back_slots(&inner)?;
-        let mut leaves = swept?;
-        for (outer_id, leaf_id) in leaf_of {
-            self.adjoints[outer_id as usize] = match leaves.0.remove(&leaf_id) {
-                Some(sum) => Adjoint::in_slot(sum, true),
-                None => Adjoint::empty(self.specs[outer_id as usize]),
-            };
-            self.reached[outer_id as usize] = self.adjoints[outer_id as usize].sum().is_some();
-        }
-        Ok(())
-    }
-
-    /// The outer variables of the slots that `inner` reads too.
-    fn shared(&self, inner: &Tape) -> Vec<(Slot, VarId)> {
-        let (mine, theirs) = (self.tape.slots.borrow(), inner.slots.borrow());
-        let both = self.tape.params.all().zip(mine.iter().zip(theirs.iter()));
-        both.filter_map(|(slot, (m, t))| t.and(*m).map(|id| (slot, id))).collect()
-    }
-
-    fn lend_slots(&mut self, inner: &Tape) -> Result<()> {
-        for (slot, id) in self.shared(inner) {
-            let d = self.take(id);
-            let summed = d.sum().is_some();
-            if let Some(t) = d.into_sum()? {
-                self.grads.put(slot, t, summed);
+            if let (Some(id), Some(d)) = (v.id, d) {
+                seeds.push((id, d));
             }
         }
-        Ok(())
-    }
-
-    fn take_back_slots(&mut self, inner: &Tape) -> Result<()> {
-        for (slot, id) in self.shared(inner) {
-            if let Some((t, keep)) = self.grads.take(slot) {
-                self.reached[id as usize] |= keep;
-                self.adjoints[id as usize] = Adjoint::in_slot(t, keep);
-            }
-        }
-        Ok(())
-    }
-
-    fn finish_param(&mut self, slot: Slot, id: VarId) -> Result<()> {
-        let d = self.take(id);
-        let touched = d.sum().is_some();
-        if let Some(t) = d.into_sum()? {
-            self.grads.put(slot, t, touched);
-        }
-        Ok(())
-    }
-
-    /// After an error: slots that are still out go back, so that the gradients stay whole.
-    fn hand_back(&mut self) -> Result<()> {
-        let ids: Vec<(Slot, VarId)> = {
-            let slots = self.tape.slots.borrow();
-            self.tape.params.all().zip(slots.iter()).filter_map(|(s, id)| id.map(|id| (s, id))).collect()
+        let lend = |&(outer, leaf): &(VarId, VarId)| {
+            let reached = self.reached[outer as usize];
+            Lent { leaf, adjoint: self.take(outer), reached }
         };
-        ids.into_iter().try_for_each(|(slot, id)| self.finish_param(slot, id))
+        let mut lent: Vec<Lent> = leaf_of.iter().map(lend).collect();
+        let swept = inner.sweep(seeds, self.grads, &mut lent, &mut None);
+        for (&(outer, _), l) in leaf_of.iter().zip(lent) {
+            (self.adjoints[outer as usize], self.reached[outer as usize]) = (l.adjoint, l.reached);
+        }
+        swept.map(drop)
     }
 }

@@ -58,11 +58,10 @@ impl Tape {
                 seen.insert(id, largest);
             }
         };
-        let mut seeds = vec![None; loss_id as usize + 1];
-        seeds[loss_id as usize] = Some(Tensor::full(self.device(), loss.value.spec(), 1.0)?);
+        let seeds = vec![(loss_id, Tensor::full(self.device(), loss.value.spec(), 1.0)?)];
         let mut grads = Grads::new(&self.params)?;
-        grads.begin()?;
-        let swept = self.sweep(seeds, &mut grads, HashMap::new(), &mut Some(&mut note));
+        grads.begin(&self.params)?;
+        let swept = self.sweep(seeds, &mut grads, &mut [], &mut Some(&mut note));
         let hops: Vec<Hop> = path.iter().map(|&v| self.hop(v, seen.get(&v).copied())).collect();
         let lost = hops.windows(2).find(|w| {
             w[0].gradient.is_some_and(|g| g != 0.0)
@@ -149,7 +148,8 @@ impl Tape {
             (n.first..n.first + n.outputs).for_each(|id| owner[id as usize] = i);
             let shapes: Vec<String> =
                 (n.first..n.first + n.outputs).map(|id| specs[id as usize].to_string()).collect();
-            dot += &format!("  n{i} [label=\"{}\\n{}\"];\n", self.label(&n.step), shapes.join(" "));
+            let label = self.label(&n.step).replace('"', "\\\"");
+            dot += &format!("  n{i} [label=\"{label}\\n{}\"];\n", shapes.join(" "));
             for id in n.inputs.iter().flatten() {
                 dot += &format!("  n{} -> n{i};\n", owner[*id as usize]);
             }

@@ -8,7 +8,8 @@
 //! | `op.rs` | [`Op`] and the context it runs in |
 //! | `adjoint.rs` | [`Adjoint`]: a gradient while it is summed |
 //! | `backward.rs` | the reverse sweep, activation checkpointing |
-//! | `params.rs` | [`Params`], [`Grads`]: weights and gradients, flat |
+//! | `params.rs` | [`Params`]: weights, flat |
+//! | `grads.rs` | [`Grads`]: gradients in the same layout |
 //! | `explain.rs` | why is this gradient missing or zero? the graph as DOT |
 //!
 //! Second derivatives: there is no Hessian-vector product. Backward kernels run on tensors, not on a tape, so they are not
@@ -17,14 +18,16 @@
 mod adjoint;
 mod backward;
 mod explain;
+mod grads;
 mod op;
 mod params;
 
 pub use adjoint::Adjoint;
 pub use backward::Leaves;
 pub use explain::Explanation;
+pub use grads::Grads;
 pub use op::{Cx, Op};
-pub use params::{Grads, Init, Params, ParamsBuilder, Role, SegmentInfo, Slot, SlotInfo};
+pub use params::{Init, Params, ParamsBuilder, Role, SegmentInfo, Slot, SlotInfo};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -56,6 +59,8 @@ enum Step {
 struct Node {
     step: Step,
     inputs: SmallVec<[Option<VarId>; 4]>,
+    /// Specs of all inputs, kept where some are constants: an op's backward may ask for the extents of any.
+    constants: Option<Box<[Spec]>>,
     kept: SmallList<Tensor>,
     first: VarId,
     outputs: u32,
@@ -82,6 +87,7 @@ pub struct Tape {
     mode: Mode,
     key: Key,
     calls: Cell<u64>,
+    swept: Cell<bool>,
     check_finite: bool,
     deferred: RefCell<Vec<(Slot, Tensor)>>,
 }
@@ -105,6 +111,7 @@ impl Tape {
             mode,
             key,
             calls: Cell::new(0),
+            swept: Cell::new(false),
             check_finite: false,
             deferred: RefCell::default(),
         }
@@ -222,6 +229,7 @@ impl Tape {
     pub fn apply_arc<'t>(&'t self, op: Arc<dyn Op>, inputs: &[&Var<'t>]) -> Result<SmallList<Var<'t>>> {
         let specs: SmallVec<[Spec; 4]> = inputs.iter().map(|v| v.value.spec()).collect();
         let want = op.infer(&specs)?;
+        inputs.iter().try_for_each(|v| self.expect_own(op.name(), v))?;
         let record = self.record && inputs.iter().any(|v| v.id.is_some());
         let mut kept = SmallList::new();
         let x: SmallVec<[&Tensor; 4]> = inputs.iter().map(|v| &v.value).collect();
@@ -241,7 +249,21 @@ impl Tape {
         }
         let ids = inputs.iter().map(|v| v.id).collect();
         let first = self.push(Step::Op(op), ids, kept, &want);
+        if inputs.iter().any(|v| v.id.is_none())
+            && let Some(node) = self.nodes.borrow_mut().last_mut()
+        {
+            node.constants = Some(specs.as_slice().into());
+        }
         Ok(y.into_iter().enumerate().map(|(i, value)| self.output(first + i as u32, value)).collect())
+    }
+
+    /// Error when `v` lies on another tape: its number would mean another value here.
+    fn expect_own(&self, op: &str, v: &Var<'_>) -> Result<()> {
+        if v.id.is_none() || std::ptr::eq(v.tape, self) {
+            return Ok(());
+        }
+        let what = format!("{op}: a value {} lies on another tape; detach() it there first", v.value.spec());
+        Err(Error::Usage(what))
     }
 
     /// A variable for output `id`; integer outputs (indices) carry no gradient.
@@ -259,7 +281,14 @@ impl Tape {
         let mut specs = self.specs.borrow_mut();
         let first = specs.len() as VarId;
         specs.extend_from_slice(outputs);
-        self.nodes.borrow_mut().push(Node { step, inputs, kept, first, outputs: outputs.len() as u32 });
+        self.nodes.borrow_mut().push(Node {
+            step,
+            inputs,
+            constants: None,
+            kept,
+            first,
+            outputs: outputs.len() as u32,
+        });
         first
     }
 

@@ -1,11 +1,11 @@
-//! Weights and gradients, flat: a few long arrays that optimizers, all-reduce and snapshots see as arrays, cut into named
-//! slots that models see as tensors.
+//! Weights, flat: a few long arrays that optimizers, all-reduce and snapshots see as arrays, cut into named slots that
+//! models see as tensors.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rng::Key;
 use crate::shape::{DType, Shape, Spec};
-use crate::tensor::{Element, Tensor};
+use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -66,18 +66,31 @@ pub struct SegmentInfo {
     pub len: usize,
 }
 
-struct Table {
-    slots: Vec<SlotInfo>,
-    segments: Vec<SegmentInfo>,
+pub(super) struct Table {
+    pub(super) slots: Vec<SlotInfo>,
+    /// Of each slot the number of slots before it in its segment.
+    pub(super) ranks: Vec<usize>,
+    pub(super) segments: Vec<SegmentInfo>,
     by_name: HashMap<String, Slot>,
-    device: Device,
-    dtype: DType,
+    pub(super) device: Device,
+    pub(super) dtype: DType,
+}
+
+impl Table {
+    /// True when slots of one are slots of the other.
+    pub(super) fn lays_out_as(self: &Arc<Table>, other: &Arc<Table>) -> bool {
+        let key = |s: &SlotInfo| (s.shape, s.role, s.segment, s.offset);
+        Arc::ptr_eq(self, other)
+            || self.dtype == other.dtype
+                && self.slots.len() == other.slots.len()
+                && self.slots.iter().zip(&other.slots).all(|(a, b)| a.name == b.name && key(a) == key(b))
+    }
 }
 
 /// The parameters of a model. `clone` is cheap and shares the memory; writing needs the sole holder of a segment.
 #[derive(Clone)]
 pub struct Params {
-    table: Arc<Table>,
+    pub(super) table: Arc<Table>,
     segments: Vec<Tensor>,
 }
 
@@ -113,19 +126,22 @@ impl ParamsBuilder {
     pub fn build(mut self) -> Result<Params> {
         let align = SLOT_ALIGN / self.dtype.size();
         let mut segments: Vec<SegmentInfo> = Vec::new();
+        let mut ranks = vec![0; self.slots.len()];
         for role in [Role::Decay, Role::Plain, Role::State] {
+            if self.slots.iter().all(|(s, _)| s.role != role) {
+                continue;
+            }
             let mut len = 0;
-            for (s, _) in self.slots.iter_mut().filter(|(s, _)| s.role == role) {
-                (s.segment, s.offset) = (segments.len(), len);
+            let alike = self.slots.iter_mut().zip(&mut ranks).filter(|((s, _), _)| s.role == role);
+            for (i, ((s, _), rank)) in alike.enumerate() {
+                (s.segment, s.offset, *rank) = (segments.len(), len, i);
                 len += s.shape.len().next_multiple_of(align);
             }
-            if len > 0 {
-                segments.push(SegmentInfo { role, len });
-            }
+            segments.push(SegmentInfo { role, len });
         }
         let (slots, inits): (Vec<_>, Vec<_>) = self.slots.into_iter().unzip();
         let by_name = slots.iter().enumerate().map(|(i, s)| (s.name.clone(), Slot(i as u32))).collect();
-        let table = Table { slots, segments, by_name, device: self.device, dtype: self.dtype };
+        let table = Table { slots, ranks, segments, by_name, device: self.device, dtype: self.dtype };
         let zeros = |s: &SegmentInfo| Tensor::zeros(&table.device, Spec::new(table.dtype, &[s.len])?);
         let segments = table.segments.iter().map(zeros).collect::<Result<_>>()?;
         let mut params = Params { table: Arc::new(table), segments };
@@ -217,149 +233,5 @@ impl Params {
     pub fn deep_clone(&self) -> Result<Params> {
         let segments = self.segments.iter().map(Tensor::deep_clone).collect::<Result<_>>()?;
         Ok(Params { table: self.table.clone(), segments })
-    }
-}
-
-enum Segment {
-    Flat(Tensor),
-    Split(Vec<Option<Tensor>>),
-}
-
-/// Gradients in the layout of the trained segments of a [`Params`]. Between backward passes each segment is one flat array;
-/// during a pass it is cut into slots, each exclusively owned by whoever writes it.
-pub struct Grads {
-    table: Arc<Table>,
-    segments: Vec<Option<Segment>>, // None for state
-    touched: Vec<bool>,
-    add: bool,
-}
-
-impl Grads {
-    /// Zero gradients for `params`.
-    pub fn new(params: &Params) -> Result<Grads> {
-        let table = params.table.clone();
-        let of = |s: &SegmentInfo| -> Result<Option<Segment>> {
-            if s.role == Role::State {
-                return Ok(None);
-            }
-            // Not from the pool: the slots' memory is split and joined, and lives as long as training does.
-            Ok(Some(Segment::Flat(Tensor::zeros(&table.device, Spec::new(table.dtype, &[s.len])?)?)))
-        };
-        let segments = table.segments.iter().map(of).collect::<Result<_>>()?;
-        let touched = vec![false; table.slots.len()];
-        Ok(Grads { table, segments, touched, add: false })
-    }
-
-    /// Makes the next backward passes add to what is there (micro-batches) until called with false, which lets the next
-    /// one start from zero.
-    pub fn accumulate(&mut self, add: bool) {
-        self.add = add;
-    }
-
-    /// Names of the trained slots that the last backward pass did not reach.
-    pub fn missing(&self) -> Vec<&str> {
-        let slots = self.table.slots.iter().zip(&self.touched);
-        slots
-            .filter(|(s, touched)| s.role != Role::State && !**touched)
-            .map(|(s, _)| s.name.as_str())
-            .collect()
-    }
-
-    /// The flat gradient of segment `i` (None for state).
-    pub fn segment<T: Element>(&self, i: usize) -> Option<&[T]> {
-        match self.segments[i].as_ref()? {
-            Segment::Flat(t) => t.as_slice::<T>().ok(),
-            Segment::Split(_) => None,
-        }
-    }
-
-    /// The flat gradient of segment `i`, writable (None for state).
-    pub fn segment_mut<T: Element>(&mut self, i: usize) -> Option<&mut [T]> {
-        match self.segments[i].as_mut()? {
-            Segment::Flat(t) => t.as_mut_slice::<T>().ok(),
-            Segment::Split(_) => None,
-        }
-    }
-
-    /// The gradient of `slot`, sharing the memory (None for state).
-    pub fn get(&self, slot: Slot) -> Option<Tensor> {
-        let s = &self.table.slots[slot.index()];
-        match self.segments[s.segment].as_ref()? {
-            Segment::Flat(t) => t.window(s.offset, s.shape.dims()).ok(),
-            Segment::Split(_) => None,
-        }
-    }
-
-    /// Number of segments, state included, as in [`Params::segments`].
-    pub fn segments(&self) -> &[SegmentInfo] {
-        &self.table.segments
-    }
-
-    /// Real type of the gradients.
-    pub fn dtype(&self) -> DType {
-        self.table.dtype
-    }
-
-    /// Cuts the segments into slots.
-    pub(super) fn begin(&mut self) -> Result<()> {
-        self.touched.fill(false);
-        for (i, seg) in self.segments.iter_mut().enumerate() {
-            if let Some(Segment::Flat(_)) = seg {
-                let specs: Vec<Spec> = self
-                    .table
-                    .slots
-                    .iter()
-                    .filter(|s| s.segment == i)
-                    .map(|s| Spec { dtype: self.table.dtype, shape: s.shape })
-                    .collect();
-                if let Some(Segment::Flat(t)) = seg.take() {
-                    *seg = Some(Segment::Split(t.split(&specs)?.into_iter().map(Some).collect()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn cell(&mut self, slot: Slot) -> Option<&mut Option<Tensor>> {
-        let at = self.table.slots[slot.index()].segment;
-        let rank = self.table.slots[..slot.index()].iter().filter(|s| s.segment == at).count();
-        match self.segments[at].as_mut()? {
-            Segment::Split(slots) => slots.get_mut(rank),
-            Segment::Flat(_) => None,
-        }
-    }
-
-    /// Hands out the slot's memory, and whether what it holds counts.
-    pub(super) fn take(&mut self, slot: Slot) -> Option<(Tensor, bool)> {
-        let keep = self.add || self.touched[slot.index()];
-        Some((self.cell(slot)?.take()?, keep))
-    }
-
-    /// Takes the slot's memory back.
-    pub(super) fn put(&mut self, slot: Slot, t: Tensor, touched: bool) {
-        self.touched[slot.index()] |= touched;
-        if let Some(cell) = self.cell(slot) {
-            *cell = Some(t);
-        }
-    }
-
-    /// Zeroes what no gradient reached and joins the slots.
-    pub(super) fn end(&mut self) -> Result<()> {
-        for (i, seg) in self.segments.iter_mut().enumerate() {
-            let Some(Segment::Split(slots)) = seg else { continue };
-            let touched =
-                self.table.slots.iter().zip(&self.touched).filter(|(s, _)| s.segment == i).map(|(_, t)| *t);
-            let mut parts = Vec::with_capacity(slots.len());
-            for (cell, touched) in std::mem::take(slots).into_iter().zip(touched) {
-                let mut t = cell.ok_or_else(|| Error::shape("grads", "a slot was not handed back"))?;
-                if !touched && !self.add {
-                    t.fill_zero()?;
-                }
-                parts.push(t);
-            }
-            let spec = Spec::new(self.table.dtype, &[self.table.segments[i].len])?;
-            *seg = Some(Segment::Flat(Tensor::join(parts, &self.table.device, spec)?));
-        }
-        Ok(())
     }
 }

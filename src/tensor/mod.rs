@@ -170,6 +170,15 @@ impl Tensor {
         Arc::strong_count(&self.buf) == 1 && Arc::weak_count(&self.buf) == 0
     }
 
+    /// Error that names `who` when another tensor shares the buffer.
+    pub fn expect_sole_holder(&self, who: &str) -> Result<()> {
+        if self.is_sole_holder() {
+            return Ok(());
+        }
+        let (shape, holders) = (self.shape().to_string(), Arc::strong_count(&self.buf));
+        Err(Error::Shared { who: who.into(), shape, holders })
+    }
+
     /// The same elements in another shape; shares the buffer.
     pub fn reshape(&self, dims: &[usize]) -> Result<Tensor> {
         let shape = Shape::new(dims)?;

@@ -213,6 +213,11 @@ case("embedding", "width 1", {"input": ids(5, 6), "weight": normal(5, 1)}, F.emb
 # Normalisation and losses -------------------------------------------------------------------------------------------
 
 ROWS = [("last axis", (3, 7), -1), ("first axis", (4, 3), 0), ("middle", (2, 5, 3), 1), ("long", (2, 300), -1), ("extent 1", (3, 1), 1), ("vector", (6,), 0)]
+for name, x, w, bias in [("rows", (5, 4), (3, 4), True), ("no bias", (5, 4), (3, 4), False), ("batch", (2, 3, 4), (5, 4), True), ("one row", (1, 4), (3, 4), True),
+                         ("one feature", (3, 1), (1, 1), True), ("past the tile", (19, 35), (33, 35), True), ("vector", (4,), (3, 4), True)]:
+    inputs = {"input": normal(*x), "weight": normal(*w)} | ({"bias": normal(w[0])} if bias else {})
+    case("linear", name, inputs, F.linear)
+
 for op, f in [("softmax", F.softmax), ("log_softmax", F.log_softmax)]:
     for name, a, dim in ROWS:
         case(op, name, {"input": normal(*a, std=3.0)}, lambda x, f=f, d=dim: f(x, dim=d), dim=dim)
@@ -229,6 +234,10 @@ for name, a, eps in [("rows", (3, 7), 1e-5), ("three axes", (2, 3, 5), 1e-5), ("
     x, w, b = normal(*a, std=2.0, mean=0.5), normal(n, mean=1.0), normal(n)
     case("layer_norm", name, {"input": x, "weight": w, "bias": b}, layer, eps=eps)
     case("rms_norm", name, {"input": x, "weight": w}, rms, eps=eps)
+    if name in ("rows", "long"):
+        case("layer_norm", f"{name}, plain", {"input": x}, layer, eps=eps)
+        case("layer_norm", f"{name}, no bias", {"input": x, "weight": w}, layer, eps=eps)
+        case("rms_norm", f"{name}, plain", {"input": x}, rms, eps=eps)
 case("layer_norm", "far from zero", {"input": normal(3, 40, mean=100.0), "weight": normal(40), "bias": normal(40)},
      lambda x, w, b: F.layer_norm(x, (40,), w, b, 1e-5), eps=1e-5)
 
@@ -236,11 +245,16 @@ for name, a, target, kw in [
     ("mean", (4, 7), ids(7, 4), {}), ("one row", (1, 5), ids(5, 1), {}), ("one class", (3, 1), ids(1, 3), {}),
     ("long", (3, 300), ids(300, 3), {}),
     ("ignored rows", (5, 4), integers(1, -100, 3, -100, 0), {}), ("other ignore_index", (4, 3), integers(2, 0, 1, 0), {"ignore_index": 0}),
+    ("sum", (4, 7), ids(7, 4), {"reduction": "sum"}), ("each", (4, 7), ids(7, 4), {"reduction": "none"}),
+    ("sum, ignored and smoothed", (4, 3), integers(1, -100, 2, 0), {"reduction": "sum", "label_smoothing": 0.3}),
     ("smoothed", (4, 7), ids(7, 4), {"label_smoothing": 0.1}), ("smoothed and ignored", (5, 4), integers(1, -100, 3, 2, -100), {"label_smoothing": 0.2}),
 ]:
     case("cross_entropy", name, {"input": normal(*a, std=2.0), "target": target}, lambda x, t, kw=kw: F.cross_entropy(x, t, **kw), **kw)
 case("cross_entropy", "large logits", {"input": real(1000.0, -1000.0, 0.0, -1e4, 1e4, 1e4, shape=(2, 3)), "target": integers(0, 1)}, F.cross_entropy)
 case("cross_entropy", "-inf logits", {"input": real(-math.inf, 0.5, 1.0, 2.0, -math.inf, -1.0, shape=(2, 3)), "target": integers(1, 0)}, F.cross_entropy)
+# Classes on the last axis, as a language model has them; torch wants them on the second.
+case("cross_entropy", "batch of sequences", {"input": normal(2, 3, 5), "target": ids(5, 2, 3)},
+     lambda x, t: F.cross_entropy(x.flatten(0, 1), t.flatten()))
 case("mse_loss", "matrix", {"input": normal(3, 4), "target": normal(3, 4)}, F.mse_loss)
 case("mse_loss", "one element", {"input": normal(1), "target": normal(1)}, F.mse_loss)
 case("mse_loss", "long", {"input": normal(700), "target": normal(700)}, F.mse_loss)
@@ -270,6 +284,9 @@ for name, x, kw in [
     kw = {"stride": kw["kernel_size"], "padding": (0, 0), **kw}
     case("avg_pool2d", name, {"input": normal(*x)}, lambda x, kw=kw: F.avg_pool2d(x, **kw), **kw)
     case("max_pool2d", name, {"input": normal(*x)}, lambda x, kw=kw: F.max_pool2d(x, **kw), **kw)
+for name, kw in [("corners", {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}), ("uneven", {"kernel_size": (2, 3), "stride": (2, 1), "padding": (1, 0)})]:
+    case("avg_pool2d", f"{name}, padding does not count", {"input": normal(1, 2, 5, 6)},
+         lambda x, kw=kw: F.avg_pool2d(x, **kw, count_include_pad=False), **kw, count_include_pad=False)
 ties = real(*([1.0, 1.0, 0.0, 2.0] * 4), shape=(1, 1, 4, 4))
 case("max_pool2d", "ties", {"input": ties}, lambda x: F.max_pool2d(x, 2), kernel_size=(2, 2), stride=(2, 2), padding=(0, 0))
 
@@ -288,6 +305,16 @@ def rotary(x, base, offset):
 for name, a, base, offset in [("heads", (2, 3, 5, 8), 10000.0, 0), ("one head", (1, 1, 9, 4), 10000.0, 0), ("width 2", (2, 1, 6, 2), 10000.0, 0),
                               ("other base", (1, 2, 5, 6), 500.0, 0), ("later", (1, 2, 3, 8), 10000.0, 7), ("one position", (1, 2, 1, 4), 10000.0, 3)]:
     case("rotary_embedding", name, {"input": normal(*a)}, lambda x, b=base, o=offset: rotary(x, b, o), base=base, offset=offset)
+def rotary_interleaved(x, base, offset):
+    """The same with pairs (2i, 2i + 1): GPT-J's layout."""
+    d = x.shape[-1]
+    order = torch.cat([torch.arange(0, d, 2), torch.arange(1, d, 2)])
+    return rotary(x[..., order], base, offset)[..., order.argsort()]
+
+
+for name, a, base, offset in [("interleaved", (2, 2, 5, 6), 10000.0, 0), ("interleaved, later", (1, 3, 4), 100.0, 5)]:
+    case("rotary_embedding", name, {"input": normal(*a)}, lambda x, b=base, o=offset: rotary_interleaved(x, b, o),
+         base=base, offset=offset, layout="interleaved")
 for name, q, k, causal in [
     ("full", (2, 2, 5, 4), (2, 2, 5, 4), False), ("causal", (2, 2, 5, 4), (2, 2, 5, 4), True), ("past a block", (1, 1, 70, 4), (1, 1, 70, 4), True),
     ("one position", (1, 2, 1, 4), (1, 2, 1, 4), True), ("width 1", (1, 1, 6, 1), (1, 1, 6, 1), True), ("more keys", (1, 2, 3, 4), (1, 2, 7, 4), False),

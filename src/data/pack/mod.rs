@@ -53,7 +53,8 @@ pub(crate) fn held_out(n: u64, share: f64) -> u64 {
     ((n as f64 * share).ceil() as u64).min(n.saturating_sub(1))
 }
 
-/// A fixed random order of `n` rows: for files that are sorted, whose tail would be another population than the head.
+/// A fixed random order of `n` rows: for files that are sorted, whose tail would be another population than
+/// the head.
 pub(crate) fn fixed_order(n: usize) -> impl Iterator<Item = usize> {
     let order = Permutation::new(0, 0, n as u64);
     (0..n as u64).map(move |k| order.index(k) as usize)

@@ -23,8 +23,8 @@ fn fit(rows: &[f32], keep: usize, fill: &[f32]) -> Vec<f32> {
     out
 }
 
-/// The Free Spoken Digit Dataset as 13 coefficients a frame, the last 300 recordings held out. What is filled up is the
-/// mean of the training frames, so that it is 0 once a batch has standardised it.
+/// The Free Spoken Digit Dataset as 13 coefficients a frame, the last 300 recordings held out. What is filled
+/// up is the mean of the training frames, so that it is 0 once a batch has standardised it.
 pub(crate) fn fsdd(inputs: &Inputs, w: &mut Writer) -> Result<()> {
     const HELD_OUT: usize = 300;
     let input = inputs.get("digits.npz")?;

@@ -13,7 +13,8 @@ pub(crate) fn distinct(table: &Table, column: usize) -> Vec<String> {
     table.rows.iter().map(|r| r[column].clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Penguins: rows with a missing value left out, a fixed random order (the file is sorted by species), a fifth held out.
+/// Penguins: rows with a missing value left out, a fixed random order (the file is sorted by species), a
+/// fifth held out.
 pub(crate) fn penguins(inputs: &Inputs, w: &mut Writer) -> Result<()> {
     const MEASURED: [&str; 3] = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm"];
     let input = inputs.get("penguins.csv")?;

@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 /// How a user's files are packed.
 #[derive(Clone, Debug)]
 pub struct PackOptions {
-    /// Where the set goes; else beside its source, with the ending `.rtd`. An existing file is never overwritten.
+    /// Where the set goes; else beside its source, with the ending `.rtd`. An existing file is never
+    /// overwritten.
     pub out: Option<PathBuf>,
     /// Share (0 to 1) of the samples, or of the end of a text, that becomes the split `val`.
     pub val: f64,
-    /// Labels in a file of their own (IDX, .npy). For `*-images-idx3-*` the file `*-labels-idx1-*` beside it is found.
+    /// Labels in a file of their own (IDX, .npy). For `*-images-idx3-*` the file `*-labels-idx1-*` beside it
+    /// is found.
     pub labels: Option<PathBuf>,
     /// Column of a CSV to foretell; else the last.
     pub target: Option<String>,
@@ -33,9 +35,10 @@ impl Default for PackOptions {
     }
 }
 
-/// Packs a text (.txt, .txt.gz), token shard (.bin), table (.csv), array (.npy, .npz, .safetensors, IDX), or a folder
-/// with a sub-folder of PNG images for each class. Samples are put in a fixed random order before the split `val` is cut
-/// off their end, since files are often sorted; a text is cut at its end as it stands. Returns the path of the set.
+/// Packs a text (.txt, .md), token shard (.bin), table (.csv), array (.npy, .npz, .safetensors, IDX), or a
+/// folder with a sub-folder of PNG images for each class; texts, tables and IDX also with .gz. Samples are
+/// put in a fixed random order before the split `val` is cut off their end, since files are often sorted; a
+/// text is cut at its end as it stands. Returns the path of the set.
 pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBuf> {
     let path = path.as_ref();
     if !(0.0..1.0).contains(&options.val) {
@@ -87,17 +90,17 @@ fn fill(path: &Path, name: &str, options: &PackOptions, w: &mut Writer) -> Resul
         "safetensors" => readers::read_safetensors(path, &read_file(path)?)?,
         _ if name.contains("idx") => named(readers::read_idx(path, &read_file(path)?)?),
         _ => {
-            let what = "the ending tells no format; .txt, .bin, .csv, .npy, .npz, .safetensors, *idx*-ubyte and \
-                        folders of PNG are read, each but .bin and arrays also with .gz";
+            let what = "the ending tells no format; .txt, .bin, .csv, .npy, .npz, .safetensors, *idx* and \
+                        folders of PNG are read; texts, CSV and IDX also with .gz";
             return Err(Error::data(path, None, what));
         }
     };
     let mut arrays = arrays;
     if let Some(labels) = options.labels.clone().or_else(|| label_file(path)) {
         let bytes = read_file(&labels)?;
-        let idx = !labels.extension().is_some_and(|e| e == "npy");
+        let npy = labels.extension().is_some_and(|e| e == "npy");
         let array =
-            if idx { readers::read_idx(&labels, &bytes)? } else { readers::read_npy(&labels, &bytes)? };
+            if npy { readers::read_npy(&labels, &bytes)? } else { readers::read_idx(&labels, &bytes)? };
         arrays.push(("label".into(), array));
     }
     self::arrays(path, &arrays, options, w)
@@ -163,7 +166,10 @@ fn shard(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
         // One pass more, rather than a guess.
         None => {
             let mut most = 0;
-            shard.for_each(|t| Ok(most = t.iter().fold(most, |m, &t| m.max(t))))?;
+            shard.for_each(|tokens| {
+                most = tokens.iter().fold(most, |m, &t| m.max(t));
+                Ok(())
+            })?;
             most.saturating_add(1)
         }
     };
@@ -186,8 +192,8 @@ fn shard(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
     Ok(())
 }
 
-/// Every column but the target is a number, standardised with the statistics of the training rows. The target is a
-/// `label` when its cells are names or small whole numbers, else a real `target`.
+/// Every column but the target is a number, standardised with the statistics of the training rows. The target
+/// is a `label` when its cells are names or small whole numbers, else a real `target`.
 fn table(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
     let bytes = readers::gunzip(path, read_file(path)?, readers::EXPANDED_MOST)?;
     let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();

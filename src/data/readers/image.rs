@@ -7,14 +7,13 @@ use png::{ColorType, Decoder, Limits, Transformations};
 use std::io::Cursor;
 use std::path::Path;
 
-/// Reads the bytes of a PNG: 1 channel for grey, 3 for colour. Palettes are looked up, 16 bits are cut to 8, and
-/// transparency is left out.
+/// Reads the bytes of a PNG: 1 channel for grey, 3 for colour. Palettes are looked up, 16 bits are cut to 8,
+/// and transparency is left out.
 pub fn read_png(path: &Path, bytes: &[u8]) -> Result<Array> {
     let bad = |what: String| Error::data(path, None, what);
     let sound = |e: png::DecodingError| bad(format!("not a sound PNG image: {e}"));
     let most = bytes.len() as u64 * DEFLATE_MOST;
-    let mut limits = Limits::default();
-    limits.bytes = usize::try_from(most).unwrap_or(usize::MAX).max(1 << 16);
+    let limits = Limits { bytes: usize::try_from(most).unwrap_or(usize::MAX).max(1 << 16) };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(sound)?;

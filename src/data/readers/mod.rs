@@ -1,5 +1,6 @@
-//! Readers of common formats, one file a format. Each takes the bytes of a file and gives arrays; each compares what a
-//! header claims with what the file has before memory is taken for it; each error names file, place and remedy.
+//! Readers of common formats, one file a format. Each takes the bytes of a file and gives arrays; each
+//! compares what a header claims with what the file has before memory is taken for it; each error names file,
+//! place and remedy.
 
 mod idx;
 mod image;
@@ -108,7 +109,8 @@ pub(crate) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
-/// Expands gzip to at most `most` bytes; plain bytes pass unchanged. A damaged stream or checksum is an error.
+/// Expands gzip to at most `most` bytes; plain bytes pass unchanged. A damaged stream or checksum is an
+/// error.
 pub(crate) fn gunzip(path: &Path, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>> {
     if !is_gzip(&bytes) {
         return Ok(bytes);
@@ -130,7 +132,8 @@ pub(crate) fn damaged(path: &Path, e: &std::io::Error) -> Error {
     )
 }
 
-/// Bytes that `shape` elements of `size` bytes take, found to be at most `have`. `at` is where the file claims the shape.
+/// Bytes that `shape` elements of `size` bytes take, found to be at most `have`. `at` is where the file
+/// claims the shape.
 pub(crate) fn bytes_of(path: &Path, at: u64, shape: &[usize], size: usize, have: u64) -> Result<usize> {
     let bytes = shape.iter().try_fold(size, |n, &d| n.checked_mul(d)).filter(|&n| n as u64 <= have);
     bytes.ok_or_else(|| {

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::shape::DType;
 use std::path::Path;
 
-/// Reads the bytes of an `.npy` file. Wide integers become i32 when they fit; other types and orders are refused.
+/// Reads the bytes of an `.npy` file. Wide integers become i32 when they fit; other types and orders are
+/// refused.
 pub fn read_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
     let bad = |at: usize, what: &str| Err(Error::data(path, Some(at as u64), what));
     if bytes.len() < 10 || bytes[..6] != *b"\x93NUMPY" {

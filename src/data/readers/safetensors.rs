@@ -1,4 +1,5 @@
-//! safetensors, through the crate of the format's authors, which checks that tensors tile the file without gap or overlap.
+//! safetensors, through the crate of the format's authors, which checks that tensors tile the file without
+//! gap or overlap.
 
 use super::{Array, narrow};
 use crate::error::{Error, Result};
@@ -6,7 +7,8 @@ use crate::shape::DType;
 use ::safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
-/// Reads the bytes of a safetensors file: named arrays, sorted by name. 64-bit integers become i32 when they fit.
+/// Reads the bytes of a safetensors file: named arrays, sorted by name. 64-bit integers become i32 when they
+/// fit.
 pub fn read_safetensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Array)>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| {
         Error::data(path, Some(0), format!("not a sound safetensors file: {e}; write it anew"))

@@ -15,7 +15,8 @@ pub struct Table {
     lines: Vec<u64>,
 }
 
-/// Reads the bytes of a CSV file. Rows of different lengths and bytes that are not UTF-8 are errors with their line.
+/// Reads the bytes of a CSV file. Rows of different lengths and bytes that are not UTF-8 are errors with
+/// their line.
 pub fn read_csv(path: &Path, bytes: &[u8], header: bool) -> Result<Table> {
     let mut reader = csv::ReaderBuilder::new().has_headers(header).from_reader(bytes);
     let at = |e: &csv::Error| e.position().map(csv::Position::byte);

@@ -3,9 +3,9 @@
 use crate::error::{Error, Result};
 use std::path::{Component, Path};
 
-/// Name and contents of each regular file whose name `wanted` accepts. Links, devices and folders are passed over: only
-/// contents are given out, nothing is written, so a hostile name can do no more than not be asked for. Names that are
-/// absolute or hold `..` are an error all the same, since no honest archive has them.
+/// Name and contents of each regular file whose name `wanted` accepts. Links, devices and folders are passed
+/// over: only contents are given out, nothing is written, so a hostile name can do no more than not be asked
+/// for. Names that are absolute or hold `..` are an error all the same, since no honest archive has them.
 pub fn read_tar<'a>(
     path: &Path,
     bytes: &'a [u8],

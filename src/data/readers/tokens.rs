@@ -1,5 +1,6 @@
 //! Token shards: a bare stream of u16, as nanoGPT writes it, or one after the 256 × i32 header of llm.c
-//! (magic 20240520; version 1 = u16, 2 = u32; number of tokens). Read in pieces, so a shard may be larger than memory.
+//! (magic 20240520; version 1 = u16, 2 = u32; number of tokens). Read in pieces, so a shard may be larger
+//! than memory.
 
 use crate::data::path::open_regular;
 use crate::error::{Error, Result};

@@ -1,4 +1,5 @@
-//! Zip archives, as far as `.npz` and `.whl` need them: stored and deflated entries, sizes from the central directory.
+//! Zip archives, as far as `.npz` and `.whl` need them: stored and deflated entries, sizes from the central
+//! directory.
 
 use super::{DEFLATE_MOST, damaged};
 use crate::error::{Error, Result};
@@ -9,7 +10,8 @@ const END: [u8; 4] = *b"PK\x05\x06";
 const CENTRAL: [u8; 4] = *b"PK\x01\x02";
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
 
-/// Every file of the archive, by name; folders are left out. Names that lead elsewhere (`..`, absolute) are refused.
+/// Every file of the archive, by name; folders are left out. Names that lead elsewhere (`..`, absolute) are
+/// refused.
 pub fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     let bad = |at: usize, what: &str| Error::data(path, Some(at as u64), what);
     let lost =
@@ -17,6 +19,10 @@ pub fn read_zip(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     // The end record is 22 bytes and a comment of at most 65,535.
     let from = bytes.len().saturating_sub(22 + 65_535);
     let end = bytes[from..].windows(4).rposition(|w| w == END).ok_or_else(lost)? + from;
+    // The comment, whose length ends the record, reaches the end of the file.
+    if u16_at(bytes, end + 20).map(|n| end + 22 + n) != Some(bytes.len()) {
+        return Err(lost());
+    }
     let (count, mut at) =
         (u16_at(bytes, end + 10).ok_or_else(lost)?, u32_at(bytes, end + 16).ok_or_else(lost)?);
     if at == u32::MAX as usize || count == 0xffff {

@@ -1,13 +1,15 @@
 //! Unary elementwise ops: y_i = f(x_i; c0, c1), dx_i = dy_i · f'(…).
 
+use super::super::{AttrDoc, Attrs, Entry, Port, Sample};
 use super::{expect_inputs, expect_real};
 use crate::error::Result;
-use crate::kernel::{self, Arg, Kernel, Param, Real, par, real_type, take};
+use crate::kernel::{Arg, Kernel, Param, Real, par, real_type, take};
 use crate::shape::{DType, Spec};
 use crate::tape::{Adjoint, Cx, Op};
 use crate::tensor::{SmallList, Tensor};
 use crate::vectorized;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// What the slope is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +46,24 @@ pub trait Unary: Debug + Copy + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 pub struct Map<U>(pub U);
 
+const INPUTS: &[Port] = &[Port::real("input")];
+
 const fn val(name: &'static str) -> Param {
     Param { name, role: "val", ty: "T" }
 }
 
 impl<U: Unary> Map<U> {
+    /// The op in the table of ops: one input, one output, these two kernels.
+    pub const fn entry(
+        doc: &'static str,
+        attrs: &'static [AttrDoc],
+        build: fn(&Attrs) -> Result<Arc<dyn Op>>,
+        samples: fn() -> Vec<Sample>,
+    ) -> Entry {
+        let kernels = const { &[&Map::<U>::FORWARD, &Map::<U>::BACKWARD] };
+        Entry { name: U::NAME, doc, inputs: INPUTS, outputs: &["output"], attrs, build, kernels, samples }
+    }
+
     /// y = f(x).
     pub const FORWARD: Kernel = Kernel {
         entry: U::ENTRIES[0],
@@ -84,13 +99,15 @@ impl<U: Unary> Map<U> {
 fn forward<U: Unary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let [x, y, c0, c1] = args else { unreachable!("launch counted the arguments") };
     let e = U::ENTRIES[0];
-    let (x, c) =
-        (take::input::<T>(x, e, "x")?, [T::of(take::real(c0, e, "c0")?), T::of(take::real(c1, e, "c1")?)]);
-    let work = (x.len() as f64 * U::COST) as usize;
-    par::chunks_mut(take::output::<T>(y, e, "y")?, par::CHUNK, work, |i, y| {
-        value_chunk::<U, T>(&x[i * par::CHUNK..][..y.len()], y, c);
-    });
+    let c = [T::of(take::real(c0, e, "c0")?), T::of(take::real(c1, e, "c1")?)];
+    values::<U, T>(take::input::<T>(x, e, "x")?, take::output::<T>(y, e, "y")?, c);
     Ok(())
+}
+
+/// y_i = f(x_i), in chunks over the threads: the body of [`Map::FORWARD`].
+pub fn values<U: Unary, T: Real>(x: &[T], y: &mut [T], c: [T; 2]) {
+    let work = (x.len() as f64 * U::COST) as usize;
+    par::chunks_mut(y, par::CHUNK, work, |i, y| value_chunk::<U, T>(&x[i * par::CHUNK..][..y.len()], y, c));
 }
 
 fn backward<U: Unary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
@@ -99,14 +116,19 @@ fn backward<U: Unary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let (kept, dy) = (take::input::<T>(kept, e, "kept")?, take::input::<T>(dy, e, "dy")?);
     let c = [T::of(take::real(c0, e, "c0")?), T::of(take::real(c1, e, "c1")?)];
     let accumulate = take::flag(accumulate, e, "accumulate")?;
+    slopes::<U, T>(kept, dy, take::output::<T>(dx, e, "dx")?, c, accumulate);
+    Ok(())
+}
+
+/// dx_i = dy_i · f', or dx_i += when `accumulate`, in chunks over the threads: the body of [`Map::BACKWARD`].
+pub fn slopes<U: Unary, T: Real>(kept: &[T], dy: &[T], dx: &mut [T], c: [T; 2], accumulate: bool) {
     let work = (dy.len() as f64 * U::COST) as usize;
-    par::chunks_mut(take::output::<T>(dx, e, "dx")?, par::CHUNK, work, |i, dx| {
+    par::chunks_mut(dx, par::CHUNK, work, |i, dx| {
         let at = i * par::CHUNK..i * par::CHUNK + dx.len();
         // Where nothing is kept, the slope does not depend on the point: dy stands in for it.
         let kept = if U::KEEPS == Keeps::Nothing { &dy[at.clone()] } else { &kept[at.clone()] };
         slope_chunk::<U, T>(kept, &dy[at], dx, c, accumulate);
     });
-    Ok(())
 }
 
 vectorized! {
@@ -144,7 +166,7 @@ impl<U: Unary> Op for Map<U> {
         let [c0, c1] = self.0.constants();
         let mut y = cx.empty(x[0].spec())?;
         let kernel = const { &Map::<U>::FORWARD };
-        kernel::launch(kernel, &mut [Arg::In(x[0]), Arg::Out(&mut y), Arg::Real(c0), Arg::Real(c1)])?;
+        cx.launch(kernel, &mut [Arg::In(x[0]), Arg::Out(&mut y), Arg::Real(c0), Arg::Real(c1)])?;
         match U::KEEPS {
             Keeps::Input => cx.keep(x[0]),
             Keeps::Output => cx.keep(&y),

@@ -1,0 +1,48 @@
+//! add: y = a + b;  da = dy,  db = dy.
+//!
+//! Operands broadcast as in NumPy; the gradient of a stretched operand is summed. Cost: one pass; bound by memory.
+
+use super::elementwise::{Binary, Zip};
+use super::{Entry, Port};
+use crate::error::Result;
+use crate::kernel::Real;
+use crate::tape::Var;
+use std::sync::Arc;
+
+/// Sum, elementwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Add;
+
+impl Binary for Add {
+    const NAME: &'static str = "add";
+    const ENTRIES: [&'static str; 3] = ["add_forward", "add_backward_a", "add_backward_b"];
+    const CONSTANT: Option<[f64; 2]> = Some([1.0, 1.0]);
+
+    #[inline(always)]
+    fn value<T: Real>(a: T, b: T) -> T {
+        a + b
+    }
+    #[inline(always)]
+    fn slopes<T: Real>(_: T, _: T) -> [T; 2] {
+        [T::ONE, T::ONE]
+    }
+}
+
+impl<'t> Var<'t> {
+    /// Sum, elementwise.
+    pub fn add(&self, other: &Var<'t>) -> Result<Var<'t>> {
+        self.tape().apply1(Zip(Add), &[self, other])
+    }
+}
+
+/// add in the table of ops.
+pub static ENTRY: Entry = Entry {
+    name: "add",
+    doc: "y = input + other",
+    inputs: &[Port::real("input"), Port::real("other")],
+    outputs: &["output"],
+    attrs: &[],
+    build: |_| Ok(Arc::new(Zip(Add))),
+    kernels: &[&Zip::<Add>::FORWARD, &Zip::<Add>::BACKWARD_A, &Zip::<Add>::BACKWARD_B],
+    samples: super::elementwise::broadcasts,
+};

@@ -1,0 +1,295 @@
+//! Binary elementwise ops with NumPy broadcasting: y = f(a, b), da = dy·∂f/∂a, db = dy·∂f/∂b, each summed over the axes
+//! along which its operand was stretched.
+
+use super::{expect_inputs, expect_real};
+use crate::error::{Error, Result};
+use crate::kernel::{Arg, Kernel, Param, Real, par, real_type, take};
+use crate::shape::{DType, MAX_RANK, Shape, Spec};
+use crate::tape::{Adjoint, Cx, Op};
+use crate::tensor::{SmallList, Tensor};
+use crate::vectorized;
+use smallvec::SmallVec;
+use std::fmt::Debug;
+
+/// A function of two numbers.
+pub trait Binary: Debug + Copy + Send + Sync + 'static {
+    /// Name of the op.
+    const NAME: &'static str;
+    /// Entries of the forward kernel and of the kernels of both gradients.
+    const ENTRIES: [&'static str; 3];
+    /// ∂f/∂a and ∂f/∂b where both are the same number everywhere (add, sub): nothing is kept then.
+    const CONSTANT: Option<[f64; 2]> = None;
+    /// f(a, b). Mark it `#[inline(always)]`.
+    fn value<T: Real>(a: T, b: T) -> T;
+    /// ∂f/∂a and ∂f/∂b at (a, b). Mark it `#[inline(always)]`.
+    fn slopes<T: Real>(a: T, b: T) -> [T; 2];
+}
+
+/// A [`Binary`] function as an [`Op`].
+#[derive(Debug, Clone, Copy)]
+pub struct Zip<B>(pub B);
+
+const fn param(name: &'static str, role: &'static str, ty: &'static str) -> Param {
+    Param { name, role, ty }
+}
+
+impl<B: Binary> Zip<B> {
+    /// y, row-major over `dims`, = f of the elements of a and b at Σ index·`a_steps` and Σ index·`b_steps`.
+    pub const FORWARD: Kernel = Kernel {
+        entry: B::ENTRIES[0],
+        params: &[
+            param("a", "in", "T"),
+            param("b", "in", "T"),
+            param("y", "out", "T"),
+            param("dims", "val", "dims"),
+            param("a_steps", "val", "dims"),
+            param("b_steps", "val", "dims"),
+        ],
+        cpu: |args| match real_type(B::NAME, args)? {
+            DType::F64 => forward::<B, f64>(args),
+            _ => forward::<B, f32>(args),
+        },
+    };
+    /// The gradient of a, before it is summed over stretched axes.
+    pub const BACKWARD_A: Kernel = Zip::<B>::backward_kernel(1, |args| match real_type(B::NAME, args)? {
+        DType::F64 => backward::<B, f64, 0>(args),
+        _ => backward::<B, f32, 0>(args),
+    });
+    /// The gradient of b, before it is summed over stretched axes.
+    pub const BACKWARD_B: Kernel = Zip::<B>::backward_kernel(2, |args| match real_type(B::NAME, args)? {
+        DType::F64 => backward::<B, f64, 1>(args),
+        _ => backward::<B, f32, 1>(args),
+    });
+
+    const fn backward_kernel(which: usize, cpu: fn(&mut [Arg<'_>]) -> Result<()>) -> Kernel {
+        const PARAMS: &[Param] = &[
+            param("a", "in", "T"),
+            param("b", "in", "T"),
+            param("dy", "in", "T"),
+            param("d", "out", "T"),
+            param("dims", "val", "dims"),
+            param("a_steps", "val", "dims"),
+            param("b_steps", "val", "dims"),
+            param("accumulate", "val", "flag"),
+        ];
+        Kernel { entry: B::ENTRIES[which], params: PARAMS, cpu }
+    }
+}
+
+/// One stretch of a broadcast walk: `n` elements from `y` on; an operand stands (step 0) or moves with y (step 1).
+struct Run {
+    y: usize,
+    a: usize,
+    b: usize,
+    n: usize,
+}
+
+/// Walks elements `from..to` of the output in stretches along the last axis.
+fn walk(range: std::ops::Range<usize>, dims: &[usize], a: &[usize], b: &[usize], mut f: impl FnMut(Run)) {
+    let cols = dims[dims.len() - 1];
+    let mut at = range.start;
+    while at < range.end {
+        let (mut row, col) = (at / cols, at % cols);
+        let n = (cols - col).min(range.end - at);
+        let last = dims.len() - 1;
+        let (mut ia, mut ib) = (col * a[last], col * b[last]);
+        for k in (0..last).rev() {
+            let i = row % dims[k];
+            row /= dims[k];
+            ia += i * a[k];
+            ib += i * b[k];
+        }
+        f(Run { y: at - range.start, a: ia, b: ib, n });
+        at += n;
+    }
+}
+
+fn forward<B: Binary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
+    let [a, b, y, dims, a_steps, b_steps] = args else { unreachable!("launch counted the arguments") };
+    let e = B::ENTRIES[0];
+    let (a, b) = (take::input::<T>(a, e, "a")?, take::input::<T>(b, e, "b")?);
+    let dims = take::dims(dims, e, "dims")?;
+    let (sa, sb) = (take::dims(a_steps, e, "a_steps")?, take::dims(b_steps, e, "b_steps")?);
+    let (la, lb) = (sa[sa.len() - 1], sb[sb.len() - 1]);
+    let y = take::output::<T>(y, e, "y")?;
+    par::chunks_mut(y, par::CHUNK, y_work(y.len()), |i, y| {
+        let start = i * par::CHUNK;
+        walk(start..start + y.len(), dims, sa, sb, |r| {
+            let y = &mut y[r.y..r.y + r.n];
+            value_run::<B, T>(&a[r.a..], la, &b[r.b..], lb, y);
+        });
+    });
+    Ok(())
+}
+
+fn backward<B: Binary, T: Real, const SIDE: usize>(args: &mut [Arg<'_>]) -> Result<()> {
+    let [a, b, dy, d, dims, a_steps, b_steps, accumulate] = args else {
+        unreachable!("launch counted the arguments")
+    };
+    let e = B::ENTRIES[1 + SIDE];
+    let (a, b) = (take::input::<T>(a, e, "a")?, take::input::<T>(b, e, "b")?);
+    let dy = take::input::<T>(dy, e, "dy")?;
+    let dims = take::dims(dims, e, "dims")?;
+    let (sa, sb) = (take::dims(a_steps, e, "a_steps")?, take::dims(b_steps, e, "b_steps")?);
+    let (la, lb) = (sa[sa.len() - 1], sb[sb.len() - 1]);
+    let add = take::flag(accumulate, e, "accumulate")?;
+    let d = take::output::<T>(d, e, "d")?;
+    par::chunks_mut(d, par::CHUNK, y_work(dy.len()), |i, d| {
+        let start = i * par::CHUNK;
+        walk(start..start + d.len(), dims, sa, sb, |r| {
+            let dy = &dy[start + r.y..][..r.n];
+            slope_run::<B, T>(SIDE, &a[r.a..], la, &b[r.b..], lb, dy, &mut d[r.y..r.y + r.n], add);
+        });
+    });
+    Ok(())
+}
+
+fn y_work(n: usize) -> usize {
+    n / 3
+}
+
+vectorized! {
+    fn value_run<B: Binary, T: Real>(a: &[T], a_step: usize, b: &[T], b_step: usize, y: &mut [T]) {
+        match (a_step, b_step) {
+            (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = B::value(a, b)),
+            (1, _) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = B::value(a, b[0])),
+            (_, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = B::value(a[0], b)),
+            _ => y.fill(B::value(a[0], b[0])),
+        }
+    }
+
+    fn slope_run<B: Binary, T: Real>(
+        side: usize, a: &[T], a_step: usize, b: &[T], b_step: usize, dy: &[T], d: &mut [T], add: bool,
+    ) {
+        let put = |d: &mut T, x: T| *d = if add { *d + x } else { x };
+        let at = d.iter_mut().zip(dy);
+        match (a_step, b_step) {
+            (1, 1) => at.zip(a.iter().zip(b)).for_each(|((d, &dy), (&a, &b))| put(d, dy * B::slopes(a, b)[side])),
+            (1, _) => at.zip(a).for_each(|((d, &dy), &a)| put(d, dy * B::slopes(a, b[0])[side])),
+            (_, 1) => at.zip(b).for_each(|((d, &dy), &b)| put(d, dy * B::slopes(a[0], b)[side])),
+            _ => {
+                let slope = B::slopes(a[0], b[0])[side];
+                at.for_each(|(d, &dy)| put(d, dy * slope));
+            }
+        }
+    }
+}
+
+/// The broadcast walk of two shapes with as few axes as possible.
+pub(crate) struct Plan {
+    dims: SmallVec<[usize; MAX_RANK]>,
+    a: SmallVec<[usize; MAX_RANK]>,
+    b: SmallVec<[usize; MAX_RANK]>,
+}
+
+impl Plan {
+    /// For operands of shapes `a` and `b` seen as `out`. Neighbouring axes along which both operands go on evenly (or both
+    /// stand) are one axis.
+    pub(crate) fn new(a: &Shape, b: &Shape, out: &Shape) -> Plan {
+        let (sa, sb) = (a.strides_as(out), b.strides_as(out));
+        let mut p = Plan { dims: SmallVec::new(), a: SmallVec::new(), b: SmallVec::new() };
+        for (k, &n) in out.dims().iter().enumerate().filter(|(_, n)| **n != 1) {
+            let joins =
+                p.dims.last().is_some() && p.a[p.a.len() - 1] == sa[k] * n && p.b[p.b.len() - 1] == sb[k] * n;
+            if joins {
+                let last = p.dims.len() - 1;
+                (p.dims[last], p.a[last], p.b[last]) = (p.dims[last] * n, sa[k], sb[k]);
+            } else {
+                p.dims.push(n);
+                p.a.push(sa[k]);
+                p.b.push(sb[k]);
+            }
+        }
+        if p.dims.is_empty() {
+            p.dims.push(1);
+            p.a.push(0);
+            p.b.push(0);
+        }
+        p
+    }
+
+    /// The three lists as kernel arguments: extents, steps of a, steps of b.
+    pub(crate) fn args(&self) -> [Arg<'_>; 3] {
+        [Arg::Dims(&self.dims), Arg::Dims(&self.a), Arg::Dims(&self.b)]
+    }
+}
+
+impl<B: Binary> Op for Zip<B> {
+    fn name(&self) -> &'static str {
+        B::NAME
+    }
+
+    fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
+        expect_inputs(B::NAME, x, 2, 2)?;
+        expect_real(B::NAME, "input", &x[0])?;
+        if x[1].dtype != x[0].dtype {
+            return Err(Error::dtype(B::NAME, format!("input is {} but other is {}", x[0], x[1])));
+        }
+        Ok(smallvec::smallvec![x[0].with_shape(Shape::broadcast(B::NAME, x[0].shape, x[1].shape)?)])
+    }
+
+    fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        let out = Shape::broadcast(B::NAME, x[0].shape(), x[1].shape())?;
+        let mut y = cx.empty(x[0].spec().with_shape(out))?;
+        let plan = Plan::new(&x[0].shape(), &x[1].shape(), &out);
+        let [dims, sa, sb] = plan.args();
+        let kernel = const { &Zip::<B>::FORWARD };
+        cx.launch(kernel, &mut [Arg::In(x[0]), Arg::In(x[1]), Arg::Out(&mut y), dims, sa, sb])?;
+        if B::CONSTANT.is_none() {
+            cx.keep(x[0]);
+            cx.keep(x[1]);
+        }
+        Ok(smallvec::smallvec![y])
+    }
+
+    fn backward(
+        &self,
+        cx: &mut Cx<'_>,
+        kept: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut [Adjoint],
+    ) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        for side in (0..2).filter(|&s| dx[s].wanted()).collect::<SmallList<usize>>() {
+            let full = dx[side].spec().shape == dy.shape();
+            if let Some(slopes) = B::CONSTANT {
+                constant(cx, dy, slopes[side], full, &mut dx[side])?;
+                continue;
+            }
+            let (a, b) = (&kept[0], &kept[1]);
+            let plan = Plan::new(&a.shape(), &b.shape(), &dy.shape());
+            let kernel =
+                if side == 0 { const { &Zip::<B>::BACKWARD_A } } else { const { &Zip::<B>::BACKWARD_B } };
+            let run = |cx: &Cx<'_>, out: &mut Tensor, add: bool| {
+                let [dims, sa, sb] = plan.args();
+                let flag = Arg::Flag(add);
+                cx.launch(
+                    kernel,
+                    &mut [Arg::In(a), Arg::In(b), Arg::In(dy), Arg::Out(out), dims, sa, sb, flag],
+                )
+            };
+            if full {
+                dx[side].write(cx, run)?;
+            } else {
+                let mut wide = cx.empty(dy.spec())?;
+                run(cx, &mut wide, false)?;
+                super::sum::into(cx, &wide, 1.0, &mut dx[side])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The gradient where the slope is the same number everywhere: dy itself, dy scaled, or a sum of either.
+fn constant(cx: &Cx<'_>, dy: &Tensor, slope: f64, full: bool, dx: &mut Adjoint) -> Result<()> {
+    if !full {
+        return super::sum::into(cx, dy, slope, dx);
+    }
+    if slope == 1.0 {
+        return dx.add(cx, dy.clone());
+    }
+    dx.write(cx, |cx, out, add| {
+        let args = &mut [Arg::In(dy), Arg::Out(out), Arg::Real(slope), Arg::Flag(add)];
+        cx.launch(&crate::kernel::basic::SCALE, args)
+    })
+}

@@ -1,0 +1,57 @@
+//! maximum: y = max(a, b);  dy goes to the larger, half to each at a tie.
+//!
+//! Operands broadcast as in NumPy; the gradient of a stretched operand is summed. Cost: one pass; bound by memory.
+
+use super::elementwise::{Binary, Zip};
+use super::{Entry, Fill, Port, Sample};
+use crate::error::Result;
+use crate::kernel::Real;
+use crate::tape::Var;
+use std::sync::Arc;
+
+/// The larger, elementwise; NaN when either is.
+#[derive(Debug, Clone, Copy)]
+pub struct Maximum;
+
+impl Binary for Maximum {
+    const NAME: &'static str = "maximum";
+    const ENTRIES: [&'static str; 3] = ["maximum_forward", "maximum_backward_a", "maximum_backward_b"];
+
+    #[inline(always)]
+    fn value<T: Real>(a: T, b: T) -> T {
+        a.max_nan(b)
+    }
+    #[inline(always)]
+    fn slopes<T: Real>(a: T, b: T) -> [T; 2] {
+        if a == b {
+            return [T::of(0.5); 2];
+        }
+        // With a NaN neither comparison holds, and both get the gradient, as in torch.
+        let unless = |lost: bool| if lost { T::ZERO } else { T::ONE };
+        [unless(a < b), unless(a > b)]
+    }
+}
+
+impl<'t> Var<'t> {
+    /// The larger, elementwise; NaN when either is.
+    pub fn maximum(&self, other: &Var<'t>) -> Result<Var<'t>> {
+        self.tape().apply1(Zip(Maximum), &[self, other])
+    }
+}
+
+/// maximum in the table of ops.
+pub static ENTRY: Entry = Entry {
+    name: "maximum",
+    doc: "y = max(input, other)",
+    inputs: &[Port::real("input"), Port::real("other")],
+    outputs: &["output"],
+    attrs: &[],
+    build: |_| Ok(Arc::new(Zip(Maximum))),
+    kernels: &[&Zip::<Maximum>::FORWARD, &Zip::<Maximum>::BACKWARD_A, &Zip::<Maximum>::BACKWARD_B],
+    samples: || {
+        let mut all = super::elementwise::broadcasts();
+        // Equal operands share the gradient; differences on both sides of the kink agree with half of it each.
+        all.push(Sample::new("a tie").input(&[2], Fill::Values(vec![1.0, 3.0])).input(&[2], Fill::Values(vec![1.0, -2.0])));
+        all
+    },
+};

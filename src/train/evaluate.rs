@@ -1,0 +1,67 @@
+//! Judging a model on the held-out split, and the n-gram opponents on the same split.
+
+use super::{Task, ngram};
+use crate::device::Device;
+use crate::error::Result;
+use crate::nn::{Io, Model, Module};
+use crate::shape::DType;
+use crate::tape::{Params, Tape};
+use serde::{Deserialize, Serialize};
+use std::sync::mpsc::{Receiver, channel};
+
+/// What an evaluation found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean loss over the targets (nats for classes, mean squared error for numbers).
+    pub loss: f64,
+    /// Share of targets predicted rightly, for classes.
+    pub accuracy: Option<f64>,
+    /// Targets that counted.
+    pub targets: u64,
+}
+
+/// Runs `model` over the held-out split: every batch, or the first `batches` when that is not 0.
+pub fn evaluate(task: &Task, model: &Model, params: &Params, device: &Device, batches: usize) -> Result<Evaluation> {
+    let limit = if batches == 0 { usize::MAX } else { batches };
+    let (mut sum, mut targets, mut hits) = (0.0, 0, 0);
+    for batch in task.evaluation(device)?.take(limit) {
+        let batch = batch?;
+        let (input, target) = task.parts(&batch)?;
+        let tape = Tape::eval(params);
+        let y = model.forward(&tape.constant(input.clone()))?;
+        sum += task.loss(&y, target, true)?.value().item()?;
+        let (n, right) = task.score(y.value(), target)?;
+        (targets, hits) = (targets + n, hits + right);
+    }
+    let share = |x: f64| x / targets.max(1) as f64;
+    let classes = task.objective() == super::Objective::Classify;
+    Ok(Evaluation { loss: share(sum), accuracy: classes.then(|| share(hits as f64)), targets })
+}
+
+/// Largest training text that is counted: counting sorts 16 bytes a symbol and order.
+const COUNTABLE: u64 = 20_000_000;
+
+/// Starts counting n-grams of the training split on a thread; their losses on the held-out split come through the channel.
+/// None for data that are no text or too long to count.
+pub fn ngrams(task: &Task) -> Result<Option<Receiver<Vec<f64>>>> {
+    let Io::Tokens { vocabulary } = *task.io() else { return Ok(None) };
+    let set = task.set().clone();
+    let (train, held_out) = (set.split("train")?, set.split(task.held_out())?);
+    if train.count > COUNTABLE || vocabulary > 1 << 16 {
+        return Ok(None);
+    }
+    let read = |split: &crate::data::Split| -> Result<Vec<u16>> {
+        let field = &set.header().fields[0];
+        let mut scratch = Vec::new();
+        let bytes = set.samples(field, split.start, split.count, &mut scratch)?;
+        Ok(match field.dtype {
+            DType::U8 => bytes.iter().map(|&b| b.into()).collect(),
+            _ => bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+        })
+    };
+    let (train, held_out) = (read(&train)?, read(&held_out)?);
+    let (send, receive) = channel();
+    // A thread that is still counting when the run ends is left behind: its answer has no reader then.
+    std::thread::spawn(move || send.send(ngram::losses(&train, &held_out, vocabulary)));
+    Ok(Some(receive))
+}

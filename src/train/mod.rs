@@ -1,0 +1,179 @@
+//! Training: from a config file to a folder with snapshots, metrics and a report.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | [`Observer`], [`Summary`], [`Trained`] |
+//! | `config.rs`, `keys.rs` | [`Config`]: TOML, its keys, what they must be |
+//! | `task.rs` | [`Task`]: which fields of which data, under which loss |
+//! | `run.rs` | [`Run`]: the loop |
+//! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
+//! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
+//! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
+//! | `report.rs`, `tensorboard.rs` | report.html; event files |
+//! | `stop.rs` | signals |
+
+pub mod config;
+mod evaluate;
+mod folder;
+pub mod metrics;
+pub mod ngram;
+pub mod report;
+mod run;
+pub mod snapshot;
+mod stop;
+mod task;
+pub mod tensorboard;
+mod text;
+
+pub use config::Config;
+pub use evaluate::{Evaluation, evaluate};
+pub use folder::write_whole;
+pub use metrics::Metrics;
+pub use run::{Run, build};
+pub use stop::Stop;
+pub use task::{Objective, Task};
+pub use text::Alphabet;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nn::{Io, Model, Sampler};
+use crate::tape::Params;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Told what happens while a run trains: the command line draws from it.
+pub trait Observer {
+    /// Training begins.
+    fn on_start(&mut self, _: &Run) {}
+    /// A step is done.
+    fn on_step(&mut self, _: &Metrics) {}
+    /// A line was logged; speed, stall and, after an evaluation, `val_loss` are filled in.
+    fn on_log(&mut self, _: &Metrics) {}
+    /// Losses of the n-gram opponents with 0, 1, … characters of context are known.
+    fn on_baselines(&mut self, _: &[f64]) {}
+    /// A snapshot was written.
+    fn on_snapshot(&mut self, _: &Path) {}
+}
+
+/// An observer that looks away.
+pub struct Silent;
+impl Observer for Silent {}
+
+/// `summary.json`: what a finished run came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Steps trained.
+    pub steps: u64,
+    /// Trained parameters.
+    pub parameters: usize,
+    /// Held-out loss at the end.
+    pub val_loss: f64,
+    /// Held-out accuracy at the end, for classes.
+    pub val_accuracy: Option<f64>,
+    /// Lowest held-out loss of all evaluations.
+    pub best_val_loss: f64,
+    /// Name of the split that `val_loss` is over.
+    pub split: String,
+    /// Targets in it.
+    pub targets: u64,
+    /// Held-out losses of n-gram models with 0, 1, … characters of context, for text.
+    pub ngram_losses: Vec<f64>,
+    /// Seconds of training in the last process, evaluations left out.
+    pub wall_s: f64,
+    /// Text that the model wrote, for text.
+    pub sample: Option<String>,
+}
+
+impl Summary {
+    fn new(run: &Run, found: Evaluation, sample: Option<String>) -> Summary {
+        Summary {
+            steps: run.step(),
+            parameters: run.params().trained_len(),
+            val_loss: found.loss,
+            val_accuracy: found.accuracy,
+            best_val_loss: run.best().map_or(found.loss, |b| b.min(found.loss)),
+            split: run.task().held_out().into(),
+            targets: found.targets,
+            ngram_losses: run.baselines().to_vec(),
+            wall_s: run.wall(),
+            sample,
+        }
+    }
+}
+
+/// Symbols that the sample of a summary has.
+const SAMPLE: usize = 300;
+
+/// What `model` writes after a line break (or the first symbol), for text whose symbols are known.
+fn sample(task: &Task, model: &Model, params: &Params, seed: u64) -> Result<Option<String>> {
+    let (Model::Gpt(gpt), Some(alphabet)) = (model, Alphabet::of(task)) else { return Ok(None) };
+    let prompt = alphabet.encode("\n").unwrap_or_else(|_| vec![0]);
+    let mut ids = Vec::new();
+    let sampler = Sampler { temperature: 0.8, top_k: 0, seed };
+    gpt.generate(params, &prompt, SAMPLE, &sampler, |id| {
+        ids.push(id);
+        true
+    })?;
+    Ok(Some(alphabet.decode(&ids)))
+}
+
+/// A run's model with the weights of its last complete snapshot: for evaluation and generation.
+pub struct Trained {
+    /// The run's configuration.
+    pub config: Config,
+    /// What was learned.
+    pub task: Task,
+    /// The model.
+    pub model: Model,
+    /// Its weights.
+    pub params: Params,
+    /// Steps that they were trained for.
+    pub step: u64,
+    /// What the user should know, such as a damaged snapshot that was passed over.
+    pub notices: Vec<String>,
+}
+
+impl Trained {
+    /// Loads from the run folder `dir`, onto the device that the configuration or `device` names.
+    pub fn load(dir: &Path, device: Option<&str>) -> Result<Trained> {
+        let file = dir.join("config.toml");
+        if !file.is_file() {
+            return Err(Error::Usage(format!("{} is no run folder: it has no config.toml", dir.display())));
+        }
+        let config = Config::load(&file)?;
+        let found = snapshot::load_latest(dir)?;
+        let Some(snapshot) = found.snapshot else {
+            let what = "the run has no complete snapshot yet; train it further with `train --resume`";
+            return Err(Error::snapshot(dir, what));
+        };
+        let device = Device::open(device.unwrap_or(&config.device))?;
+        let task = Task::open(&config)?;
+        let (model, mut params) = build(&config, &task, &device)?;
+        snapshot.restore_params(&mut params)?;
+        Ok(Trained { config, task, model, params, step: snapshot.state.step, notices: found.notices })
+    }
+
+    /// Held-out loss and accuracy.
+    pub fn evaluate(&self) -> Result<Evaluation> {
+        evaluate(&self.task, &self.model, &self.params, self.params.device(), 0)
+    }
+
+    /// Goes on from `prompt` by `count` symbols, handing each to `emit`; `emit` may stop with false.
+    pub fn generate(
+        &self,
+        prompt: &str,
+        count: usize,
+        sampler: &Sampler,
+        mut emit: impl FnMut(&str) -> bool,
+    ) -> Result<()> {
+        let Model::Gpt(gpt) = &self.model else {
+            return Err(Error::Usage(format!("the run trained a `{}`, which writes no text", self.config.model.kind)));
+        };
+        let Io::Tokens { .. } = self.task.io() else { unreachable!("a gpt is built for tokens only") };
+        let alphabet = Alphabet::of(&self.task).ok_or_else(|| {
+            Error::Usage("the data hold token ids without their text, so there is nothing to print".into())
+        })?;
+        let ids = alphabet.encode(prompt)?;
+        gpt.generate(&self.params, &ids, count, sampler, |id| emit(alphabet.symbol(id)))
+    }
+}

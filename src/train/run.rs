@@ -1,0 +1,343 @@
+//! The loop: batch, tape, forward, loss, backward, clip, step, log.
+
+use super::evaluate::{Evaluation, evaluate, ngrams};
+use super::folder::Folder;
+use super::metrics::{Log, Metrics};
+use super::snapshot::{self, State};
+use super::{Config, Observer, Stop, Summary, Task, report};
+use crate::data::{Batch, Dataset, Loader};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nn::{self, Model, Module};
+use crate::optim::{self, Optimizer, clip};
+use crate::shape::DType;
+use crate::tape::{Grads, Params, ParamsBuilder, Tape};
+use crate::tensor::Tensor;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+/// A run in progress: everything that a step reads and changes.
+pub struct Run {
+    config: Config,
+    folder: Folder,
+    task: Task,
+    device: Device,
+    model: Model,
+    params: Params,
+    grads: Grads,
+    optimizer: Box<dyn Optimizer>,
+    schedule: optim::Schedule,
+    loader: Loader<Box<dyn Dataset>>,
+    log: Log,
+    step: u64,
+    best: Option<f64>,
+    notices: Vec<String>,
+    ngrams: Option<Receiver<Vec<f64>>>,
+    baselines: Vec<f64>,
+    meter: Meter,
+}
+
+/// Time and work since the last logged step, evaluations and snapshots left out.
+struct Meter {
+    started: Instant,
+    excluded: f64,
+    wall: f64,
+    stall: f64,
+    units: u64,
+}
+
+impl Run {
+    /// A new run of `config` in the empty or missing folder `dir`.
+    pub fn create(config: Config, dir: &Path) -> Result<Run> {
+        config.validate()?;
+        // What can be refused is refused before the folder is made.
+        let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
+        let (model, params) = build(&config, &task, &device)?;
+        let folder = Folder::create(dir)?;
+        folder.write("config.toml", &config.to_toml())?;
+        Run::assemble(config, folder, task, device, model, params, None)
+    }
+
+    /// Goes on with the run in `dir` from its last complete snapshot, or from the start if it has none. `change` may alter
+    /// the configuration (more steps, say) first; what would change the bits of steps done is up to the caller.
+    pub fn resume(dir: &Path, change: impl FnOnce(&mut Config) -> Result<()>) -> Result<Run> {
+        let folder = Folder::resume(dir)?;
+        let mut config = Config::load(&dir.join("config.toml"))?;
+        change(&mut config)?;
+        config.validate()?;
+        let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
+        let (model, params) = build(&config, &task, &device)?;
+        let found = snapshot::load_latest(dir)?;
+        folder.write("config.toml", &config.to_toml())?;
+        Run::assemble(config, folder, task, device, model, params, Some(found))
+    }
+
+    fn assemble(
+        config: Config,
+        folder: Folder,
+        task: Task,
+        device: Device,
+        model: Model,
+        mut params: Params,
+        found: Option<snapshot::Found>,
+    ) -> Result<Run> {
+        let entry = optim::find(&config.optimizer.name, &[])?;
+        let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
+        let mut notices = Vec::new();
+        let mut state = None;
+        if let Some(found) = found {
+            notices = found.notices;
+            if let Some(snapshot) = found.snapshot {
+                snapshot.restore(&mut params, optimizer.as_mut())?;
+                state = Some(snapshot.state);
+            } else {
+                notices.push("the run has no snapshot yet; it starts from step 0".into());
+            }
+        }
+        let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
+        let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
+        Ok(Run {
+            schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
+            grads: Grads::new(&params)?,
+            ngrams: ngrams(&task)?,
+            step: state.as_ref().map_or(0, |s| s.step),
+            best: state.as_ref().and_then(|s| s.best),
+            baselines: vec![],
+            meter: Meter { started: Instant::now(), excluded: 0.0, wall: 0.0, stall: 0.0, units: 0 },
+            config,
+            folder,
+            task,
+            device,
+            model,
+            params,
+            optimizer,
+            loader,
+            log,
+            notices,
+        })
+    }
+
+    /// The configuration, resolved.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+    /// What is learned.
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+    /// The parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+    /// Optimizer steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+    /// The run folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+    /// What the user should know of how the run was taken up.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Trains to the last step. A request to stop ends in a snapshot and [`Error::Interrupted`].
+    pub fn train(&mut self, stop: &Stop, observer: &mut dyn Observer) -> Result<Summary> {
+        observer.on_start(self);
+        self.meter.started = Instant::now();
+        let mut evaluation = None;
+        while self.step < self.config.steps {
+            let mut m = self.one_step()?;
+            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
+            let last = self.step == self.config.steps;
+            let (evaluates, saves, logs) = (due(self.config.eval_every) || last, due(self.config.snapshot_every), due(self.config.log_every));
+            // A step that was asked to be the last is finished with all that belongs to it, so the log is the same.
+            let stopped = stop.signal();
+            if evaluates {
+                let found = self.pause(|run| evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches))?;
+                (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
+                evaluation = Some(found);
+                if self.best.is_none_or(|b| found.loss < b) {
+                    self.best = Some(found.loss);
+                }
+            }
+            observer.on_step(&m);
+            if logs || m.val_loss.is_some() {
+                self.meter.fill(&mut m, &self.task, &self.loader);
+                self.log.write(&m)?;
+                observer.on_log(&m);
+            }
+            self.poll_baselines(observer);
+            if saves || last || stopped.is_some() {
+                let path = self.pause(|run| run.save())?;
+                observer.on_snapshot(&path);
+            }
+            if m.val_loss.is_some() {
+                self.pause(|run| report::write(run.folder.path(), &run.config, &run.baselines, None))?;
+            }
+            if let Some(signal) = stopped {
+                let saved = Some(self.folder.path().join(snapshot::name(self.step)));
+                return Err(Error::Interrupted { signal, saved });
+            }
+        }
+        let found = match evaluation {
+            Some(found) => found,
+            // A run that was complete already when it was taken up.
+            None => evaluate(&self.task, &self.model, &self.params, &self.device, self.config.eval_batches)?,
+        };
+        self.finish(found, observer)
+    }
+
+    fn finish(&mut self, found: Evaluation, observer: &mut dyn Observer) -> Result<Summary> {
+        if let Some(waiting) = self.ngrams.take() {
+            self.baselines = waiting.recv().unwrap_or_default();
+            observer.on_baselines(&self.baselines);
+        }
+        let sample = super::sample(&self.task, &self.model, &self.params, self.config.seed)?;
+        let summary = Summary::new(self, found, sample);
+        let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
+        self.folder.write("summary.json", &(text + "\n"))?;
+        report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
+        Ok(summary)
+    }
+
+    /// n-gram losses, as far as they are known.
+    pub fn baselines(&self) -> &[f64] {
+        &self.baselines
+    }
+    /// Best held-out loss of all evaluations so far.
+    pub fn best(&self) -> Option<f64> {
+        self.best
+    }
+    /// Seconds of training in this process.
+    pub fn wall(&self) -> f64 {
+        self.meter.wall
+    }
+
+    fn poll_baselines(&mut self, observer: &mut dyn Observer) {
+        if let Some(found) = self.ngrams.as_ref().and_then(|r| r.try_recv().ok()) {
+            self.baselines = found;
+            self.ngrams = None;
+            observer.on_baselines(&self.baselines);
+        }
+    }
+
+    /// Runs something that is not training, without counting its time.
+    fn pause<R>(&mut self, f: impl FnOnce(&mut Run) -> Result<R>) -> Result<R> {
+        let t = Instant::now();
+        let result = f(self);
+        self.meter.excluded += t.elapsed().as_secs_f64();
+        result
+    }
+
+    fn save(&mut self) -> Result<PathBuf> {
+        let state = State::new(self.step, &self.config, self.loader.cursor(), self.log.bytes(), self.best);
+        let dir = self.folder.path();
+        let path = snapshot::save(dir, &self.params, self.optimizer.as_ref(), &state)?;
+        snapshot::prune(dir, self.config.keep_snapshots)?;
+        Ok(path)
+    }
+
+    /// One optimizer step over `accumulate` micro-batches.
+    fn one_step(&mut self) -> Result<Metrics> {
+        let micro = self.config.accumulate;
+        let (mut loss, mut epoch) = (0.0, 0);
+        for i in 0..micro {
+            let batch = self.loader.next().unwrap_or_else(|| Err(Error::Usage("the data ended".into())))?;
+            self.grads.accumulate(i > 0);
+            loss += self.gradients(&batch, self.step * micro + i, 1.0 / micro as f64)? / micro as f64;
+            epoch = batch.epoch;
+            self.meter.units += batch.len() as u64 * self.task.units();
+        }
+        if self.step == 0 {
+            self.all_reached()?;
+        }
+        let norm = clip::by_global_norm(&mut self.grads, self.config.clip)?;
+        if !norm.is_finite() {
+            return Err(self.bad_gradient(norm));
+        }
+        let lr = self.schedule.lr(self.step);
+        self.optimizer.step(&mut self.params, &self.grads, lr)?;
+        self.step += 1;
+        Ok(Metrics { step: self.step, loss, lr, grad_norm: norm, epoch, ..Metrics::default() })
+    }
+
+    /// Adds `share` of the gradient of a batch's mean loss; gives that loss. `index` keys the dropout of this micro-batch.
+    fn gradients(&mut self, batch: &Batch, index: u64, share: f64) -> Result<f64> {
+        let (input, target) = self.task.parts(batch)?;
+        let tape = Tape::train(&self.params, self.config.seed, index);
+        let y = self.model.forward(&tape.constant(input.clone()))?;
+        let loss = self.task.loss(&y, target, false)?;
+        let value = loss.value().item()?;
+        if !value.is_finite() {
+            drop((loss, y));
+            return Err(self.first_bad_op(input, target, index, value));
+        }
+        let seed = Tensor::full(&self.device, loss.value().spec(), share)?;
+        drop(y);
+        tape.backward_from(&[(&loss, seed)], &mut self.grads)?;
+        Ok(value)
+    }
+
+    /// Runs the same batch again with every op checked: the same bits, so the same op fails.
+    fn first_bad_op(&self, input: &Tensor, target: &Tensor, index: u64, value: f64) -> Error {
+        let tape = Tape::train(&self.params, self.config.seed, index).check_finite();
+        let again = || -> Result<()> {
+            let y = self.model.forward(&tape.constant(input.clone()))?;
+            self.task.loss(&y, target, false).map(drop)
+        };
+        let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
+        let step = self.step + 1;
+        match again() {
+            Err(Error::Numeric { what, .. }) => Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") },
+            Err(e) => e,
+            Ok(()) => Error::Numeric { step, what: format!("the loss is {value}; {saved}") },
+        }
+    }
+
+    fn bad_gradient(&self, norm: f64) -> Error {
+        let slot = self.params.all().find(|&s| {
+            self.grads.get(s).is_some_and(|g| g.to_f64().iter().any(|x| !x.is_finite()))
+        });
+        let name = slot.map_or("the whole model", |s| &self.params.info(s).name);
+        let what = format!("the norm of the gradient is {norm}: first in `{name}`; weights were not changed");
+        Error::Numeric { step: self.step + 1, what }
+    }
+
+    /// After the first backward pass: a slot that no gradient reached will never learn.
+    fn all_reached(&self) -> Result<()> {
+        let missing = self.grads.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what = format!("no gradient reached {}", missing.join(", "));
+        Err(Error::LostGradient { op: "train".into(), what })
+    }
+}
+
+impl Meter {
+    /// Completes a line with speed and stall since the one before.
+    fn fill(&mut self, m: &mut Metrics, task: &Task, loader: &Loader<Box<dyn Dataset>>) {
+        let seconds = (self.started.elapsed().as_secs_f64() - self.excluded).max(1e-9);
+        let speed = Some(self.units as f64 / seconds);
+        (m.tokens_per_s, m.samples_per_s) = if task.is_text() { (speed, None) } else { (None, speed) };
+        let stall = loader.stats().stall.as_secs_f64();
+        m.stall = (stall - self.stall) / seconds;
+        self.wall += seconds;
+        m.wall_s = self.wall;
+        *self = Meter { started: Instant::now(), excluded: 0.0, wall: self.wall, stall, units: 0 };
+    }
+}
+
+/// The model of `config` for `task`, with its initial parameters.
+pub fn build(config: &Config, task: &Task, device: &Device) -> Result<(Model, Params)> {
+    let mut params = ParamsBuilder::new(device, DType::F32, config.seed);
+    let model = nn::build(&config.model, task.io(), config.checkpoint, &mut params)?;
+    Ok((model, params.build()?))
+}
