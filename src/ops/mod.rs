@@ -17,6 +17,7 @@
 //! needs no registration here; its crate hands its `Entry` to [`crate::check`] and to `cli::run_with`.
 
 mod attrs;
+mod axes;
 pub mod elementwise;
 mod entry;
 mod ids;
@@ -42,6 +43,7 @@ macro_rules! ops {
 ops! {
     abs,
     add,
+    amax,
     avg_pool2d,
     cat,
     clamp,
@@ -51,6 +53,7 @@ ops! {
     dropout,
     embedding,
     exp,
+    gather,
     gelu,
     layer_norm,
     linear,
@@ -59,6 +62,7 @@ ops! {
     matmul,
     max_pool2d,
     maximum,
+    mean,
     minimum,
     mse_loss,
     mul,
@@ -72,13 +76,17 @@ ops! {
     rotary_embedding,
     scale,
     scaled_dot_product_attention,
+    scatter_add,
     sigmoid,
     silu,
     softmax,
     split,
     sqrt,
     sub,
+    sum,
     tanh,
+    var,
+    where_,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.
