@@ -15,6 +15,8 @@
 //! A new op is its own file (and its PTX) and one line in `ops!` below. An op of another crate is the same file there: it
 //! needs no registration here; its crate hands its `Entry` to [`crate::check`] and to `cli::run_with`.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets: y[i]")]
+
 pub mod elementwise;
 mod entry;
 mod ids;

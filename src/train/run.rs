@@ -68,6 +68,7 @@ impl Run {
         config.validate()?;
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
+        snapshot::sweep(dir)?;
         let found = snapshot::load_latest(dir)?;
         folder.write("config.toml", &config.to_toml())?;
         Run::assemble(config, folder, task, device, model, params, Some(found))
