@@ -85,20 +85,18 @@ impl Run {
         mut params: Params,
         found: Option<snapshot::Found>,
     ) -> Result<Run> {
+        let resumed = found.is_some();
         let entry = optim::find(&config.optimizer.name, &[])?;
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
-        let mut notices = Vec::new();
-        let mut state = None;
-        if let Some(found) = found {
-            notices = found.notices;
-            if let Some(snapshot) = found.snapshot {
-                snapshot.restore(&mut params, optimizer.as_mut())?;
-                state = Some(snapshot.state);
-            } else {
-                notices.push("the run has no snapshot yet; it starts from step 0".into());
-            }
-        }
+        let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
+        let state = snapshot.as_ref().map(|s| s.state.clone());
+        // Other data are refused before other weights: that is the error that helps.
         let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
+        match (&snapshot, resumed) {
+            (Some(snapshot), _) => snapshot.restore(&mut params, optimizer.as_mut())?,
+            (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
+            (None, false) => {}
+        }
         let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
