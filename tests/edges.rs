@@ -1,4 +1,5 @@
 //! What the exams are blind to: extreme values, ids from outside, bits for any number of threads, memory taken by a step.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use ringtape::device::Device;
 use ringtape::error::Result;
@@ -90,6 +91,11 @@ fn when_every_target_is_ignored_the_mean_is_nan_and_the_gradient_zero_as_in_torc
     assert_eq!(dx, [0.0; 4]);
     let op = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
     let (y, _) = grad(x, |x| x.cross_entropy_with(&x.tape().constant(ids(&[-100, -100])), op)).unwrap();
+    assert_eq!(y, [0.0]);
+    // Nor is there a class to point at when there are none.
+    let (y, _) =
+        grad(f32s(&[], &[2, 0]), |x| x.cross_entropy_with(&x.tape().constant(ids(&[-100, -100])), op))
+            .unwrap();
     assert_eq!(y, [0.0]);
 }
 

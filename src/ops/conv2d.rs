@@ -4,7 +4,7 @@
 //! dcol = wᵀ·dy[n], and dx[n] adds each of its entries where col took it;  dw = Σ_n dy[n]·col(x[n])ᵀ,  db = Σ_{n,p} dy.
 //!
 //! So each is a matrix product. Patches are gathered a band of output rows at a time into scratch memory that stays in
-//! cache; images are cut into [`PARTS`] fixed parts that run in parallel, dw as one partial sum a part, added in order.
+//! cache; images are cut into `PARTS` fixed parts that run in parallel, dw as one partial sum a part, added in order.
 //! Cost: 2·N·O·P·K flops a product, three products for a step.
 
 use super::elementwise::{expect_inputs, expect_real};

@@ -85,16 +85,23 @@ vectorized! {
     fn loss_rows<T: Real>(
         x: &[T], target: &[i32], stats: &mut [T], loss: &mut [T], n: usize, ignore: u64, smoothing: T,
     ) {
-        for (r, ((loss, stats), &t)) in loss.iter_mut().zip(stats.chunks_exact_mut(2)).zip(target).enumerate() {
+        // A walk for each step, all in cache: rows are independent, so the processor works on several at a time, which
+        // the chain from a row's maximum to its logarithm would keep it from.
+        for (x, stats) in x.chunks_exact(n.max(1)).zip(stats.chunks_exact_mut(2)) {
+            stats[0] = max_number(x);
+        }
+        for ((x, stats), loss) in x.chunks_exact(n.max(1)).zip(stats.chunks_exact_mut(2)).zip(loss.iter_mut()) {
+            *loss = sum_exp(x, stats[0]);
+        }
+        for (stats, loss) in stats.chunks_exact_mut(2).zip(loss.iter_mut()) {
+            (stats[1], *loss) = (T::ONE / *loss, loss.ln());
+        }
+        for (r, ((loss, stats), &t)) in loss.iter_mut().zip(stats.chunks_exact(2)).zip(target).enumerate() {
             if i64::from(t) as u64 == ignore {
-                (*loss, stats[0], stats[1]) = (T::ZERO, T::ZERO, T::ZERO);
+                *loss = T::ZERO;
                 continue;
             }
-            let x = &x[r * n..][..n];
-            let m = max_number(x);
-            let sum = sum_exp(x, m);
-            (stats[0], stats[1]) = (m, T::ONE / sum);
-            let log = sum.ln();
+            let (x, m, log) = (&x[r * n..][..n], stats[0], *loss);
             *loss = log - (x[t as usize] - m);
             if smoothing != T::ZERO {
                 // Only when asked for: a logit of -inf makes this term infinite.
@@ -120,9 +127,9 @@ vectorized! {
             let even = g * smoothing / T::of(n as f64);
             let x = &x[r * n..][..n];
             if accumulate {
-                zip_lanes(x, dx, T::ZERO, |x, dx| dx + ((x - m).exp() * p - even));
+                zip_lanes(x, dx, |x, dx| dx + ((x - m).exp() * p - even));
             } else {
-                zip_lanes(x, dx, T::ZERO, |x, _| (x - m).exp() * p - even);
+                zip_lanes(x, dx, |x, _| (x - m).exp() * p - even);
             }
             dx[t as usize] -= g * (T::ONE - smoothing);
         }

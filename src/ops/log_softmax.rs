@@ -61,9 +61,9 @@ vectorized! {
         for ((y, dy), dx) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
             let sum = sum_by(n, |i| dy[i]);
             if accumulate {
-                zip_lanes(y, dx, T::ZERO, |y, dx| dx - y.exp() * sum);
+                zip_lanes(y, dx, |y, dx| dx - y.exp() * sum);
             } else {
-                zip_lanes(y, dx, T::ZERO, |y, _| -(y.exp() * sum));
+                zip_lanes(y, dx, |y, _| -(y.exp() * sum));
             }
             for (dx, &dy) in dx.iter_mut().zip(dy) {
                 *dx += dy;

@@ -94,9 +94,9 @@ impl Plan {
         let cols = &mut scratch[..self.k() * pixels];
         self.taps(rows, |k, c, i, j| {
             let out = &mut cols[k * pixels..][..pixels];
-            let columns = w.reach(1, j);
+            let (reached, columns) = (w.reach(0, i), w.reach(1, j));
             for (o, out) in rows.clone().zip(out.chunks_exact_mut(width)) {
-                if !w.reach(0, i).contains(&o) || columns.is_empty() {
+                if !reached.contains(&o) || columns.is_empty() {
                     out.fill(T::ZERO);
                     continue;
                 }
@@ -118,9 +118,9 @@ impl Plan {
         let (w, width) = (&self.win, self.win.output[1]);
         let pixels = rows.len() * width;
         self.taps(rows, |k, c, i, j| {
-            let columns = w.reach(1, j);
+            let (reached, columns) = (w.reach(0, i), w.reach(1, j));
             for (o, cols) in rows.clone().zip(cols[k * pixels..][..pixels].chunks_exact(width)) {
-                if !w.reach(0, i).contains(&o) || columns.is_empty() {
+                if !reached.contains(&o) || columns.is_empty() {
                     continue;
                 }
                 let to = c * w.pixels_in() + w.at(0, o, i) * w.input[1] + w.at(1, columns.start, j);

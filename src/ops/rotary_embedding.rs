@@ -39,7 +39,7 @@ fn rotary_embedding_angles<T: Real>(table: &mut [T], pairs: usize, offset: usize
         let mut coarse = (0.0, 0.0);
         for (t, row) in table.chunks_exact_mut(2 * pairs).enumerate() {
             let position = t + offset;
-            if t == 0 || position % STRIDE == 0 {
+            if t == 0 || position.is_multiple_of(STRIDE) {
                 coarse = ((position - position % STRIDE) as f64 * speed).sin_cos();
             }
             let ((s, c), (fs, fc)) = (coarse, fine[position % STRIDE]);
@@ -140,7 +140,7 @@ impl Op for RotaryEmbedding {
         expect_inputs("rotary_embedding", x, 1, 1)?;
         expect_real("rotary_embedding", "input", &x[0])?;
         let shape = x[0].shape;
-        if shape.rank() < 2 || shape.last() % 2 != 0 {
+        if shape.rank() < 2 || !shape.last().is_multiple_of(2) {
             let what = format!("input has shape {shape}, but must be [.., T, D] with an even D");
             return Err(Error::shape("rotary_embedding", what));
         }

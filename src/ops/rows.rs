@@ -133,10 +133,10 @@ vectorized! {
     }
 }
 
-/// y = f(x, y), element by element, in whole vectors: the tail is padded with `pad` rather than walked one by one, since
-/// one scalar exp costs as much as a vector of them.
+/// y = f(x, y), element by element, in whole vectors: one scalar exp costs as much as a vector of them, so the tail is the
+/// last whole vector of the row once more, with the elements that are done already left as they are.
 #[inline(always)]
-pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], pad: T, f: impl Fn(T, T) -> T) {
+pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], f: impl Fn(T, T) -> T) {
     let (xs, x_tail) = x.as_chunks::<LANES>();
     let (ys, y_tail) = y.as_chunks_mut::<LANES>();
     for (x, y) in xs.iter().zip(ys) {
@@ -144,14 +144,17 @@ pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], pad: T, f: impl Fn(T, T) 
             y[l] = f(x[l], y[l]);
         }
     }
-    if !x_tail.is_empty() {
-        let (mut a, mut b) = ([pad; LANES], [pad; LANES]);
-        a[..x_tail.len()].copy_from_slice(x_tail);
-        b[..y_tail.len()].copy_from_slice(y_tail);
+    let done = LANES - x_tail.len();
+    if done == LANES {
+        return;
+    }
+    if xs.is_empty() {
+        y_tail.iter_mut().zip(x_tail).for_each(|(y, &x)| *y = f(x, *y));
+    } else if let (Some(x), Some(y)) = (x.last_chunk::<LANES>(), y.last_chunk_mut::<LANES>()) {
         for l in 0..LANES {
-            b[l] = f(a[l], b[l]);
+            let v = f(x[l], y[l]);
+            y[l] = if l >= done { v } else { y[l] };
         }
-        y_tail.copy_from_slice(&b[..x_tail.len()]);
     }
 }
 
@@ -165,12 +168,18 @@ pub(crate) fn sum_exp<T: Real>(x: &[T], m: T) -> T {
             sums[l] += (x[l] - m).exp();
         }
     }
-    if !tail.is_empty() {
-        let mut x = [T::NEG_INFINITY; LANES]; // e^-inf adds 0
-        x[..tail.len()].copy_from_slice(tail);
-        for l in 0..LANES {
-            sums[l] += (x[l] - m).exp();
-        }
+    let done = LANES - tail.len();
+    if done == LANES {
+        return sum_by(LANES, |l| sums[l]);
+    }
+    let mut last = [T::NEG_INFINITY; LANES]; // e^-inf adds 0
+    match x.last_chunk::<LANES>() {
+        Some(x) => last = *x,
+        None => last[done..].copy_from_slice(tail),
+    }
+    for l in 0..LANES {
+        let e = (last[l] - m).exp();
+        sums[l] += if l >= done { e } else { T::ZERO };
     }
     sum_by(LANES, |l| sums[l])
 }

@@ -52,7 +52,7 @@ vectorized! {
     fn forward_rows<T: Real>(x: &[T], y: &mut [T], n: usize) {
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
             let m = max_number(x);
-            zip_lanes(x, y, T::ZERO, |x, _| (x - m).exp());
+            zip_lanes(x, y, |x, _| (x - m).exp());
             let scale = T::ONE / sum_by(n, |i| y[i]);
             y.iter_mut().for_each(|y| *y *= scale);
         }

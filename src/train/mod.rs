@@ -9,10 +9,10 @@
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
-//! | `report.rs`, `tensorboard.rs` | report.html; event files |
 //! | `stop.rs` | signals |
 
 pub mod config;
+mod keys;
 mod evaluate;
 mod folder;
 pub mod metrics;
@@ -22,10 +22,10 @@ mod run;
 pub mod snapshot;
 mod stop;
 mod task;
-pub mod tensorboard;
 mod text;
 
 pub use config::Config;
+pub use keys::KEYS;
 pub use evaluate::{Evaluation, evaluate};
 pub use folder::write_whole;
 pub use metrics::Metrics;

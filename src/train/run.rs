@@ -68,6 +68,7 @@ impl Run {
         config.validate()?;
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
+        snapshot::sweep(dir)?;
         let found = snapshot::load_latest(dir)?;
         folder.write("config.toml", &config.to_toml())?;
         Run::assemble(config, folder, task, device, model, params, Some(found))
@@ -258,7 +259,7 @@ impl Run {
         if self.step == 0 {
             self.all_reached()?;
         }
-        let norm = clip::by_global_norm(&mut self.grads, self.config.clip)?;
+        let norm = clip::by_global_norm(&mut self.grads, self.config.clip);
         if !norm.is_finite() {
             return Err(self.bad_gradient(norm));
         }
