@@ -1,6 +1,6 @@
 //! What the exams are blind to: extreme values, ids from outside, bits for any number of threads, memory
 //! taken by a step.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use ringtape::device::Device;
 use ringtape::error::Result;

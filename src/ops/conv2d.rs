@@ -4,7 +4,7 @@
 //! dw = Σ_n dy_n·col(x_n)ᵀ,  db = Σ_n Σ_p dy_n,  dcol = wᵀ·dy_n, each entry of which dx_n adds where col took it.
 //!
 //! So each is a matrix product. Patches are gathered a band of output rows at a time into scratch memory that
-//! stays in cache; images are cut into [`PARTS`] fixed parts that run in parallel, dw as one partial sum a
+//! stays in cache; images are cut into `PARTS` fixed parts that run in parallel, dw as one partial sum a
 //! part, added in order. Cost: 2·N·O·P·K flops a product, three products for a step.
 
 use super::elementwise::{expect_inputs, expect_real};
