@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `mod.rs` | the list of ops, one line each |
 //! | `entry.rs` | [`Entry`]: what is known of an op; from it come the exams, the benchmark, the `op` verb and the book's table |
-//! | `attrs.rs` | attributes by name, as the command line gives them |
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
 //! | `ids.rs` | the range check of ids and labels |
 //! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
@@ -16,7 +15,6 @@
 //! A new op is its own file (and its PTX) and one line in `ops!` below. An op of another crate is the same file there: it
 //! needs no registration here; its crate hands its `Entry` to [`crate::check`] and to `cli::run_with`.
 
-mod attrs;
 pub mod elementwise;
 mod entry;
 mod ids;
@@ -26,7 +24,7 @@ mod rows;
 mod sample;
 mod window;
 
-pub use attrs::{AttrDoc, Attrs, Kind};
+pub use crate::attrs::{AttrDoc, Attrs, Kind};
 pub use entry::{Entry, Port, PortKind};
 pub use sample::{Fill, Sample};
 
@@ -85,7 +83,7 @@ ops! {
 pub fn find(name: &str, extra: &[&'static Entry]) -> crate::error::Result<&'static Entry> {
     let all = || extra.iter().chain(ALL).copied();
     all().find(|e| e.name == name).ok_or_else(|| {
-        let near = attrs::nearest(name, all().map(|e| e.name));
+        let near = crate::attrs::nearest(name, all().map(|e| e.name));
         crate::error::Error::Usage(format!("no op is named `{name}`{near}; `op list` shows all"))
     })
 }
