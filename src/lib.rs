@@ -9,7 +9,7 @@
 //! | 1 | [`attrs`], [`wire`] | attributes by name and as text; the one place that knows bincode |
 //! | 2 | [`device`] | where memory lives, and its pool |
 //! | 3 | [`tensor`] | buffers and handles to them |
-//! | 4 | [`kernel`] | one name, one argument list, a body per device; SIMD, threads, GEMM |
+//! | 4 | [`kernel`](mod@kernel) | one name, one argument list, a body per device; SIMD, threads, GEMM |
 //! | 5 | [`tape`] | Tape, Var, Op, Params, Grads: reverse-mode differentiation |
 //! | 6 | [`ops`], [`optim`], [`data`] | one file an op; one file an optimizer; mapped datasets |
 //! | 7 | [`nn`], [`check`] | layers and models; the examiner |
