@@ -6,16 +6,20 @@
 //! | rank | module | what it holds |
 //! |---|---|---|
 //! | 0 | [`error`], [`rng`], [`shape`] | one error type; random numbers by counter; extents and element types |
-//! | 1 | [`wire`] | the one place that knows bincode |
+//! | 1 | [`attrs`], [`wire`] | attributes by name and as text; the one place that knows bincode |
 //! | 2 | [`device`] | where memory lives, and its pool |
 //! | 3 | [`tensor`] | buffers and handles to them |
-//! | 4 | [`kernel`] | one name, one argument list, a body per device; SIMD, threads, GEMM |
+//! | 4 | [`kernel`](mod@kernel) | one name, one argument list, a body per device; SIMD, threads, GEMM |
 //! | 5 | [`tape`] | Tape, Var, Op, Params, Grads: reverse-mode differentiation |
 //! | 6 | [`ops`], [`optim`], [`data`] | one file an op; one file an optimizer; mapped datasets |
 //! | 7 | [`nn`], [`check`] | layers and models; the examiner |
 //! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
 //! | 9 | [`cli`] | one file a verb |
 
+// Of the library alone: a test that unwraps says where it failed.
+#![warn(clippy::unwrap_used)]
+
+pub mod attrs;
 pub mod check;
 pub mod cli;
 pub mod data;
@@ -24,8 +28,10 @@ pub mod error;
 pub mod kernel;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 pub mod rng;
 pub mod shape;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 pub mod wire;

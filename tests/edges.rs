@@ -1,4 +1,6 @@
-//! What the exams are blind to: extreme values, ids from outside, bits for any number of threads, memory taken by a step.
+//! What the exams are blind to: extreme values, ids from outside, bits for any number of threads, memory
+//! taken by a step.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use ringtape::device::Device;
 use ringtape::error::Result;
@@ -91,6 +93,11 @@ fn when_every_target_is_ignored_the_mean_is_nan_and_the_gradient_zero_as_in_torc
     let op = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
     let (y, _) = grad(x, |x| x.cross_entropy_with(&x.tape().constant(ids(&[-100, -100])), op)).unwrap();
     assert_eq!(y, [0.0]);
+    // Nor is there a class to point at when there are none.
+    let (y, _) =
+        grad(f32s(&[], &[2, 0]), |x| x.cross_entropy_with(&x.tape().constant(ids(&[-100, -100])), op))
+            .unwrap();
+    assert_eq!(y, [0.0]);
 }
 
 #[test]
@@ -106,7 +113,8 @@ fn equal_maxima_go_to_the_first_and_nan_wins() {
     assert_eq!(dx, [0.0, 1.0, 0.0, 0.0]);
 }
 
-/// Row t of one long call has the bits of a call for that row alone at offset t: a cache of keys changes nothing.
+/// Row t of one long call has the bits of a call for that row alone at offset t: a cache of keys changes
+/// nothing.
 #[test]
 fn a_rotary_position_has_the_same_bits_whatever_the_offset() {
     let values: Vec<f32> = (0..40 * 8).map(|i| (i as f32 * 0.37).sin()).collect();

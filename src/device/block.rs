@@ -54,7 +54,7 @@ impl Block {
         matches!(self.owner, Owner::Own)
     }
 
-    /// Cuts the block into consecutive parts of the given sizes (multiples of [`ALIGN`] keep the parts aligned), each
+    /// Cuts the block into consecutive parts of the given sizes (multiples of `ALIGN` keep the parts aligned), each
     /// exclusively owned. The memory is freed when the last part is dropped.
     pub fn split(self, sizes: &[usize]) -> Vec<Block> {
         assert!(sizes.iter().sum::<usize>() <= self.bytes, "split asks for more than the block holds");

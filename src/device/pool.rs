@@ -90,7 +90,7 @@ mod tests {
     fn classes_waste_at_most_an_eighth() {
         for n in (1..100_000).chain([1 << 20, (1 << 20) + 1, 123_456_789]) {
             let c = class(n);
-            assert!(c >= n && c % 64 == 0 && (n <= 512 || c - n <= n / 8), "{n} -> {c}");
+            assert!(c >= n && c.is_multiple_of(64) && (n <= 512 || c - n <= n / 8), "{n} -> {c}");
             assert_eq!(class(c), c, "a class is its own class");
         }
     }

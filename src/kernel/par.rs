@@ -44,6 +44,23 @@ pub fn chunks_mut2<T: Send, U: Send>(
     }
 }
 
+/// Calls `f(i, chunks i)` for three outputs of equal length cut alike.
+pub fn chunks_mut3<T: Send>(
+    [x, y, z]: [&mut [T]; 3],
+    size: usize,
+    work: usize,
+    f: impl Fn(usize, [&mut [T]; 3]) + Send + Sync,
+) {
+    let size = size.max(1);
+    if worthwhile(work) && x.len() > size {
+        let all = x.par_chunks_mut(size).zip(y.par_chunks_mut(size)).zip(z.par_chunks_mut(size));
+        all.enumerate().for_each(|(i, ((x, y), z))| f(i, [x, y, z]));
+    } else {
+        let all = x.chunks_mut(size).zip(y.chunks_mut(size)).zip(z.chunks_mut(size));
+        all.enumerate().for_each(|(i, ((x, y), z))| f(i, [x, y, z]));
+    }
+}
+
 /// Calls `f(i)` for i in 0..n; `f` must not write shared memory.
 pub fn each(n: usize, work: usize, f: impl Fn(usize) + Send + Sync) {
     if worthwhile(work) && n > 1 {

@@ -30,7 +30,7 @@ impl Gpt {
         Cache { past: vec![Past::default(); self.blocks.len()], tokens: vec![] }
     }
 
-    /// Logits [vocabulary] of the token that follows everything fed so far and `ids`. When the context is full the older
+    /// Logits `[vocabulary]` of the token that follows everything fed so far and `ids`. When the context is full the older
     /// half is forgotten and the rest is read again.
     pub fn feed(&self, params: &Params, cache: &mut Cache, ids: &[i32]) -> Result<Tensor> {
         if ids.is_empty() {

@@ -12,7 +12,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// `name.weight` [output, input] with weight decay, and `name.bias` [output], zero at first.
+    /// `name.weight` `[output, input]` with weight decay, and `name.bias` `[output]`, zero at first.
     pub fn new(p: &mut ParamsBuilder, name: &str, input: usize, output: usize, init: Init) -> Result<Linear> {
         let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
         let bias = Some(p.add(join(name, "bias"), &[output], Init::Constant(0.0), Role::Plain)?);

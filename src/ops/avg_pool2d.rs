@@ -1,8 +1,8 @@
-//! avg_pool2d: y[o] = Σ over the window at o of x / count, in each plane of [N, C, H, W];  dx adds dy[o] / count at each
-//! place of the window.
+//! avg_pool2d: y_o = Σ x / count over the window at o, in each plane of `[N, C, H, W]`;  dx adds dy_o / count at
+//! each place of that window.
 //!
-//! count is the size of the window; without `count_include_pad` it is the number of its places that lie inside the input.
-//! Cost: a read of x and a write of y forward, a read of dy and a write of dx backward.
+//! count is the size of the window; without `count_include_pad` it is the number of its places that lie
+//! inside the input. Cost: a read of x and a write of y forward, a read of dy and a write of dx backward.
 
 use super::max_pool2d::Pool;
 use super::rows::per_chunk;
@@ -60,20 +60,17 @@ fn count<T: Real>(win: &Window, row: usize, column: usize, padded: bool) -> T {
 }
 
 vectorized! {
-    /// One plane, a row of outputs at a time, tap by tap.
+    /// One plane, tap by tap, so that the loop inside runs over outputs side by side.
     fn means<T: Real>(x: &[T], y: &mut [T], win: Window, padded: bool) {
-        for (o, y) in y.chunks_exact_mut(win.output[1]).enumerate() {
-            y.fill(T::ZERO);
-            for i in (0..win.kernel[0]).filter(|&i| win.reach(0, i).contains(&o)) {
-                for j in 0..win.kernel[1] {
-                    let columns = win.reach(1, j);
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let x = &x[win.at(0, o, i) * win.input[1] + win.at(1, columns.start, j)..];
-                    strided(x, win.stride[1], y[columns].iter_mut(), |x, y| *y += x);
-                }
-            }
+        let width = win.output[1];
+        y.fill(T::ZERO);
+        win.sweep(|o, columns, from| {
+            let y = &mut y[o * width..][columns];
+            strided(&x[from..], win.stride[1], y.len(), |start, x| {
+                y[start..].iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+            });
+        });
+        for (o, y) in y.chunks_exact_mut(width).enumerate() {
             for (column, y) in y.iter_mut().enumerate() {
                 *y /= count::<T>(&win, o, column, padded);
             }
@@ -81,20 +78,13 @@ vectorized! {
     }
 
     fn shares<T: Real>(dy: &[T], dx: &mut [T], win: Window, padded: bool) {
-        for (o, dy) in dy.chunks_exact(win.output[1]).enumerate() {
-            for i in (0..win.kernel[0]).filter(|&i| win.reach(0, i).contains(&o)) {
-                for j in 0..win.kernel[1] {
-                    let columns = win.reach(1, j);
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let dx = &mut dx[win.at(0, o, i) * win.input[1] + win.at(1, columns.start, j)..];
-                    for (dx, o2) in dx.iter_mut().step_by(win.stride[1]).zip(columns) {
-                        *dx += dy[o2] / count::<T>(&win, o, o2, padded);
-                    }
-                }
+        let (width, step) = (win.output[1], win.stride[1]);
+        win.sweep(|o, columns, from| {
+            let dy = &dy[o * width..][..width];
+            for (k, column) in columns.enumerate() {
+                dx[from + k * step] += dy[column] / count::<T>(&win, o, column, padded);
             }
-        }
+        });
     }
 }
 

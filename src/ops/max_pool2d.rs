@@ -1,14 +1,16 @@
-//! max_pool2d: y[o] = max over the window at o of x, in each plane of [N, C, H, W];  dx adds dy[o] where the maximum stood.
+//! max_pool2d: y_o = max x over the window at o, in each plane of `[N, C, H, W]`;  dx adds dy_o where that
+//! maximum stood.
 //!
-//! Of equal maxima the first of the window (row by row) counts, and NaN wins over all, as in torch. The padding takes part
-//! in no maximum. Forward keeps where each maximum stood (i32), not x. Cost: a read of x, a write of y and of the positions
-//! forward; a write of dx and a scattered add backward.
+//! Of equal maxima the first of the window (row by row) counts, and NaN wins over all, as in torch. The
+//! padding takes part in no maximum. Forward keeps where each maximum stood (i32), not x. Cost: a read of x,
+//! a write of y and of the positions forward; a write of dx and a scattered add backward.
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::rows::per_chunk;
-use super::window::{Window, pair, strided};
+use super::window::{Window, pair};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
+use crate::kernel::simd::LANES;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{DType, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -57,32 +59,43 @@ fn max_pool2d_backward<T: Real>(dy: &[T], place: &[i32], dx: &mut [T], window: &
 }
 
 vectorized! {
-    /// One plane, a row of outputs at a time: tap by tap, so that the loop inside runs over outputs side by side.
+    /// One plane, as many outputs at a time as a vector has lanes: their values are gathered one by one, and
+    /// compared side by side without a branch, since which one wins is chance.
     fn maxima<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], win: Window) {
-        let width = win.output[1];
-        for (o, (y, place)) in y.chunks_exact_mut(width).zip(place.chunks_exact_mut(width)).enumerate() {
-            y.fill(T::NEG_INFINITY);
-            // Until something larger comes, the first place of the window: it may hold nothing but -inf.
-            let top = (o * win.stride[0]).saturating_sub(win.padding[0]) * win.input[1];
-            for (column, place) in place.iter_mut().enumerate() {
-                *place = (top + (column * win.stride[1]).saturating_sub(win.padding[1])) as i32;
-            }
-            for i in (0..win.kernel[0]).filter(|&i| win.reach(0, i).contains(&o)) {
-                for j in 0..win.kernel[1] {
-                    let columns = win.reach(1, j);
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let from = win.at(0, o, i) * win.input[1] + win.at(1, columns.start, j);
-                    let (mut at, step) = (from as i32, win.stride[1]);
-                    strided(&x[from..], step, y[columns.clone()].iter_mut().zip(&mut place[columns]), |x, (y, place)| {
-                        let wins = x > *y || x.is_nan();
-                        *y = if wins { x } else { *y };
-                        *place = if wins { at } else { *place };
-                        at += step as i32;
-                    });
+        let ([height, width], [pad_h, pad_w]) = (win.input, win.padding);
+        let (mut o, mut column) = (0, 0);
+        for (y, place) in y.chunks_mut(LANES).zip(place.chunks_mut(LANES)) {
+            // First row and column of each window; in the padding they wrap round to beyond every extent.
+            let (mut top, mut left) = ([0; LANES], [0; LANES]);
+            for l in 0..y.len() {
+                (top[l], left[l]) = ((o * win.stride[0]).wrapping_sub(pad_h), (column * win.stride[1]).wrapping_sub(pad_w));
+                column += 1;
+                if column == win.output[1] {
+                    (o, column) = (o + 1, 0);
                 }
             }
+            // Until something larger comes, the first place inside: a window may hold nothing but -inf.
+            let inside = |v: usize| if v > isize::MAX as usize { 0 } else { v };
+            let mut best = [T::NEG_INFINITY; LANES];
+            let mut at: [i32; LANES] = std::array::from_fn(|l| (inside(top[l]) * width + inside(left[l])) as i32);
+            for i in 0..win.kernel[0] {
+                for j in 0..win.kernel[1] {
+                    let (mut v, mut from) = ([T::NEG_INFINITY; LANES], [0; LANES]);
+                    for l in 0..y.len() {
+                        let (r, c) = (top[l].wrapping_add(i), left[l].wrapping_add(j));
+                        if r < height && c < width {
+                            (v[l], from[l]) = (x[r * width + c], (r * width + c) as i32);
+                        }
+                    }
+                    for l in 0..LANES {
+                        let wins = (v[l] > best[l]) | v[l].is_nan();
+                        best[l] = if wins { v[l] } else { best[l] };
+                        at[l] = if wins { from[l] } else { at[l] };
+                    }
+                }
+            }
+            y.copy_from_slice(&best[..y.len()]);
+            place.copy_from_slice(&at[..y.len()]);
         }
     }
 }

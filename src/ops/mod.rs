@@ -5,18 +5,19 @@
 //! |---|---|
 //! | `mod.rs` | the list of ops, one line each |
 //! | `entry.rs` | [`Entry`]: what is known of an op; from it come the exams, the benchmark, the `op` verb and the book's table |
-//! | `attrs.rs` | attributes by name, as the command line gives them |
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
 //! | `ids.rs` | the range check of ids and labels |
 //! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
 //! | `window.rs`, `patches.rs` | windows over images; what lies under them, as a matrix |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
+//! | `axes.rs` | what reductions share: their axes, folding and stretching |
 //! | the rest | one op each |
 //!
 //! A new op is its own file (and its PTX) and one line in `ops!` below. An op of another crate is the same file there: it
 //! needs no registration here; its crate hands its `Entry` to [`crate::check`] and to `cli::run_with`.
 
-mod attrs;
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets: y[i]")]
+
 mod axes;
 pub mod elementwise;
 mod entry;
@@ -27,7 +28,8 @@ mod rows;
 mod sample;
 mod window;
 
-pub use attrs::{AttrDoc, Attrs, Kind};
+pub use crate::attrs::{AttrDoc, Attrs, Kind};
+pub use axes::Axes;
 pub use entry::{Entry, Port, PortKind};
 pub use sample::{Fill, Sample};
 
@@ -93,7 +95,7 @@ ops! {
 pub fn find(name: &str, extra: &[&'static Entry]) -> crate::error::Result<&'static Entry> {
     let all = || extra.iter().chain(ALL).copied();
     all().find(|e| e.name == name).ok_or_else(|| {
-        let near = attrs::nearest(name, all().map(|e| e.name));
+        let near = crate::attrs::nearest(name, all().map(|e| e.name));
         crate::error::Error::Usage(format!("no op is named `{name}`{near}; `op list` shows all"))
     })
 }

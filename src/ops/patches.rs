@@ -1,5 +1,5 @@
-//! Patches: what lies under a convolution's window at each output pixel, gathered into the columns of a matrix a band of
-//! output rows at a time, and scattered back.
+//! Patches: what lies under a convolution's window at each output pixel, gathered into the columns of a
+//! matrix a band of output rows at a time, and scattered back.
 
 use super::window::Window;
 use crate::kernel::Real;
@@ -94,9 +94,9 @@ impl Plan {
         let cols = &mut scratch[..self.k() * pixels];
         self.taps(rows, |k, c, i, j| {
             let out = &mut cols[k * pixels..][..pixels];
-            let columns = w.reach(1, j);
+            let (reached, columns) = (w.reach(0, i), w.reach(1, j));
             for (o, out) in rows.clone().zip(out.chunks_exact_mut(width)) {
-                if !w.reach(0, i).contains(&o) || columns.is_empty() {
+                if !reached.contains(&o) || columns.is_empty() {
                     out.fill(T::ZERO);
                     continue;
                 }
@@ -113,14 +113,15 @@ impl Plan {
         });
         View::new(cols, self.k(), pixels)
     }
-    /// Adds the k × pixels matrix `cols` of output rows `rows` to dx, each entry where [`Plan::patches`] takes it.
+    /// Adds the k × pixels matrix `cols` of output rows `rows` to dx, each entry where [`Plan::patches`]
+    /// takes it.
     pub(super) fn scatter<T: Real>(&self, cols: &[T], rows: &Range<usize>, dx: &mut [T]) {
         let (w, width) = (&self.win, self.win.output[1]);
         let pixels = rows.len() * width;
         self.taps(rows, |k, c, i, j| {
-            let columns = w.reach(1, j);
+            let (reached, columns) = (w.reach(0, i), w.reach(1, j));
             for (o, cols) in rows.clone().zip(cols[k * pixels..][..pixels].chunks_exact(width)) {
-                if !w.reach(0, i).contains(&o) || columns.is_empty() {
+                if !reached.contains(&o) || columns.is_empty() {
                     continue;
                 }
                 let to = c * w.pixels_in() + w.at(0, o, i) * w.input[1] + w.at(1, columns.start, j);

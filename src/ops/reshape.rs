@@ -23,7 +23,7 @@ impl Reshape {
             return Err(bad());
         }
         let known = self.shape.iter().filter(|&&n| n >= 0).try_fold(1usize, |p, &n| p.checked_mul(n as usize)).ok_or_else(bad)?;
-        let left = if known == 0 { 0 } else { len / known };
+        let left = len.checked_div(known).unwrap_or(0);
         let dims: SmallList<usize> = self.shape.iter().map(|&n| if n < 0 { left } else { n as usize }).collect();
         let shape = Shape::new(&dims)?;
         if shape.len() == len { Ok(shape) } else { Err(bad()) }

@@ -1,4 +1,5 @@
-//! What ops over the rows of a tensor share: how rows are cut into chunks, loops over one row, and sums over all rows.
+//! What ops over the rows of a tensor share: how rows are cut into chunks, loops over one row, and sums over
+//! all rows.
 
 use super::elementwise::expect_real;
 use crate::error::{Error, Result};
@@ -10,8 +11,8 @@ use crate::tensor::Tensor;
 use crate::{kernel, vectorized};
 use std::ops::Range;
 
-/// Rows whose sum over rows is one partial sum. Partial sums are then added in order, so the bits do not depend on the
-/// number of threads.
+/// Rows whose sum over rows is one partial sum. Partial sums are then added in order, so the bits do not
+/// depend on the number of threads.
 pub(crate) const BLOCK: usize = 64;
 
 /// Rows of `n` elements in one chunk of a parallel loop over independent rows.
@@ -25,8 +26,8 @@ pub(crate) fn around(op: &str, shape: Shape, dim: i64) -> Result<(usize, usize, 
     Ok(shape.around(shape.axis(op, dim)?))
 }
 
-/// Extent of the last axis of the real input `x`, after a check that each of `others` (weight, bias) has one value for
-/// each of its elements.
+/// Extent of the last axis of the real input `x`, after a check that each of `others` (weight, bias) has one
+/// value for each of its elements.
 pub(crate) fn last_axis(op: &str, x: &Spec, others: &[Spec], names: &[&str]) -> Result<usize> {
     expect_real(op, "input", x)?;
     if x.shape.rank() == 0 {
@@ -45,8 +46,8 @@ pub(crate) fn last_axis(op: &str, x: &Spec, others: &[Spec], names: &[&str]) -> 
     Ok(n)
 }
 
-/// Calls `f(rows, dx of these rows, partial sums of these rows)` for each block of rows. `extents` = rows, elements of a
-/// row of dx, elements of a partial sum; an output that nobody wants is empty throughout.
+/// Calls `f(rows, dx of these rows, partial sums of these rows)` for each block of rows. `extents` = rows,
+/// elements of a row of dx, elements of a partial sum; an output that nobody wants is empty throughout.
 pub(crate) fn blocks<T: Real>(
     dx: &mut [T],
     parts: &mut [T],
@@ -65,8 +66,8 @@ pub(crate) fn blocks<T: Real>(
     }
 }
 
-/// Backward of a norm over rows of `x`: `launch(cx, dx, parts, accumulate)` runs the kernel that fills dx and, for each
-/// block of rows, `pitch` partial sums: those of the first of `rest`, then those of the second.
+/// Backward of a norm over rows of `x`: `launch(cx, dx, parts, accumulate)` runs the kernel that fills dx
+/// and, for each block of rows, `pitch` partial sums: those of the first of `rest`, then those of the second.
 pub(crate) fn backward(
     cx: &Cx<'_>,
     dx: &mut Adjoint,
@@ -93,7 +94,8 @@ pub(crate) fn backward(
     Ok(())
 }
 
-/// `out` = the sum over the first axis of `parts` of their elements from `offset` on, or `out` += when `accumulate`.
+/// `out` = the sum over the first axis of `parts` of their elements from `offset` on, or `out` += when
+/// `accumulate`.
 pub(crate) fn sum_into(
     cx: &Cx<'_>,
     parts: &Tensor,
@@ -106,8 +108,8 @@ pub(crate) fn sum_into(
 }
 
 kernel! {
-    /// y = the sum over parts of their elements from `offset` on, or y += when `accumulate`; `parts` is [`count`, pitch]
-    /// with pitch >= offset + elements of y.
+    /// y = the sum over parts of their elements from `offset` on, or y += when `accumulate`; `parts` is
+    /// [`count`, pitch] with pitch >= offset + elements of y.
     pub(crate) static SUM_PARTS = sum_parts(
         parts: in T, y: out T, count: val size, offset: val size, accumulate: val flag,
     );
@@ -133,10 +135,11 @@ vectorized! {
     }
 }
 
-/// y = f(x, y), element by element, in whole vectors: the tail is padded with `pad` rather than walked one by one, since
-/// one scalar exp costs as much as a vector of them.
+/// y = f(x, y), element by element, in whole vectors: one scalar exp costs as much as a vector of them, so
+/// the tail is the last whole vector of the row once more, with the elements that are done already left as
+/// they are.
 #[inline(always)]
-pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], pad: T, f: impl Fn(T, T) -> T) {
+pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], f: impl Fn(T, T) -> T) {
     let (xs, x_tail) = x.as_chunks::<LANES>();
     let (ys, y_tail) = y.as_chunks_mut::<LANES>();
     for (x, y) in xs.iter().zip(ys) {
@@ -144,14 +147,17 @@ pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], pad: T, f: impl Fn(T, T) 
             y[l] = f(x[l], y[l]);
         }
     }
-    if !x_tail.is_empty() {
-        let (mut a, mut b) = ([pad; LANES], [pad; LANES]);
-        a[..x_tail.len()].copy_from_slice(x_tail);
-        b[..y_tail.len()].copy_from_slice(y_tail);
+    let done = LANES - x_tail.len();
+    if done == LANES {
+        return;
+    }
+    if xs.is_empty() {
+        y_tail.iter_mut().zip(x_tail).for_each(|(y, &x)| *y = f(x, *y));
+    } else if let (Some(x), Some(y)) = (x.last_chunk::<LANES>(), y.last_chunk_mut::<LANES>()) {
         for l in 0..LANES {
-            b[l] = f(a[l], b[l]);
+            let v = f(x[l], y[l]);
+            y[l] = if l >= done { v } else { y[l] };
         }
-        y_tail.copy_from_slice(&b[..x_tail.len()]);
     }
 }
 
@@ -165,12 +171,18 @@ pub(crate) fn sum_exp<T: Real>(x: &[T], m: T) -> T {
             sums[l] += (x[l] - m).exp();
         }
     }
-    if !tail.is_empty() {
-        let mut x = [T::NEG_INFINITY; LANES]; // e^-inf adds 0
-        x[..tail.len()].copy_from_slice(tail);
-        for l in 0..LANES {
-            sums[l] += (x[l] - m).exp();
-        }
+    let done = LANES - tail.len();
+    if done == LANES {
+        return sum_by(LANES, |l| sums[l]);
+    }
+    let mut last = [T::NEG_INFINITY; LANES]; // e^-inf adds 0
+    match x.last_chunk::<LANES>() {
+        Some(x) => last = *x,
+        None => last[done..].copy_from_slice(tail),
+    }
+    for l in 0..LANES {
+        let e = (last[l] - m).exp();
+        sums[l] += if l >= done { e } else { T::ZERO };
     }
     sum_by(LANES, |l| sums[l])
 }

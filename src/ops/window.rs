@@ -2,6 +2,7 @@
 
 use super::Attrs;
 use crate::error::{Error, Result};
+use crate::kernel::Real;
 use crate::shape::Shape;
 use std::ops::Range;
 
@@ -17,7 +18,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Steps of size `stride` over the last two axes of `input`, padded on both sides; an error where not even one fits.
+    /// Steps of size `stride` over the last two axes of `input`, padded on both sides; an error where not
+    /// even one fits.
     pub(crate) fn new(
         op: &str,
         input: Shape,
@@ -82,6 +84,21 @@ impl Window {
     pub(crate) fn at(&self, a: usize, o: usize, k: usize) -> usize {
         o * self.stride[a] + k * self.dilation[a] - self.padding[a]
     }
+    /// Calls `f(o, columns, from)` for each tap, row by row of the window, and each output row `o` that it
+    /// reaches: there its outputs `columns` meet the input at `from` and every stride after it. Divisions are
+    /// made once a tap.
+    #[inline(always)]
+    pub(crate) fn sweep(&self, mut f: impl FnMut(usize, Range<usize>, usize)) {
+        for i in 0..self.kernel[0] {
+            let rows = self.reach(0, i);
+            for j in 0..self.kernel[1] {
+                let columns = self.reach(1, j);
+                for o in rows.clone().filter(|_| !columns.is_empty()) {
+                    f(o, columns.clone(), self.at(0, o, i) * self.input[1] + self.at(1, columns.start, j));
+                }
+            }
+        }
+    }
     /// Number of taps of output `o` that meet the input along axis `a` (dilation 1).
     #[inline(always)]
     pub(crate) fn taps(&self, a: usize, o: usize) -> usize {
@@ -90,33 +107,25 @@ impl Window {
     }
 }
 
-/// Calls `f(x[k·step], k-th of to)`. Steps 1 and 2, nearly all there are, are loops of their own: a step that is known when
-/// compiling becomes vector loads and shuffles.
+/// Calls `f(start, values)` for stretches of the `n` values x[0], x[step], x[2·step], …, side by side in
+/// memory, so that the loop inside `f` becomes vector instructions whatever the step.
 #[inline(always)]
-pub(crate) fn strided<T: Copy, U>(
-    x: &[T],
-    step: usize,
-    to: impl ExactSizeIterator<Item = U>,
-    mut f: impl FnMut(T, U),
-) {
-    let n = to.len();
-    if n == 0 {
-        return;
-    }
+pub(crate) fn strided<T: Real>(x: &[T], step: usize, n: usize, mut f: impl FnMut(usize, &[T])) {
     if step == 1 {
-        x[..n].iter().zip(to).for_each(|(&x, to)| f(x, to));
-    } else if step == 2 {
-        // The last one may have no neighbour.
-        let (pairs, last) = (x[..2 * n - 2].as_chunks::<2>().0, x[2 * n - 2]);
-        let firsts = pairs.iter().map(|pair| pair[0]).chain(std::iter::once(last));
-        firsts.zip(to).for_each(|(x, to)| f(x, to));
-    } else {
-        x.iter().step_by(step).zip(to).for_each(|(&x, to)| f(x, to));
+        return f(0, &x[..n]);
+    }
+    let mut values = [T::ZERO; 64];
+    for start in (0..n).step_by(values.len()) {
+        let values = &mut values[..(n - start).min(64)];
+        for (k, v) in values.iter_mut().enumerate() {
+            *v = x[(start + k) * step];
+        }
+        f(start, values);
     }
 }
 
-/// The attribute `name` as one number for both axes or one for each; an empty list gives `default`. Each must be at
-/// least `least`, and at most i32::MAX, so that products of two of them cannot overflow.
+/// The attribute `name` as one number for both axes or one for each; an empty list gives `default`. Each must
+/// be at least `least`, and at most i32::MAX, so that products of two of them cannot overflow.
 pub(crate) fn pair(op: &str, a: &Attrs, name: &str, least: i64, default: [usize; 2]) -> Result<[usize; 2]> {
     let v = a.ints(name)?;
     if let Some(bad) = v.iter().find(|v| !(least..=i32::MAX.into()).contains(v)) {

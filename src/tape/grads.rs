@@ -60,6 +60,14 @@ impl Grads {
         }
     }
 
+    /// The flat gradient of segment `i` as a tensor (None for state): what a kernel reads.
+    pub fn flat(&self, i: usize) -> Option<&Tensor> {
+        match self.segments[i].as_ref()? {
+            Segment::Flat(t) => Some(t),
+            Segment::Split(_) => None,
+        }
+    }
+
     /// The flat gradient of segment `i`, writable (None for state).
     pub fn segment_mut<T: Element>(&mut self, i: usize) -> Option<&mut [T]> {
         match self.segments[i].as_mut()? {

@@ -8,51 +8,61 @@ use rayon::prelude::*;
 use std::hint::black_box;
 
 /// Steps of the multiply-add chains in a run.
-const STEPS: usize = 20_000;
-/// Independent chains, so that the latency of one is hidden behind the others.
-const CHAINS: usize = 10;
+const STEPS: usize = 400_000;
 /// f32 that the copy moves: 128 MiB, several times a last-level cache's share.
 const COPY: usize = 32 << 20;
 
+/// Multiply-add chains over sixteen numbers each: ten vector registers. Plain loops without closures: a closure would be compiled without the
+/// instruction set of the function around it, and each multiply-add would become a call.
+macro_rules! chain {
+    ($start:expr, $chains:literal, |$x:ident| $step:expr) => {{
+        let mut acc = [[$start; 16]; $chains];
+        for _ in 0..STEPS {
+            for a in &mut acc {
+                for x in a {
+                    let $x = *x;
+                    *x = $step;
+                }
+            }
+        }
+        let mut sum = 0.0;
+        for a in &acc {
+            for x in a {
+                sum += x;
+            }
+        }
+        sum
+    }};
+}
+
 vectorized! {
     fn fused_wide(start: f32) -> f32 {
-        let mut acc = [[start; 16]; CHAINS];
-        for _ in 0..STEPS {
-            acc.iter_mut().flatten().for_each(|x| *x = x.mul_add(0.9999, 1e-4));
-        }
-        acc.iter().flatten().sum()
+        chain!(start, 10, |x| x.mul_add(0.9999, 1e-4))
     }
     fn fused(start: f32) -> f32 {
-        let mut acc = [[start; 8]; CHAINS];
-        for _ in 0..STEPS {
-            acc.iter_mut().flatten().for_each(|x| *x = x.mul_add(0.9999, 1e-4));
-        }
-        acc.iter().flatten().sum()
+        chain!(start, 5, |x| x.mul_add(0.9999, 1e-4))
     }
 }
 
 /// Without a fused instruction: a product and a sum.
 fn plain(start: f32) -> f32 {
-    let mut acc = [[start; 8]; CHAINS];
-    for _ in 0..STEPS {
-        acc.iter_mut().flatten().for_each(|x| *x = *x * 0.9999 + 1e-4);
-    }
-    acc.iter().flatten().sum()
+    chain!(start, 2, |x| x * 0.9999 + 1e-4)
 }
 
+/// The chain for the instruction set in use, and how many numbers it steps: enough to hide the latency of one step.
 fn chains() -> (fn(f32) -> f32, usize) {
     match simd::isa() {
-        Isa::Avx512 => (fused_wide, 16),
-        Isa::Avx2 => (fused, 8),
-        Isa::Plain => (plain, 8),
+        Isa::Avx512 => (fused_wide, 160),
+        Isa::Avx2 => (fused, 80),
+        Isa::Plain => (plain, 32),
     }
 }
 
 /// The ceilings as cases, so that they are measured in the same rounds as what is compared with them.
 pub(super) fn cases() -> Result<Vec<Case<'static>>> {
     let threads = rayon::current_num_threads();
-    let (chain, lanes) = chains();
-    let flops = (2 * STEPS * CHAINS * lanes) as f64;
+    let (chain, width) = chains();
+    let flops = (2 * STEPS * width) as f64;
     let one = Case::timed("peak", "multiply-adds, one thread", move || {
         black_box(chain(black_box(1.0)));
         Ok(())

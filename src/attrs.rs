@@ -1,4 +1,4 @@
-//! Attributes of ops by name and as text, the way that samples and the command line give them.
+//! Attributes of ops and optimizers by name and as text, the way that samples, configs and the command line give them.
 
 use crate::error::{Error, Result};
 

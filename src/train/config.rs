@@ -1,0 +1,273 @@
+//! What a run does, as a TOML file says it. Every key has a default; the resolved file is saved with the run.
+
+use super::keys;
+use crate::data::Access;
+use crate::error::{Error, Result};
+use crate::nn::ModelConfig;
+use crate::optim::ScheduleConfig;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Where the data are and what is predicted from what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// A packed file `*.rtd`, or the name of a bundled set.
+    pub path: String,
+    /// How the file is read.
+    #[serde(with = "access")]
+    pub map: Access,
+    /// Field that the model reads; empty: the first real one.
+    pub input: String,
+    /// Field that is predicted; empty: the last labelled one.
+    pub target: String,
+}
+
+/// Which optimizer, with its attributes; those that the optimizer does not have must not be given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Name, as `optim list` shows it.
+    pub name: String,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay of matrices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// AdamW: memory of the mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta1: Option<f64>,
+    /// AdamW: memory of the mean square.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f64>,
+    /// AdamW: added to the root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// SGD: share of the last step that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// SGD: share of the gradient held back from the momentum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dampening: Option<f64>,
+    /// SGD: look ahead along the momentum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nesterov: Option<bool>,
+}
+
+impl OptimizerConfig {
+    /// The attributes that are given, as text.
+    pub fn attrs(&self) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        let reals = [
+            ("weight_decay", self.weight_decay),
+            ("beta1", self.beta1),
+            ("beta2", self.beta2),
+            ("eps", self.eps),
+            ("momentum", self.momentum),
+            ("dampening", self.dampening),
+        ];
+        all.extend(reals.iter().filter_map(|(name, v)| v.map(|v| (*name, v.to_string()))));
+        all.extend(self.nesterov.map(|v| ("nesterov", v.to_string())));
+        all
+    }
+}
+
+/// Numbers that training computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    F32,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Samples (windows of text) of a batch.
+    pub batch_size: usize,
+    /// Batches whose gradients are averaged for one step.
+    pub accumulate: u64,
+    /// Keys the initial weights, the order of samples and dropout.
+    pub seed: u64,
+    /// Largest norm of the gradient; 0: no limit.
+    pub clip: f64,
+    /// Keep only the inputs of transformer blocks and recompute their inside during backward.
+    pub checkpoint: bool,
+    /// Steps between lines of metrics.jsonl.
+    pub log_every: u64,
+    /// Steps between evaluations on the held-out split; 0: only at the end.
+    pub eval_every: u64,
+    /// Batches of an evaluation; 0: the whole split.
+    pub eval_batches: usize,
+    /// Steps between snapshots; 0: only at the end.
+    pub snapshot_every: u64,
+    /// Snapshots kept, the newest.
+    pub keep_snapshots: usize,
+    /// Threads; 0: one for each processor.
+    pub threads: usize,
+    /// Device.
+    pub device: String,
+    /// Numbers that training computes with.
+    pub precision: Precision,
+    /// Write TensorBoard event files too.
+    pub tensorboard: bool,
+    /// Data.
+    pub data: DataConfig,
+    /// Model.
+    pub model: ModelConfig,
+    /// Optimizer.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over the steps.
+    pub schedule: ScheduleConfig,
+}
+
+impl Default for DataConfig {
+    fn default() -> DataConfig {
+        DataConfig {
+            path: "moby-dick".into(),
+            map: Access::Mmap,
+            input: String::new(),
+            target: String::new(),
+        }
+    }
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> OptimizerConfig {
+        OptimizerConfig {
+            name: "adamw".into(),
+            lr: 2e-3,
+            weight_decay: None,
+            beta1: None,
+            beta2: None,
+            eps: None,
+            momentum: None,
+            dampening: None,
+            nesterov: None,
+        }
+    }
+}
+
+impl Default for Config {
+    /// The main job: a small character-level GPT on Moby-Dick, within five minutes on two cores.
+    fn default() -> Config {
+        Config {
+            steps: 1500,
+            batch_size: 32,
+            accumulate: 1,
+            seed: 1,
+            clip: 1.0,
+            checkpoint: false,
+            log_every: 10,
+            eval_every: 250,
+            eval_batches: 0,
+            snapshot_every: 250,
+            keep_snapshots: 2,
+            threads: 0,
+            device: "cpu".into(),
+            precision: Precision::F32,
+            tensorboard: true,
+            data: DataConfig::default(),
+            model: ModelConfig { context: 64, ..ModelConfig::default() },
+            optimizer: OptimizerConfig {
+                weight_decay: Some(0.1),
+                beta2: Some(0.99),
+                ..OptimizerConfig::default()
+            },
+            schedule: ScheduleConfig::default(),
+        }
+    }
+}
+
+mod access {
+    use super::Access;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(a: &Access, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(match a {
+            Access::Mmap => "mmap",
+            Access::Read => "read",
+            Access::Sealed => "sealed",
+        })
+    }
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(d: D) -> Result<Access, D::Error> {
+        let word = String::deserialize(d)?;
+        word.parse()
+            .map_err(|_| serde::de::Error::custom(format!("`{word}` is not one of mmap, read, sealed")))
+    }
+}
+
+impl Config {
+    /// Reads a file. Unknown keys, wrong types and impossible values are errors that name file, key, value and remedy.
+    pub fn load(path: &Path) -> Result<Config> {
+        crate::data::check_regular_file(path)?;
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        Config::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads TOML text that came from `origin`. Keys that are not given have their defaults.
+    pub fn parse(text: &str, origin: &str) -> Result<Config> {
+        keys::read(&[(text.to_string(), origin.to_string())], &[])
+    }
+
+    /// Reads the file (none: all defaults), then applies `key=value` settings, and checks the whole.
+    pub fn resolve(path: Option<&Path>, settings: &[String]) -> Result<Config> {
+        let mut texts = Vec::new();
+        if let Some(path) = path {
+            crate::data::check_regular_file(path)?;
+            let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+            texts.push((text, path.display().to_string()));
+        }
+        let config = keys::read(&texts, settings)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// This configuration with `key=value` settings applied.
+    pub fn with(&self, settings: &[String]) -> Result<Config> {
+        keys::read(&[(self.to_toml(), "the run's config.toml".into())], settings)
+    }
+
+    /// The whole as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a config is plain data")
+    }
+
+    /// Errors on values that no run can have.
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("steps", self.steps),
+            ("batch_size", self.batch_size as u64),
+            ("accumulate", self.accumulate),
+            ("log_every", self.log_every),
+            ("keep_snapshots", self.keep_snapshots as u64),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(Error::config(key, "is 0, but must be at least 1"));
+            }
+        }
+        if self.batch_size > 1 << 24
+            || self.steps > 1 << 40
+            || self.accumulate > 1 << 20
+            || self.threads > 1024
+        {
+            let what = "steps, batch_size, accumulate or threads is larger than any machine can do";
+            return Err(Error::config("batch_size", what));
+        }
+        if !(self.optimizer.lr > 0.0 && self.optimizer.lr.is_finite()) {
+            return Err(Error::config(
+                "optimizer.lr",
+                format!("is {}, but must be above 0", self.optimizer.lr),
+            ));
+        }
+        if !(self.clip >= 0.0 && self.clip.is_finite()) {
+            return Err(Error::config("clip", format!("is {}, but must be 0 or more", self.clip)));
+        }
+        self.schedule.build(self.optimizer.lr, self.steps)?;
+        self.model.validate()
+    }
+}

@@ -1,0 +1,267 @@
+//! The keys of a config: one table, from which come the check for unknown keys, `--set`, and the list that help prints.
+
+use super::Config;
+use crate::attrs::nearest;
+use crate::error::{Error, Result};
+use toml::{Table, Value};
+
+/// Every key with what it means; types and defaults are those of [`Config`]'s default.
+pub const KEYS: &[(&str, &str)] = &[
+    ("steps", "optimizer steps"),
+    ("batch_size", "samples (windows of text) of a batch"),
+    ("accumulate", "batches whose gradients are averaged for one step"),
+    ("seed", "keys initial weights, order of samples and dropout"),
+    ("clip", "largest norm of the gradient; 0: no limit"),
+    ("checkpoint", "recompute transformer blocks during backward to save memory"),
+    ("log_every", "steps between lines of metrics.jsonl"),
+    ("eval_every", "steps between evaluations; 0: only at the end"),
+    ("eval_batches", "batches of an evaluation; 0: the whole held-out split"),
+    ("snapshot_every", "steps between snapshots; 0: only at the end"),
+    ("keep_snapshots", "snapshots kept, the newest"),
+    ("threads", "threads; 0: one for each processor"),
+    ("device", "cpu"),
+    ("precision", "f32"),
+    ("tensorboard", "write TensorBoard event files too"),
+    ("data.path", "a packed file *.rtd, or the name of a bundled set (`data list`)"),
+    ("data.map", "how it is read: mmap, read, sealed"),
+    ("data.input", "field that the model reads; empty: the first real one"),
+    ("data.target", "field that is predicted; empty: the last labelled one"),
+    ("model.kind", "gpt, mlp, cnn"),
+    ("model.layers", "blocks of a gpt, hidden layers of an mlp, convolutions of a cnn"),
+    ("model.dim", "width; channels of a cnn's first convolution"),
+    ("model.heads", "attention heads"),
+    ("model.context", "longest sequence, in symbols"),
+    ("model.attention", "dense"),
+    ("model.activation", "gelu, gelu_tanh, relu, silu"),
+    ("model.positions", "learned, rotary"),
+    ("model.norm", "layer, rms"),
+    ("model.dropout", "share of activations dropped in training"),
+    ("model.tied", "use the token embedding as output layer too"),
+    ("optimizer.name", "adamw, sgd (`optim list`)"),
+    ("optimizer.lr", "peak learning rate"),
+    ("optimizer.weight_decay", "decay of matrices"),
+    ("optimizer.beta1", "adamw: memory of the mean"),
+    ("optimizer.beta2", "adamw: memory of the mean square"),
+    ("optimizer.eps", "adamw: added to the root"),
+    ("optimizer.momentum", "sgd: share of the last step that goes on"),
+    ("optimizer.dampening", "sgd: share of the gradient held back"),
+    ("optimizer.nesterov", "sgd: look ahead along the momentum"),
+    ("schedule.name", "constant, cosine, linear"),
+    ("schedule.warmup_steps", "steps of linear rise at the start"),
+    ("schedule.min_lr", "learning rate at the last step"),
+];
+
+/// A config from TOML texts (with their origins, later ones win) and `key=value` settings, over the defaults. A text that
+/// names another optimizer does not inherit the default optimizer's attributes.
+pub(super) fn read(texts: &[(String, String)], settings: &[String]) -> Result<Config> {
+    let mut whole = Table::try_from(Config::default()).expect("a config is plain data");
+    for (text, origin) in texts {
+        let table: Table = text.parse().map_err(|e: toml::de::Error| {
+            Error::config("toml", format!("{origin} cannot be read: {}", e.to_string().trim_end()))
+        })?;
+        known(&table, "", text, origin)?;
+        merge(&mut whole, table);
+    }
+    for setting in settings {
+        let (key, value) = setting
+            .split_once('=')
+            .ok_or_else(|| Error::Usage(format!("--set {setting}: write it as key=value")))?;
+        let (key, value) = (key.trim(), value.trim());
+        if !KEYS.iter().any(|(k, _)| *k == key) {
+            return Err(unknown(key, "--set"));
+        }
+        merge(&mut whole, nested(key, parse_value(value)));
+    }
+    check_types(&whole)?;
+    Config::deserialize_whole(whole)
+}
+
+impl Config {
+    fn deserialize_whole(whole: Table) -> Result<Config> {
+        // Key by key, so that an error names its key: serde's own message knows the value only.
+        for (key, _) in KEYS {
+            if let Some(value) = get(&whole, key) {
+                let mut one = Table::try_from(Config::default()).expect("a config is plain data");
+                merge(&mut one, nested(key, value.clone()));
+                if let Err(e) = one.try_into::<Config>() {
+                    let text = e.to_string();
+                    let text =
+                        text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().trim().to_string();
+                    return Err(Error::config(*key, format!("is {value}: {text}")));
+                }
+            }
+        }
+        let mut whole = whole;
+        drop_foreign_attributes(&mut whole);
+        whole.try_into::<Config>().map_err(|e| Error::config("toml", e.to_string()))
+    }
+}
+
+/// Attributes that the defaults have for another optimizer than the chosen one.
+fn drop_foreign_attributes(whole: &mut Table) {
+    let default = Table::try_from(Config::default()).expect("a config is plain data");
+    let name = |t: &Table| get(t, "optimizer.name").and_then(|v| v.as_str().map(str::to_string));
+    if name(whole) == name(&default) {
+        return;
+    }
+    let own: Vec<&str> = name(whole)
+        .and_then(|n| crate::optim::find(&n, &[]).ok())
+        .map(|e| e.attrs.iter().map(|a| a.name).collect())
+        .unwrap_or_default();
+    if let (Some(Value::Table(o)), Some(Value::Table(d))) =
+        (whole.get_mut("optimizer"), default.get("optimizer"))
+    {
+        o.retain(|k, v| k == "name" || k == "lr" || own.contains(&k) || d.get(k) != Some(&*v));
+    }
+}
+
+/// Error on the first key that is not in [`KEYS`].
+fn known(table: &Table, prefix: &str, text: &str, origin: &str) -> Result<()> {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let section = KEYS.iter().any(|(k, _)| k.starts_with(&format!("{key}.")));
+        match value {
+            Value::Table(t) if section => known(t, &key, text, origin)?,
+            _ if KEYS.iter().any(|(k, _)| *k == key) => {}
+            _ => {
+                let line = text
+                    .lines()
+                    .position(|l| l.trim_start().trim_start_matches('[').starts_with(name.as_str()));
+                let place = line.map_or(origin.to_string(), |l| format!("{origin}, line {}", l + 1));
+                return Err(unknown(&key, &place));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown(key: &str, place: &str) -> Error {
+    let near = nearest(key, KEYS.iter().map(|(k, _)| *k));
+    Error::config(key, format!("is unknown ({place}){near}; `train --help` lists all keys"))
+}
+
+/// Error on a value of another type than the default's. An integer is taken where a real is wanted.
+fn check_types(whole: &Table) -> Result<()> {
+    let mut full = Config::default();
+    let o = &mut full.optimizer;
+    for real in
+        [&mut o.weight_decay, &mut o.beta1, &mut o.beta2, &mut o.eps, &mut o.momentum, &mut o.dampening]
+    {
+        *real = Some(0.0);
+    }
+    o.nesterov = Some(false);
+    let default = Table::try_from(full).expect("a config is plain data");
+    for (key, _) in KEYS {
+        let (Some(value), Some(want)) = (get(whole, key), get(&default, key)) else { continue };
+        let fits = value.same_type(want) || (want.is_float() && value.is_integer());
+        if !fits {
+            let what = format!("is {value} ({}), but must be {}", value.type_str(), article(want));
+            return Err(Error::config(*key, what));
+        }
+        if value.as_integer().is_some_and(|v| v < 0) && !want.is_float() {
+            return Err(Error::config(*key, format!("is {value}, but must not be negative")));
+        }
+    }
+    Ok(())
+}
+
+fn article(v: &Value) -> String {
+    match v {
+        Value::Integer(_) => "an integer, such as ".to_string() + &v.to_string(),
+        Value::Float(_) => "a number, such as ".to_string() + &v.to_string(),
+        Value::Boolean(_) => "true or false".into(),
+        _ => "text, such as ".to_string() + &v.to_string(),
+    }
+}
+
+fn get<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((section, rest)) => get(table.get(section)?.as_table()?, rest),
+    }
+}
+
+fn nested(key: &str, value: Value) -> Table {
+    let mut table = Table::new();
+    match key.split_once('.') {
+        None => table.insert(key.into(), value),
+        Some((section, rest)) => table.insert(section.into(), Value::Table(nested(rest, value))),
+    };
+    table
+}
+
+/// A value of the command line: TOML where it is TOML, else text.
+fn parse_value(text: &str) -> Value {
+    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    parsed.unwrap_or_else(|| Value::String(text.into()))
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(a)), Value::Table(b)) => merge(a, b),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad(text: &str) -> String {
+        Config::parse(text, "x.toml").and_then(|c| c.validate()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_table_lists_exactly_the_keys_of_a_config() {
+        fn leaves(t: &Table, prefix: &str, out: &mut Vec<String>) {
+            for (k, v) in t {
+                let key = if prefix.is_empty() { k.clone() } else { format!("{prefix}.{k}") };
+                if let Value::Table(t) = v { leaves(t, &key, out) } else { out.push(key) }
+            }
+        }
+        let mut have = Vec::new();
+        leaves(&Table::try_from(Config::default()).unwrap(), "", &mut have);
+        for key in &have {
+            assert!(KEYS.iter().any(|(k, _)| k == key), "{key} is not in the table");
+        }
+        for (key, _) in KEYS {
+            let optional = key.starts_with("optimizer.");
+            assert!(optional || have.iter().any(|k| k == key), "{key} is in the table only");
+        }
+    }
+
+    #[test]
+    fn a_config_round_trips_and_settings_win() {
+        let c = Config::resolve(
+            None,
+            &["model.dim=64".into(), "optimizer.lr=0.01".into(), "data.path=digits".into()],
+        );
+        let c = c.unwrap();
+        assert_eq!((c.model.dim, c.optimizer.lr, c.data.path.as_str()), (64, 0.01, "digits"));
+        assert_eq!(Config::parse(&c.to_toml(), "again").unwrap(), c);
+        let sgd = Config::parse("[optimizer]\nname = \"sgd\"\nmomentum = 0.9", "x").unwrap();
+        assert_eq!(sgd.optimizer.beta2, None, "the attributes of the default optimizer are not inherited");
+    }
+
+    #[test]
+    fn wrong_keys_types_and_values_are_named() {
+        let e = bad("steps = 5\n[model]\nlayer = 3");
+        assert!(e.contains("model.layer") && e.contains("model.layers") && e.contains("line 3"), "{e}");
+        assert!(
+            bad("batch_size = \"many\"").contains("batch_size")
+                && bad("batch_size = \"many\"").contains("many")
+        );
+        assert!(bad("[optimizer]\nlr = -1.0").contains("optimizer.lr"));
+        assert!(bad("[optimizer]\nlr = nan").contains("optimizer.lr"));
+        assert!(bad("steps = 0").contains("steps"));
+        assert!(bad("steps = -3").contains("-3"));
+        assert!(bad("[model]\nkind = \"gptt\"").contains("model.kind"));
+        assert!(bad("precision = \"bf16\"").contains("precision"));
+        assert!(bad("[model]\ndim = 130").contains("model.dim"));
+        assert!(bad("steps = = 3").contains("x.toml"));
+    }
+}

@@ -1,0 +1,303 @@
+//! Snapshots: `step-N/` with `model.safetensors`, `optimizer.safetensors` (both open in Python) and `state.bin`, whole or
+//! not at all.
+//!
+//! Saving writes into `step-N.tmp/`, syncs every file and the folder, renames the folder, and syncs its parent; so after a
+//! crash or power loss there is the old snapshot, the new one, or both, never a part under the final name. Loading
+//! recomputes every checksum; a damaged snapshot is passed over, with a notice, for the one before.
+//!
+//! `state.bin`: magic `RTSNAP\x00\x01`, u64 length, SHA-256 of what follows, then [`State`] in the wire format.
+
+use super::Config;
+use crate::data::Cursor;
+use crate::error::{Error, Result};
+use crate::optim::Optimizer;
+use crate::tape::Params;
+use crate::tensor::Tensor;
+use crate::wire;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 8] = b"RTSNAP\x00\x01";
+/// Largest `state.bin` that is decoded.
+const LIMIT: u64 = 1 << 20;
+const FILES: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
+
+/// What a run needs besides weights and optimizer arrays to go on bit by bit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Optimizer steps done. Random numbers are keyed by it, so it is all the state that they have.
+    pub step: u64,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Where the data go on.
+    pub cursor: Cursor,
+    /// Bytes of metrics.jsonl that belong to the steps done.
+    pub metrics_bytes: u64,
+    /// Lowest held-out loss so far.
+    pub best: Option<f64>,
+    /// Name of the optimizer.
+    pub optimizer: String,
+    /// Steps that the optimizer counts.
+    pub optimizer_steps: u64,
+    /// SHA-256 of the two files of tensors.
+    sums: [[u8; 32]; 2],
+}
+
+impl State {
+    /// The state after `step` steps.
+    pub fn new(step: u64, config: &Config, cursor: Cursor, metrics_bytes: u64, best: Option<f64>) -> State {
+        let optimizer = config.optimizer.name.clone();
+        let (optimizer_steps, sums) = (0, [[0; 32]; 2]); // filled in by save
+        State { step, seed: config.seed, cursor, metrics_bytes, best, optimizer, optimizer_steps, sums }
+    }
+}
+
+/// Name of the folder of step `n`.
+pub fn name(n: u64) -> String {
+    format!("step-{n}")
+}
+
+/// Saves a snapshot into `dir/step-N`. On any error the folder of the snapshot is as it was before.
+pub fn save(dir: &Path, params: &Params, optimizer: &dyn Optimizer, state: &State) -> Result<PathBuf> {
+    let path = dir.join(name(state.step));
+    let tmp = dir.join(format!("{}.tmp", name(state.step)));
+    let result = write_all(&tmp, params, optimizer, state).and_then(|()| {
+        if path.exists() {
+            // A resumed run comes by a step that it saved before; the bits are the same.
+            fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
+        }
+        fs::rename(&tmp, &path).map_err(|e| Error::io(&path, e))?;
+        sync(dir)
+    });
+    if result.is_err() {
+        // The first error is the one that matters.
+        let _ = fs::remove_dir_all(&tmp);
+    }
+    result.map(|()| path)
+}
+
+fn write_all(tmp: &Path, params: &Params, optimizer: &dyn Optimizer, state: &State) -> Result<()> {
+    if tmp.exists() {
+        fs::remove_dir_all(tmp).map_err(|e| Error::io(tmp, e))?;
+    }
+    fs::create_dir(tmp).map_err(|e| Error::io(tmp, e))?;
+    let weights: Vec<(String, Tensor)> =
+        params.all().map(|s| (params.info(s).name.clone(), params.get(s))).collect();
+    let arrays: Vec<(String, Tensor)> = optimizer.state().into_iter().map(|(n, t)| (n, t.clone())).collect();
+    let mut state = State { optimizer_steps: optimizer.steps(), ..state.clone() };
+    for ((file, tensors), sum) in FILES.iter().zip([&weights, &arrays]).zip(&mut state.sums) {
+        let bytes = to_safetensors(tensors, &tmp.join(file))?;
+        *sum = Sha256::digest(&bytes).into();
+        write_synced(&tmp.join(file), &bytes)?;
+    }
+    write_synced(&tmp.join("state.bin"), &encode(&state)?)?;
+    sync(tmp)
+}
+
+fn to_safetensors(tensors: &[(String, Tensor)], path: &Path) -> Result<Vec<u8>> {
+    let bad = |e: safetensors::SafeTensorError| Error::snapshot(path, e.to_string());
+    let mut views = Vec::new();
+    for (name, t) in tensors {
+        let dtype = match t.dtype() {
+            crate::shape::DType::F64 => Dtype::F64,
+            _ => Dtype::F32,
+        };
+        views.push((name.as_str(), TensorView::new(dtype, t.dims().to_vec(), t.as_bytes()).map_err(bad)?));
+    }
+    safetensors::serialize(views, None).map_err(bad)
+}
+
+fn encode(state: &State) -> Result<Vec<u8>> {
+    let body = wire::encode(state)?;
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend((body.len() as u64).to_le_bytes());
+    bytes.extend(Sha256::digest(&body));
+    bytes.extend(body);
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> std::result::Result<State, String> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or("is not a state.bin of this version of ringtape")?;
+    let (length, rest) = rest.split_at_checked(8).ok_or("is cut short")?;
+    let (sum, body) = rest.split_at_checked(32).ok_or("is cut short")?;
+    if length != (body.len() as u64).to_le_bytes() {
+        return Err("is cut short or has bytes too many".into());
+    }
+    if Sha256::digest(body)[..] != *sum {
+        return Err("is damaged (its checksum differs)".into());
+    }
+    wire::decode(body, LIMIT)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut f = File::create(path)?;
+        f.write_all(bytes)?;
+        f.sync_all()
+    };
+    write().map_err(|e| Error::io(path, e))
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io(dir, e))
+}
+
+/// A snapshot whose checksums were verified.
+pub struct Snapshot {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is no tensor.
+    pub state: State,
+    files: [Vec<u8>; 2],
+}
+
+/// What [`load_latest`] found.
+pub struct Found {
+    /// The newest complete snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// Damaged ones that were passed over, leftovers that were swept.
+    pub notices: Vec<String>,
+}
+
+/// Steps of the snapshots in `dir`, newest first.
+fn steps(dir: &Path) -> Result<Vec<u64>> {
+    let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, e))?;
+    let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
+    let mut steps: Vec<u64> = names.filter_map(|n| n.strip_prefix("step-")?.parse().ok()).collect();
+    steps.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(steps)
+}
+
+/// Loads the newest snapshot in `dir` that is complete. When there are snapshots and every one is damaged, that is an error.
+pub fn load_latest(dir: &Path) -> Result<Found> {
+    let mut notices = Vec::new();
+    let mut first_error = None;
+    for step in steps(dir)? {
+        match Snapshot::load(&dir.join(name(step))) {
+            Ok(snapshot) => return Ok(Found { snapshot: Some(snapshot), notices }),
+            Err(e) => {
+                notices.push(format!("{e}; trying the snapshot before it"));
+                first_error.get_or_insert(e);
+            }
+        }
+    }
+    match first_error {
+        None => Ok(Found { snapshot: None, notices }),
+        Some(e) => Err(Error::snapshot(
+            dir,
+            format!("no snapshot is whole: {e}; restore one from a copy, or start a new run"),
+        )),
+    }
+}
+
+/// Removes leftovers of saves that were killed. Called by whoever holds the run's lock.
+pub fn sweep(dir: &Path) -> Result<()> {
+    for e in fs::read_dir(dir).map_err(|e| Error::io(dir, e))?.flatten() {
+        let name = e.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("step-") && name.ends_with(".tmp") {
+            fs::remove_dir_all(e.path()).map_err(|err| Error::io(e.path(), err))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes all but the newest `keep` snapshots.
+pub fn prune(dir: &Path, keep: usize) -> Result<()> {
+    for step in steps(dir)?.into_iter().skip(keep.max(1)) {
+        let path = dir.join(name(step));
+        fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
+    }
+    Ok(())
+}
+
+impl Snapshot {
+    /// Loads a snapshot's folder and verifies all of it.
+    pub fn load(path: &Path) -> Result<Snapshot> {
+        let read = |file: &str| {
+            let file = path.join(file);
+            crate::data::check_regular_file(&file)
+                .and_then(|_| fs::read(&file).map_err(|e| Error::io(&file, e)))
+                .map_err(|e| Error::snapshot(path, format!("cannot be read: {e}")))
+        };
+        let state = decode(&read("state.bin")?).map_err(|e| Error::snapshot(path.join("state.bin"), e))?;
+        let files = [read(FILES[0])?, read(FILES[1])?];
+        for ((file, bytes), sum) in FILES.iter().zip(&files).zip(&state.sums) {
+            if Sha256::digest(bytes)[..] != *sum {
+                return Err(Error::snapshot(path.join(file), "is damaged (its checksum differs)"));
+            }
+        }
+        Ok(Snapshot { path: path.into(), state, files })
+    }
+
+    /// Puts the weights into `params`. A model of another form is an error that names the first slot that differs.
+    pub fn restore_params(&self, params: &mut Params) -> Result<()> {
+        let path = self.path.join(FILES[0]);
+        let tensors = parse(&self.files[0], &path)?;
+        for slot in params.all() {
+            let info = params.info(slot);
+            let view = tensors.tensor(&info.name).map_err(|_| {
+                let what =
+                    format!("has no weights `{}`; the run's config.toml describes another model", info.name);
+                Error::snapshot(&path, what)
+            })?;
+            let t = tensor(&view, params, &path, &info.name, info.shape.dims())?;
+            params.set(slot, &t)?;
+        }
+        if tensors.len() != params.slots().len() {
+            let known = |n: &&&str| params.find(n).is_none();
+            let names = tensors.names();
+            let extra = names.iter().find(known).map_or("", |n| n);
+            return Err(Error::snapshot(
+                &path,
+                format!("holds weights `{extra}` that the model does not have"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts weights and optimizer state back.
+    pub fn restore(&self, params: &mut Params, optimizer: &mut dyn Optimizer) -> Result<()> {
+        self.restore_params(params)?;
+        if self.state.optimizer != optimizer.name() {
+            let what = format!(
+                "was made with optimizer.name = \"{}\", but the configuration says \"{}\"; set it back, or start a new run",
+                self.state.optimizer,
+                optimizer.name()
+            );
+            return Err(Error::snapshot(&self.path, what));
+        }
+        let path = self.path.join(FILES[1]);
+        let tensors = parse(&self.files[1], &path)?;
+        let (arrays, steps) = optimizer.state_mut();
+        for (name, array) in arrays {
+            let missing = |_| Error::snapshot(&path, format!("has no state `{name}` of the optimizer"));
+            let view = tensors.tensor(&name).map_err(missing)?;
+            *array = tensor(&view, params, &path, &name, array.dims())?;
+        }
+        *steps = self.state.optimizer_steps;
+        Ok(())
+    }
+}
+
+fn parse<'b>(bytes: &'b [u8], path: &Path) -> Result<SafeTensors<'b>> {
+    SafeTensors::deserialize(bytes).map_err(|e| Error::snapshot(path, format!("is damaged: {e}")))
+}
+
+/// A tensor of the type of `params` from a view of a file, which must have extents `dims`.
+fn tensor(view: &TensorView<'_>, params: &Params, path: &Path, name: &str, dims: &[usize]) -> Result<Tensor> {
+    let spec = crate::shape::Spec::new(params.dtype(), dims)?;
+    let same_type = matches!((view.dtype(), spec.dtype.size()), (Dtype::F32, 4) | (Dtype::F64, 8));
+    if view.shape() != dims || !same_type {
+        let what =
+            format!("`{name}` is {:?}{:?}, but the configuration wants {spec}", view.dtype(), view.shape());
+        return Err(Error::snapshot(path, what));
+    }
+    let mut t = Tensor::empty(params.device(), spec)?;
+    t.as_mut_bytes()?.copy_from_slice(view.data());
+    Ok(t)
+}
