@@ -16,6 +16,9 @@
 //! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
 //! | 9 | [`cli`] | one file a verb |
 
+// Of the library alone: a test that unwraps says where it failed.
+#![warn(clippy::unwrap_used)]
+
 pub mod attrs;
 pub mod check;
 pub mod cli;

@@ -1,6 +1,5 @@
 //! What a training step takes from the system once it runs: no memory for tensors, and few small allocations, as many in
 //! each step.
-#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use ringtape::device::Device;
 use ringtape::error::Result;

@@ -1,5 +1,4 @@
 //! Activation checkpointing: the same gradient bits as without, from less memory.
-#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 mod common;
 

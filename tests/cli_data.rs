@@ -1,5 +1,4 @@
 //! `data` as a user runs it: packing, looking, and what damaged files get.
-#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 mod cli_support;
 

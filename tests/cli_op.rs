@@ -1,5 +1,4 @@
 //! `op`, `check`, `devices`, `completions` and `bench` as a user runs them: results, and what bad input gets.
-#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 mod cli_support;
 

@@ -1,5 +1,4 @@
 //! Weights and gradients, flat: layout, names, accumulation, and who may hold what while it is written.
-#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 mod common;
 

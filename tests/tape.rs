@@ -1,5 +1,4 @@
 //! The tape: long chains, fan-out, detach, evaluation, and every way to lose a gradient that must not be silent.
-#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 mod common;
 

@@ -8,14 +8,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Holds the folder's lock for as long as it lives; the system gives it up when the process dies, however it dies.
-pub struct Folder {
+pub(super) struct Folder {
     path: PathBuf,
     _lock: File,
 }
 
 impl Folder {
     /// A new folder for a run. A folder that holds a run already, or anything else, is refused.
-    pub fn create(path: &Path) -> Result<Folder> {
+    pub(super) fn create(path: &Path) -> Result<Folder> {
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let folder = Folder::lock(path)?;
         let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten();
@@ -31,7 +31,7 @@ impl Folder {
     }
 
     /// The folder of a run that exists.
-    pub fn resume(path: &Path) -> Result<Folder> {
+    pub(super) fn resume(path: &Path) -> Result<Folder> {
         if !path.join("config.toml").is_file() {
             let what = format!("{} is no run folder: it has no config.toml", path.display());
             return Err(Error::Usage(what));
@@ -42,11 +42,15 @@ impl Folder {
     fn lock(path: &Path) -> Result<Folder> {
         let file = path.join("lock");
         let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).open(&file).map_err(|e| Error::io(&file, e))?;
+        let lock =
+            options.create(true).truncate(false).write(true).open(&file).map_err(|e| Error::io(&file, e))?;
         match lock.try_lock() {
             Ok(()) => Ok(Folder { path: path.into(), _lock: lock }),
             Err(TryLockError::WouldBlock) => {
-                let what = format!("{} is in use by another run; wait for it, or choose another --out", path.display());
+                let what = format!(
+                    "{} is in use by another run; wait for it, or choose another --out",
+                    path.display()
+                );
                 Err(Error::Usage(what))
             }
             Err(TryLockError::Error(e)) => Err(Error::io(&file, e)),
@@ -54,12 +58,12 @@ impl Folder {
     }
 
     /// The path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Writes a whole file of the folder, or nothing.
-    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<()> {
         write_whole(&self.path.join(name), text.as_bytes())
     }
 }

@@ -12,12 +12,11 @@
 //! | `stop.rs` | signals |
 
 pub mod config;
-mod keys;
 mod evaluate;
 mod folder;
+mod keys;
 pub mod metrics;
 pub mod ngram;
-pub mod report;
 mod run;
 pub mod snapshot;
 mod stop;
@@ -25,9 +24,9 @@ mod task;
 mod text;
 
 pub use config::Config;
-pub use keys::KEYS;
 pub use evaluate::{Evaluation, evaluate};
 pub use folder::write_whole;
+pub use keys::KEYS;
 pub use metrics::Metrics;
 pub use run::{Run, build};
 pub use stop::Stop;
@@ -167,7 +166,10 @@ impl Trained {
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<()> {
         let Model::Gpt(gpt) = &self.model else {
-            return Err(Error::Usage(format!("the run trained a `{}`, which writes no text", self.config.model.kind)));
+            return Err(Error::Usage(format!(
+                "the run trained a `{}`, which writes no text",
+                self.config.model.kind
+            )));
         };
         let Io::Tokens { .. } = self.task.io() else { unreachable!("a gpt is built for tokens only") };
         let alphabet = Alphabet::of(&self.task).ok_or_else(|| {

@@ -4,7 +4,7 @@ use super::evaluate::{Evaluation, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::snapshot::{self, State};
-use super::{Config, Observer, Stop, Summary, Task, report};
+use super::{Config, Observer, Stop, Summary, Task};
 use crate::data::{Batch, Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -70,8 +70,10 @@ impl Run {
         let (model, params) = build(&config, &task, &device)?;
         snapshot::sweep(dir)?;
         let found = snapshot::load_latest(dir)?;
-        folder.write("config.toml", &config.to_toml())?;
-        Run::assemble(config, folder, task, device, model, params, Some(found))
+        let run = Run::assemble(config, folder, task, device, model, params, Some(found))?;
+        // Only once the snapshot fits it.
+        run.folder.write("config.toml", &run.config.to_toml())?;
+        Ok(run)
     }
 
     fn assemble(
@@ -83,20 +85,18 @@ impl Run {
         mut params: Params,
         found: Option<snapshot::Found>,
     ) -> Result<Run> {
+        let resumed = found.is_some();
         let entry = optim::find(&config.optimizer.name, &[])?;
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
-        let mut notices = Vec::new();
-        let mut state = None;
-        if let Some(found) = found {
-            notices = found.notices;
-            if let Some(snapshot) = found.snapshot {
-                snapshot.restore(&mut params, optimizer.as_mut())?;
-                state = Some(snapshot.state);
-            } else {
-                notices.push("the run has no snapshot yet; it starts from step 0".into());
-            }
-        }
+        let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
+        let state = snapshot.as_ref().map(|s| s.state.clone());
+        // Other data are refused before other weights: that is the error that helps.
         let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
+        match (&snapshot, resumed) {
+            (Some(snapshot), _) => snapshot.restore(&mut params, optimizer.as_mut())?,
+            (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
+            (None, false) => {}
+        }
         let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -157,11 +157,17 @@ impl Run {
             let mut m = self.one_step()?;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
             let last = self.step == self.config.steps;
-            let (evaluates, saves, logs) = (due(self.config.eval_every) || last, due(self.config.snapshot_every), due(self.config.log_every));
+            let (evaluates, saves, logs) = (
+                due(self.config.eval_every) || last,
+                due(self.config.snapshot_every),
+                due(self.config.log_every),
+            );
             // A step that was asked to be the last is finished with all that belongs to it, so the log is the same.
             let stopped = stop.signal();
             if evaluates {
-                let found = self.pause(|run| evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches))?;
+                let found = self.pause(|run| {
+                    evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches)
+                })?;
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
                 evaluation = Some(found);
                 if self.best.is_none_or(|b| found.loss < b) {
@@ -178,9 +184,6 @@ impl Run {
             if saves || last || stopped.is_some() {
                 let path = self.pause(|run| run.save())?;
                 observer.on_snapshot(&path);
-            }
-            if m.val_loss.is_some() {
-                self.pause(|run| report::write(run.folder.path(), &run.config, &run.baselines, None))?;
             }
             if let Some(signal) = stopped {
                 let saved = Some(self.folder.path().join(snapshot::name(self.step)));
@@ -204,7 +207,6 @@ impl Run {
         let summary = Summary::new(self, found, sample);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         self.folder.write("summary.json", &(text + "\n"))?;
-        report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
         Ok(summary)
     }
 
@@ -296,16 +298,19 @@ impl Run {
         let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
         let step = self.step + 1;
         match again() {
-            Err(Error::Numeric { what, .. }) => Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") },
+            Err(Error::Numeric { what, .. }) => {
+                Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") }
+            }
             Err(e) => e,
             Ok(()) => Error::Numeric { step, what: format!("the loss is {value}; {saved}") },
         }
     }
 
     fn bad_gradient(&self, norm: f64) -> Error {
-        let slot = self.params.all().find(|&s| {
-            self.grads.get(s).is_some_and(|g| g.to_f64().iter().any(|x| !x.is_finite()))
-        });
+        let slot = self
+            .params
+            .all()
+            .find(|&s| self.grads.get(s).is_some_and(|g| g.to_f64().iter().any(|x| !x.is_finite())));
         let name = slot.map_or("the whole model", |s| &self.params.info(s).name);
         let what = format!("the norm of the gradient is {norm}: first in `{name}`; weights were not changed");
         Error::Numeric { step: self.step + 1, what }

@@ -187,7 +187,10 @@ pub fn load_latest(dir: &Path) -> Result<Found> {
     }
     match first_error {
         None => Ok(Found { snapshot: None, notices }),
-        Some(e) => Err(Error::snapshot(dir, format!("no snapshot is whole: {e}; restore one from a copy, or start a new run"))),
+        Some(e) => Err(Error::snapshot(
+            dir,
+            format!("no snapshot is whole: {e}; restore one from a copy, or start a new run"),
+        )),
     }
 }
 
@@ -238,7 +241,8 @@ impl Snapshot {
         for slot in params.all() {
             let info = params.info(slot);
             let view = tensors.tensor(&info.name).map_err(|_| {
-                let what = format!("has no weights `{}`; the run's config.toml describes another model", info.name);
+                let what =
+                    format!("has no weights `{}`; the run's config.toml describes another model", info.name);
                 Error::snapshot(&path, what)
             })?;
             let t = tensor(&view, params, &path, &info.name, info.shape.dims())?;
@@ -248,7 +252,10 @@ impl Snapshot {
             let known = |n: &&&str| params.find(n).is_none();
             let names = tensors.names();
             let extra = names.iter().find(known).map_or("", |n| n);
-            return Err(Error::snapshot(&path, format!("holds weights `{extra}` that the model does not have")));
+            return Err(Error::snapshot(
+                &path,
+                format!("holds weights `{extra}` that the model does not have"),
+            ));
         }
         Ok(())
     }
@@ -286,7 +293,8 @@ fn tensor(view: &TensorView<'_>, params: &Params, path: &Path, name: &str, dims:
     let spec = crate::shape::Spec::new(params.dtype(), dims)?;
     let same_type = matches!((view.dtype(), spec.dtype.size()), (Dtype::F32, 4) | (Dtype::F64, 8));
     if view.shape() != dims || !same_type {
-        let what = format!("`{name}` is {:?}{:?}, but the configuration wants {spec}", view.dtype(), view.shape());
+        let what =
+            format!("`{name}` is {:?}{:?}, but the configuration wants {spec}", view.dtype(), view.shape());
         return Err(Error::snapshot(path, what));
     }
     let mut t = Tensor::empty(params.device(), spec)?;

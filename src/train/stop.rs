@@ -21,7 +21,8 @@ impl Stop {
             let asked = Arc::new(AtomicBool::new(false));
             let refused = |e: std::io::Error| Error::Usage(format!("signal {signal} cannot be handled: {e}"));
             // In this order: the first arrival finds the flag unset and goes on, the second finds it set.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, asked.clone()).map_err(refused)?;
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, asked.clone())
+                .map_err(refused)?;
             signal_hook::flag::register(signal, asked).map_err(refused)?;
             signal_hook::flag::register_usize(signal, stop.0.clone(), signal as usize).map_err(refused)?;
         }

@@ -1,10 +1,5 @@
 //! Small ops that tests need in order to ask the tape hard questions. They compute on the host, in f64.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "each test file uses a part; a test that unwraps says where it failed"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use ringtape::device::Device;
 use ringtape::error::{Error, Result};
