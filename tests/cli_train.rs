@@ -163,6 +163,7 @@ fn a_second_run_into_the_same_folder_changes_nothing() {
     train(d, &["--out", "a"]).ok();
     let before = contents(d);
     train(d, &["--out", "a"]).fails(2, &["a is not empty", "--resume a"]);
+    train(d, &["--out", "."]).fails(2, &["not empty", "--out"]);
     train(d, &["--out", "my.rtd"]).fails(4, &["my.rtd"]);
     assert_eq!(contents(d), before);
     // While a run is going, another neither starts there nor resumes it.

@@ -54,6 +54,8 @@ impl Run {
         // What can be refused is refused before the folder is made.
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
+        optim::find(&config.optimizer.name, &[])?.build_with(&config.optimizer.attrs(), &params)?;
+        task.train(&device, None)?;
         let folder = Folder::create(dir)?;
         folder.write("config.toml", &config.to_toml())?;
         Run::assemble(config, folder, task, device, model, params, None)
