@@ -17,6 +17,8 @@ mod folder;
 mod keys;
 pub mod metrics;
 pub mod ngram;
+mod plot;
+mod report;
 mod run;
 pub mod snapshot;
 mod stop;

@@ -4,7 +4,7 @@ use super::evaluate::{Evaluation, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::snapshot::{self, State};
-use super::{Config, Observer, Stop, Summary, Task};
+use super::{Config, Observer, Stop, Summary, Task, report};
 use crate::data::{Batch, Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -185,6 +185,9 @@ impl Run {
                 let path = self.pause(|run| run.save())?;
                 observer.on_snapshot(&path);
             }
+            if m.val_loss.is_some() {
+                self.pause(|run| report::write(run.folder.path(), &run.config, &run.baselines, None))?;
+            }
             if let Some(signal) = stopped {
                 let saved = Some(self.folder.path().join(snapshot::name(self.step)));
                 return Err(Error::Interrupted { signal, saved });
@@ -207,6 +210,7 @@ impl Run {
         let summary = Summary::new(self, found, sample);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         self.folder.write("summary.json", &(text + "\n"))?;
+        report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
         Ok(summary)
     }
 
