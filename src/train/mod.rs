@@ -9,6 +9,7 @@
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
+//! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
 
 pub mod config;
@@ -23,6 +24,7 @@ mod run;
 pub mod snapshot;
 mod stop;
 mod task;
+pub mod tensorboard;
 mod text;
 
 pub use config::Config;

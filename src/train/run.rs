@@ -4,6 +4,7 @@ use super::evaluate::{Evaluation, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::snapshot::{self, State};
+use super::tensorboard::EventWriter;
 use super::{Config, Observer, Stop, Summary, Task, report};
 use crate::data::{Batch, Dataset, Loader};
 use crate::device::Device;
@@ -30,6 +31,7 @@ pub struct Run {
     schedule: optim::Schedule,
     loader: Loader<Box<dyn Dataset>>,
     log: Log,
+    events: Option<EventWriter>,
     step: u64,
     best: Option<f64>,
     notices: Vec<String>,
@@ -97,6 +99,9 @@ impl Run {
             (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
             (None, false) => {}
         }
+        let first = state.as_ref().map_or(0, |s| s.step);
+        let events =
+            config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
         let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -115,6 +120,7 @@ impl Run {
             optimizer,
             loader,
             log,
+            events: events.transpose()?,
             notices,
         })
     }
@@ -178,6 +184,7 @@ impl Run {
             if logs || m.val_loss.is_some() {
                 self.meter.fill(&mut m, &self.task, &self.loader);
                 self.log.write(&m)?;
+                self.events.as_mut().map_or(Ok(()), |e| e.write(&m))?;
                 observer.on_log(&m);
             }
             self.poll_baselines(observer);
