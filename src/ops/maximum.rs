@@ -5,6 +5,7 @@
 use super::elementwise::{Binary, Zip};
 use super::{Entry, Fill, Port, Sample};
 use crate::error::Result;
+use crate::kernel::reduce::SUM;
 use crate::kernel::Real;
 use crate::tape::Var;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Zip(Maximum))),
-    kernels: &[&Zip::<Maximum>::FORWARD, &Zip::<Maximum>::BACKWARD_A, &Zip::<Maximum>::BACKWARD_B],
+    kernels: &[&Zip::<Maximum>::FORWARD, &Zip::<Maximum>::BACKWARD_A, &Zip::<Maximum>::BACKWARD_B, &SUM],
     samples: || {
         let mut all = super::elementwise::broadcasts();
         // Equal operands share the gradient; differences on both sides of the kink agree with half of it each.

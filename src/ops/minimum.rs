@@ -5,6 +5,7 @@
 use super::elementwise::{Binary, Zip};
 use super::{Entry, Fill, Port, Sample};
 use crate::error::Result;
+use crate::kernel::reduce::SUM;
 use crate::kernel::Real;
 use crate::tape::Var;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Zip(Minimum))),
-    kernels: &[&Zip::<Minimum>::FORWARD, &Zip::<Minimum>::BACKWARD_A, &Zip::<Minimum>::BACKWARD_B],
+    kernels: &[&Zip::<Minimum>::FORWARD, &Zip::<Minimum>::BACKWARD_A, &Zip::<Minimum>::BACKWARD_B, &SUM],
     samples: || {
         let mut all = super::elementwise::broadcasts();
         // Equal operands share the gradient; differences on both sides of the kink agree with half of it each.

@@ -4,7 +4,8 @@ use super::evaluate::{Evaluation, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::snapshot::{self, State};
-use super::{Config, Observer, Stop, Summary, Task};
+use super::tensorboard::EventWriter;
+use super::{Config, Observer, Stop, Summary, Task, report};
 use crate::data::{Batch, Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ pub struct Run {
     schedule: optim::Schedule,
     loader: Loader<Box<dyn Dataset>>,
     log: Log,
+    events: Option<EventWriter>,
     step: u64,
     best: Option<f64>,
     notices: Vec<String>,
@@ -99,6 +101,9 @@ impl Run {
             (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
             (None, false) => {}
         }
+        let first = state.as_ref().map_or(0, |s| s.step);
+        let events =
+            config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
         let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -117,6 +122,7 @@ impl Run {
             optimizer,
             loader,
             log,
+            events: events.transpose()?,
             notices,
         })
     }
@@ -180,12 +186,16 @@ impl Run {
             if logs || m.val_loss.is_some() {
                 self.meter.fill(&mut m, &self.task, &self.loader);
                 self.log.write(&m)?;
+                self.events.as_mut().map_or(Ok(()), |e| e.write(&m))?;
                 observer.on_log(&m);
             }
             self.poll_baselines(observer);
             if saves || last || stopped.is_some() {
                 let path = self.pause(|run| run.save())?;
                 observer.on_snapshot(&path);
+            }
+            if m.val_loss.is_some() {
+                self.pause(|run| report::write(run.folder.path(), &run.config, &run.baselines, None))?;
             }
             if let Some(signal) = stopped {
                 let saved = Some(self.folder.path().join(snapshot::name(self.step)));
@@ -209,6 +219,7 @@ impl Run {
         let summary = Summary::new(self, found, sample);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         self.folder.write("summary.json", &(text + "\n"))?;
+        report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
         Ok(summary)
     }
 

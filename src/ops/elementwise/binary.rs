@@ -1,14 +1,14 @@
 //! Binary elementwise ops with NumPy broadcasting: y = f(a, b), da = dy·∂f/∂a, db = dy·∂f/∂b, each summed over the axes
 //! along which its operand was stretched.
 
-use super::{expect_inputs, expect_real};
+use super::super::axes;
+use super::{Plan, expect_inputs, expect_real, walk};
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Kernel, Param, Real, par, real_type, take};
-use crate::shape::{DType, MAX_RANK, Shape, Spec};
+use crate::shape::{DType, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op};
 use crate::tensor::{SmallList, Tensor};
 use crate::vectorized;
-use smallvec::SmallVec;
 use std::fmt::Debug;
 
 /// A function of two numbers.
@@ -76,34 +76,6 @@ impl<B: Binary> Zip<B> {
     }
 }
 
-/// One stretch of a broadcast walk: `n` elements from `y` on; an operand stands (step 0) or moves with y (step 1).
-struct Run {
-    y: usize,
-    a: usize,
-    b: usize,
-    n: usize,
-}
-
-/// Walks elements `from..to` of the output in stretches along the last axis.
-fn walk(range: std::ops::Range<usize>, dims: &[usize], a: &[usize], b: &[usize], mut f: impl FnMut(Run)) {
-    let cols = dims[dims.len() - 1];
-    let mut at = range.start;
-    while at < range.end {
-        let (mut row, col) = (at / cols, at % cols);
-        let n = (cols - col).min(range.end - at);
-        let last = dims.len() - 1;
-        let (mut ia, mut ib) = (col * a[last], col * b[last]);
-        for k in (0..last).rev() {
-            let i = row % dims[k];
-            row /= dims[k];
-            ia += i * a[k];
-            ib += i * b[k];
-        }
-        f(Run { y: at - range.start, a: ia, b: ib, n });
-        at += n;
-    }
-}
-
 fn forward<B: Binary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let [a, b, y, dims, a_steps, b_steps] = args else { unreachable!("launch counted the arguments") };
     let e = B::ENTRIES[0];
@@ -114,9 +86,8 @@ fn forward<B: Binary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let y = take::output::<T>(y, e, "y")?;
     par::chunks_mut(y, par::CHUNK, y_work(y.len()), |i, y| {
         let start = i * par::CHUNK;
-        walk(start..start + y.len(), dims, sa, sb, |r| {
-            let y = &mut y[r.y..r.y + r.n];
-            value_run::<B, T>(&a[r.a..], la, &b[r.b..], lb, y);
+        walk(start..start + y.len(), dims, [sa, sb], |at, [ia, ib], n| {
+            value_run::<B, T>(&a[ia..], la, &b[ib..], lb, &mut y[at..at + n]);
         });
     });
     Ok(())
@@ -136,9 +107,9 @@ fn backward<B: Binary, T: Real, const SIDE: usize>(args: &mut [Arg<'_>]) -> Resu
     let d = take::output::<T>(d, e, "d")?;
     par::chunks_mut(d, par::CHUNK, y_work(dy.len()), |i, d| {
         let start = i * par::CHUNK;
-        walk(start..start + d.len(), dims, sa, sb, |r| {
-            let dy = &dy[start + r.y..][..r.n];
-            slope_run::<B, T>(SIDE, &a[r.a..], la, &b[r.b..], lb, dy, &mut d[r.y..r.y + r.n], add);
+        walk(start..start + d.len(), dims, [sa, sb], |at, [ia, ib], n| {
+            let dy = &dy[start + at..][..n];
+            slope_run::<B, T>(SIDE, &a[ia..], la, &b[ib..], lb, dy, &mut d[at..at + n], add);
         });
     });
     Ok(())
@@ -175,45 +146,6 @@ vectorized! {
     }
 }
 
-/// The broadcast walk of two shapes with as few axes as possible.
-pub(crate) struct Plan {
-    dims: SmallVec<[usize; MAX_RANK]>,
-    a: SmallVec<[usize; MAX_RANK]>,
-    b: SmallVec<[usize; MAX_RANK]>,
-}
-
-impl Plan {
-    /// For operands of shapes `a` and `b` seen as `out`. Neighbouring axes along which both operands go on evenly (or both
-    /// stand) are one axis.
-    pub(crate) fn new(a: &Shape, b: &Shape, out: &Shape) -> Plan {
-        let (sa, sb) = (a.strides_as(out), b.strides_as(out));
-        let mut p = Plan { dims: SmallVec::new(), a: SmallVec::new(), b: SmallVec::new() };
-        for (k, &n) in out.dims().iter().enumerate().filter(|(_, n)| **n != 1) {
-            let joins =
-                p.dims.last().is_some() && p.a[p.a.len() - 1] == sa[k] * n && p.b[p.b.len() - 1] == sb[k] * n;
-            if joins {
-                let last = p.dims.len() - 1;
-                (p.dims[last], p.a[last], p.b[last]) = (p.dims[last] * n, sa[k], sb[k]);
-            } else {
-                p.dims.push(n);
-                p.a.push(sa[k]);
-                p.b.push(sb[k]);
-            }
-        }
-        if p.dims.is_empty() {
-            p.dims.push(1);
-            p.a.push(0);
-            p.b.push(0);
-        }
-        p
-    }
-
-    /// The three lists as kernel arguments: extents, steps of a, steps of b.
-    pub(crate) fn args(&self) -> [Arg<'_>; 3] {
-        [Arg::Dims(&self.dims), Arg::Dims(&self.a), Arg::Dims(&self.b)]
-    }
-}
-
 impl<B: Binary> Op for Zip<B> {
     fn name(&self) -> &'static str {
         B::NAME
@@ -231,8 +163,8 @@ impl<B: Binary> Op for Zip<B> {
     fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
         let out = Shape::broadcast(B::NAME, x[0].shape(), x[1].shape())?;
         let mut y = cx.empty(x[0].spec().with_shape(out))?;
-        let plan = Plan::new(&x[0].shape(), &x[1].shape(), &out);
-        let [dims, sa, sb] = plan.args();
+        let plan = Plan::new([&x[0].shape(), &x[1].shape()], &out);
+        let (dims, sa, sb) = (plan.dims(), plan.steps(0), plan.steps(1));
         let kernel = const { &Zip::<B>::FORWARD };
         cx.launch(kernel, &mut [Arg::In(x[0]), Arg::In(x[1]), Arg::Out(&mut y), dims, sa, sb])?;
         if B::CONSTANT.is_none() {
@@ -257,11 +189,11 @@ impl<B: Binary> Op for Zip<B> {
                 continue;
             }
             let (a, b) = (&kept[0], &kept[1]);
-            let plan = Plan::new(&a.shape(), &b.shape(), &dy.shape());
+            let plan = Plan::new([&a.shape(), &b.shape()], &dy.shape());
             let kernel =
                 if side == 0 { const { &Zip::<B>::BACKWARD_A } } else { const { &Zip::<B>::BACKWARD_B } };
             let run = |cx: &Cx<'_>, out: &mut Tensor, add: bool| {
-                let [dims, sa, sb] = plan.args();
+                let (dims, sa, sb) = (plan.dims(), plan.steps(0), plan.steps(1));
                 let flag = Arg::Flag(add);
                 cx.launch(
                     kernel,
@@ -273,7 +205,7 @@ impl<B: Binary> Op for Zip<B> {
             } else {
                 let mut wide = cx.empty(dy.spec())?;
                 run(cx, &mut wide, false)?;
-                super::sum::into(cx, &wide, 1.0, &mut dx[side])?;
+                axes::sum_to(cx, &wide, 1.0, &mut dx[side])?;
             }
         }
         Ok(())
@@ -283,7 +215,7 @@ impl<B: Binary> Op for Zip<B> {
 /// The gradient where the slope is the same number everywhere: dy itself, dy scaled, or a sum of either.
 fn constant(cx: &Cx<'_>, dy: &Tensor, slope: f64, full: bool, dx: &mut Adjoint) -> Result<()> {
     if !full {
-        return super::sum::into(cx, dy, slope, dx);
+        return axes::sum_to(cx, dy, slope, dx);
     }
     if slope == 1.0 {
         return dx.add(cx, dy.clone());
