@@ -33,7 +33,9 @@ impl Folder {
         let held = e.file_name().to_string_lossy().into_owned();
         let dir = path.display();
         let what = if path.join("config.toml").is_file() {
-            format!("{dir} is not empty, it holds a run: go on with `train --resume {dir}`, or choose another --out")
+            format!(
+                "{dir} is not empty, it holds a run: go on with `train --resume {dir}`, or choose another --out"
+            )
         } else {
             format!("{dir} is not empty (it holds {held}): choose another --out")
         };
