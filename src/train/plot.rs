@@ -54,9 +54,9 @@ pub(super) fn label(v: f64) -> String {
         _ if a >= 1e3 => format!("{:.1}k", v / 1e3),
         _ if a >= 10.0 || a == 0.0 => format!("{v:.0}"),
         _ if a >= 0.01 => format!("{v:.3}").trim_end_matches('0').trim_end_matches('.').to_string(),
-        _ => format!("{v:.0e}"),
+        _ => format!("{v:.1e}"),
     };
-    text.replace(".0k", "k").replace(".0M", "M")
+    text.replace(".0k", "k").replace(".0M", "M").replace(".0e", "e")
 }
 
 /// Smallest and largest of the finite values, spread where there is but one.
@@ -91,8 +91,10 @@ impl Chart {
             self.x
         );
         self.axes(&mut s, (x0, x1), (y0, y1), at);
-        for (value, name) in &self.levels {
+        for (i, (value, name)) in self.levels.iter().enumerate() {
             let ((left, y), (right, _)) = (at(x0, *value), at(x1, *value));
+            // Neighbouring levels may lie close together: their names stand in two columns.
+            let end = right - 190.0 * (i % 2) as f64;
             let _ = write!(s, "<path class=\"level\" d=\"M{left:.1} {y:.1}H{right:.1}\"/>");
             let _ = write!(
                 s,
@@ -104,6 +106,13 @@ impl Chart {
         let mut legend = LEFT;
         for line in &self.lines {
             let _ = write!(s, "<path class=\"line {}\" d=\"{}\"/>", line.class, path(&line.points, at));
+            if let [(x, y)] =
+                line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()).collect::<Vec<_>>()[..]
+            {
+                let (x, y) = at(*x, *y);
+                let _ =
+                    write!(s, "<circle class=\"line {}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>", line.class);
+            }
             let (name, x) = (escape(&line.name), legend + 22.0);
             let _ = write!(
                 s,
