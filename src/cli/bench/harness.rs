@@ -120,6 +120,7 @@ mod tests {
             let (log, mut n) = (&log, 0);
             let run = move || {
                 log.borrow_mut().push(name);
+                std::thread::sleep(2 * TURN); // so that a turn is one run
                 n += 1;
                 Ok(Duration::from_millis(times[n % times.len()]))
             };
