@@ -197,6 +197,43 @@ fn prompts_outside_the_vocabulary_and_wild_temperatures_are_refused() {
     );
 }
 
+/// A learning rate that no model survives: the error names step and op or tensor, and the snapshot before stays.
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_with_six() {
+    let dir = folder();
+    let d = dir.path();
+    let wild = ["--out", "a", "--steps", "200", "--set", "optimizer.lr=1e30", "--set", "clip=0"];
+    let ran = train(
+        d,
+        &[&wild[..], &["--set", "schedule.name=constant", "--set", "schedule.warmup_steps=0"]].concat(),
+    );
+    ran.fails(6, &["step ", "optimizer.lr"]);
+    assert!(fs::read_to_string(d.join("a/metrics.jsonl")).is_ok(), "what was logged stays");
+}
+
+/// A dataset that is cut short or changed while a run reads it ends the run by name, not by SIGBUS.
+#[test]
+#[cfg(unix)]
+fn data_that_change_under_a_run_end_it_by_name() {
+    for cut in [true, false] {
+        let dir = folder();
+        let d = dir.path();
+        let child = endless(d, &["--out", "a", "--set", "log_every=10"]);
+        wait_for("some steps", Duration::from_secs(60), || {
+            fs::read_to_string(d.join("a/metrics.jsonl")).is_ok_and(|t| t.lines().count() > 1)
+        });
+        let file = fs::OpenOptions::new().write(true).open(d.join("my.rtd")).unwrap();
+        if cut {
+            file.set_len(100).unwrap();
+        } else {
+            use std::os::unix::fs::FileExt;
+            file.write_all_at(b"other bytes than those", 200).unwrap();
+        }
+        drop(file);
+        finish(child).fails(4, &["my.rtd"]);
+    }
+}
+
 /// Every length that a snapshot file can be cut to, and bits flipped all over: an error, or the run as it was.
 #[test]
 fn damaged_snapshots_are_never_believed() {

@@ -133,7 +133,7 @@ fn compute(session: &Session<'_>, args: Steps) -> Result<()> {
     }
     let w = file.get(&device, "w", PortKind::Real, dtype)?;
     let g = file.get(&device, "g", PortKind::Real, dtype)?;
-    if g.dims().first().is_none() || g.dims()[1..] != *w.dims() {
+    if g.dims().is_empty() || g.dims()[1..] != *w.dims() {
         let what =
             format!("g has shape {}, but must be [steps, …] with {} for each step", g.shape(), w.shape());
         return Err(Error::shape(entry.name, what));
