@@ -25,7 +25,16 @@ pub(super) struct Progress<'s> {
 impl<'s> Progress<'s> {
     pub(super) fn new(session: &'s Session<'s>) -> Progress<'s> {
         let (speed, held_out) = (String::new(), String::new());
-        Progress { session, bar: None, steps: 0, started: Instant::now(), first: 0, said: None, speed, held_out }
+        Progress {
+            session,
+            bar: None,
+            steps: 0,
+            started: Instant::now(),
+            first: 0,
+            said: None,
+            speed,
+            held_out,
+        }
     }
 
     /// Takes the bar away: what follows is printed on clean lines.
@@ -48,7 +57,8 @@ impl<'s> Progress<'s> {
         if done == 0 {
             return "?".into();
         }
-        let left = self.started.elapsed().as_secs_f64() / done as f64 * self.steps.saturating_sub(step) as f64;
+        let left =
+            self.started.elapsed().as_secs_f64() / done as f64 * self.steps.saturating_sub(step) as f64;
         duration(left)
     }
 }
@@ -84,7 +94,8 @@ impl Observer for Progress<'_> {
         }
         if !self.session.quiet && std::io::stderr().is_terminal() {
             let template = "{bar:30} {pos}/{len}  {msg}";
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(self.steps).with_style(style).with_position(self.first);
             bar.enable_steady_tick(Duration::from_millis(500));
             self.bar = Some(bar);
@@ -121,7 +132,10 @@ impl Observer for Progress<'_> {
             self.said = Some(Instant::now());
             let held_out = if m.val_loss.is_some() { self.held_out.as_str() } else { "" };
             let eta = self.eta(m.step);
-            let text = format!("step {}/{}  loss {:.4}{held_out}{}  {eta} left", m.step, self.steps, m.loss, self.speed);
+            let text = format!(
+                "step {}/{}  loss {:.4}{held_out}{}  {eta} left",
+                m.step, self.steps, m.loss, self.speed
+            );
             self.say(&text);
         }
     }

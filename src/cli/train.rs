@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::session::{Session, note, say};
 use crate::error::{Error, Result};
-use crate::train::{Config, Run, Stop, Summary};
+use crate::train::{Config, KEYS, Run, Stop, Summary};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -18,9 +18,15 @@ Ctrl-C (or SIGTERM) finishes the step and saves a snapshot; a second one leaves 
 (every key, resolved), metrics.jsonl, step-N/ (snapshots), summary.json, report.html, and events for TensorBoard.
 Flags win over --set, --set over the file. Exit code 6: the loss or a gradient is NaN or infinite.";
 
+/// The examples, and every key of a configuration.
+fn help() -> String {
+    let keys: Vec<String> = KEYS.iter().map(|(key, what)| format!("  {key:<24}{what}")).collect();
+    format!("{EXAMPLES}\n\nKeys of a configuration:\n{}", keys.join("\n"))
+}
+
 /// Train a model; without CONFIG a small character-level GPT on the bundled text
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = help())]
 pub(super) struct Args {
     /// Configuration in TOML
     config: Option<PathBuf>,
@@ -48,7 +54,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     // Before anything is made, so that no signal finds a run without a way to save it.
     let stop = Stop::on_signals()?;
     let mut run = match &args.resume {
-        Some(dir) => Run::resume(dir, |c| apply(c, &args))?,
+        Some(dir) => resume(dir, &args)?,
         None => create(&args)?,
     };
     let folder = run.path().to_path_buf();
@@ -67,29 +73,33 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
 }
 
-/// Flags win over `--set`.
-fn apply(config: &mut Config, args: &Args) -> Result<()> {
-    for (key, value) in &args.sets {
-        config.set(key, value)?;
-    }
-    if let Some(steps) = args.steps {
-        config.steps = steps;
-    }
-    if let Some(seed) = args.seed {
-        config.seed = seed;
-    }
-    if let Some(device) = &args.device {
-        config.device = device.clone();
-    }
-    Ok(())
+/// The settings in the order in which later ones win: `--set`, then flags.
+fn settings(args: &Args) -> Vec<String> {
+    let mut all: Vec<String> = args.sets.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    all.extend(args.steps.map(|s| format!("steps={s}")));
+    all.extend(args.seed.map(|s| format!("seed={s}")));
+    all.extend(args.device.iter().map(|d| format!("device={d}")));
+    all
+}
+
+fn resume(dir: &Path, args: &Args) -> Result<Run> {
+    let change = |c: &mut Config| {
+        *c = c.with(&settings(args))?;
+        threads(c)
+    };
+    Run::resume(dir, change)
+}
+
+/// Gives the pool the threads that the configuration asks for. They change no bit of the result.
+fn threads(config: &Config) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(config.threads);
+    let what = |e| Error::config("threads", format!("{} threads cannot be started: {e}", config.threads));
+    if config.threads > 0 { pool.build_global().map_err(what) } else { Ok(()) }
 }
 
 fn create(args: &Args) -> Result<Run> {
-    let mut config = match &args.config {
-        Some(file) => Config::load(file)?,
-        None => Config::default(),
-    };
-    apply(&mut config, args)?;
+    let config = Config::resolve(args.config.as_deref(), &settings(args))?;
+    threads(&config)?;
     if let Some(dir) = &args.out {
         return Run::create(config, dir);
     }

@@ -17,17 +17,29 @@ impl Folder {
     /// A new folder for a run. A folder that holds a run already, or anything else, is refused.
     pub(super) fn create(path: &Path) -> Result<Folder> {
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
-        let folder = Folder::lock(path)?;
-        let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten();
-        if let Some(e) = entries.find(|e| e.file_name() != "lock") {
-            let what = format!(
-                "{} is not empty (it holds {}): go on with `train --resume {0}`, or choose another --out",
-                path.display(),
-                e.file_name().to_string_lossy()
-            );
-            return Err(Error::Usage(what));
+        // A lock would be one file more in a folder of something else: looked at before, where there is none yet, and
+        // after, since only then does nobody else come between looking and writing.
+        if !path.join("lock").exists() {
+            Folder::expect_empty(path)?;
         }
+        let folder = Folder::lock(path)?;
+        Folder::expect_empty(path)?;
         Ok(folder)
+    }
+
+    fn expect_empty(path: &Path) -> Result<()> {
+        let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten();
+        let Some(e) = entries.find(|e| e.file_name() != "lock") else { return Ok(()) };
+        let held = e.file_name().to_string_lossy().into_owned();
+        let dir = path.display();
+        let what = if path.join("config.toml").is_file() {
+            format!(
+                "{dir} is not empty, it holds a run: go on with `train --resume {dir}`, or choose another --out"
+            )
+        } else {
+            format!("{dir} is not empty (it holds {held}): choose another --out")
+        };
+        Err(Error::Usage(what))
     }
 
     /// The folder of a run that exists.

@@ -9,6 +9,7 @@
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
+//! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
 
 pub mod config;
@@ -17,10 +18,13 @@ mod folder;
 mod keys;
 pub mod metrics;
 pub mod ngram;
+mod plot;
+mod report;
 mod run;
 pub mod snapshot;
 mod stop;
 mod task;
+pub mod tensorboard;
 mod text;
 
 pub use config::Config;

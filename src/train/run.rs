@@ -4,7 +4,8 @@ use super::evaluate::{Evaluation, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::snapshot::{self, State};
-use super::{Config, Observer, Stop, Summary, Task};
+use super::tensorboard::EventWriter;
+use super::{Config, Observer, Stop, Summary, Task, report};
 use crate::data::{Batch, Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -30,8 +31,9 @@ pub struct Run {
     schedule: optim::Schedule,
     loader: Loader<Box<dyn Dataset>>,
     log: Log,
+    events: Option<EventWriter>,
     step: u64,
-    best: Option<f64>,
+    best: Option<(u64, f64)>,
     notices: Vec<String>,
     ngrams: Option<Receiver<Vec<f64>>>,
     baselines: Vec<f64>,
@@ -54,6 +56,8 @@ impl Run {
         // What can be refused is refused before the folder is made.
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
+        optim::find(&config.optimizer.name, &[])?.build_with(&config.optimizer.attrs(), &params)?;
+        task.train(&device, None)?;
         let folder = Folder::create(dir)?;
         folder.write("config.toml", &config.to_toml())?;
         Run::assemble(config, folder, task, device, model, params, None)
@@ -90,6 +94,13 @@ impl Run {
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
         let state = snapshot.as_ref().map(|s| s.state.clone());
+        if let Some(seed) = state.as_ref().map(|s| s.seed).filter(|s| *s != config.seed) {
+            let what = format!(
+                "is {}, but the run was started with {seed}; set it back, or start a new run",
+                config.seed
+            );
+            return Err(Error::config("seed", what));
+        }
         // Other data are refused before other weights: that is the error that helps.
         let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
         match (&snapshot, resumed) {
@@ -97,6 +108,9 @@ impl Run {
             (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
             (None, false) => {}
         }
+        let first = state.as_ref().map_or(0, |s| s.step);
+        let events =
+            config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
         let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -115,6 +129,7 @@ impl Run {
             optimizer,
             loader,
             log,
+            events: events.transpose()?,
             notices,
         })
     }
@@ -164,26 +179,32 @@ impl Run {
             );
             // A step that was asked to be the last is finished with all that belongs to it, so the log is the same.
             let stopped = stop.signal();
+            let mut improved = false;
             if evaluates {
                 let found = self.pause(|run| {
                     evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches)
                 })?;
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
                 evaluation = Some(found);
-                if self.best.is_none_or(|b| found.loss < b) {
-                    self.best = Some(found.loss);
+                improved = self.best.is_none_or(|(_, b)| found.loss < b);
+                if improved {
+                    self.best = Some((self.step, found.loss));
                 }
             }
             observer.on_step(&m);
             if logs || m.val_loss.is_some() {
                 self.meter.fill(&mut m, &self.task, &self.loader);
                 self.log.write(&m)?;
+                self.events.as_mut().map_or(Ok(()), |e| e.write(&m))?;
                 observer.on_log(&m);
             }
             self.poll_baselines(observer);
-            if saves || last || stopped.is_some() {
+            if saves || last || improved || stopped.is_some() {
                 let path = self.pause(|run| run.save())?;
                 observer.on_snapshot(&path);
+            }
+            if m.val_loss.is_some() {
+                self.pause(|run| report::write(run.folder.path(), &run.config, &run.baselines, None))?;
             }
             if let Some(signal) = stopped {
                 let saved = Some(self.folder.path().join(snapshot::name(self.step)));
@@ -207,6 +228,7 @@ impl Run {
         let summary = Summary::new(self, found, sample);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         self.folder.write("summary.json", &(text + "\n"))?;
+        report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
         Ok(summary)
     }
 
@@ -216,7 +238,7 @@ impl Run {
     }
     /// Best held-out loss of all evaluations so far.
     pub fn best(&self) -> Option<f64> {
-        self.best
+        self.best.map(|(_, loss)| loss)
     }
     /// Seconds of training in this process.
     pub fn wall(&self) -> f64 {
@@ -243,7 +265,7 @@ impl Run {
         let state = State::new(self.step, &self.config, self.loader.cursor(), self.log.bytes(), self.best);
         let dir = self.folder.path();
         let path = snapshot::save(dir, &self.params, self.optimizer.as_ref(), &state)?;
-        snapshot::prune(dir, self.config.keep_snapshots)?;
+        snapshot::prune(dir, self.step, self.config.keep_snapshots, self.best.map(|(step, _)| step))?;
         Ok(path)
     }
 
