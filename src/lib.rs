@@ -33,4 +33,5 @@ pub mod rng;
 pub mod shape;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 pub mod wire;

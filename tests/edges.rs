@@ -1,4 +1,6 @@
-//! What the exams are blind to: extreme values, ids from outside, bits for any number of threads, memory taken by a step.
+//! What the exams are blind to: extreme values, ids from outside, bits for any number of threads, memory
+//! taken by a step.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use ringtape::device::Device;
 use ringtape::error::Result;
@@ -111,7 +113,8 @@ fn equal_maxima_go_to_the_first_and_nan_wins() {
     assert_eq!(dx, [0.0, 1.0, 0.0, 0.0]);
 }
 
-/// Row t of one long call has the bits of a call for that row alone at offset t: a cache of keys changes nothing.
+/// Row t of one long call has the bits of a call for that row alone at offset t: a cache of keys changes
+/// nothing.
 #[test]
 fn a_rotary_position_has_the_same_bits_whatever_the_offset() {
     let values: Vec<f32> = (0..40 * 8).map(|i| (i as f32 * 0.37).sin()).collect();

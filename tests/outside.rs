@@ -2,6 +2,7 @@
 
 #[allow(unreachable_pub, reason = "written as the file of another crate")]
 #[path = "outside/softplus.rs"]
+#[allow(unreachable_pub, reason = "written as in a crate of its own")]
 mod softplus;
 
 use ringtape::cli::{Extensions, run_with};

@@ -17,8 +17,8 @@ Examples:
   ringtape op softmax --in x.safetensors --out y.safetensors --attr dim=-1 --grad
         x also holds `dy`, the gradient of the output; y also holds `dinput`
 
-Tensors are named as `op list` says. A list of inputs is inputs.0, inputs.1, …; a list of outputs likewise. With --grad,
-the gradient of a single output is `dy`, of several `d<output>`; gradients of inputs are `d<input>`. Indices may be of any
+Tensors are named as `op list` says. Inputs or outputs of any number are numbered: outputs.0, outputs.1, … With
+--grad, the gradient of a single output is `dy`, of several `d<output>`; gradients of inputs are `d<input>`. Indices may be of any
 integer type and are checked to fit i32; conditions are BOOL or U8. Half precision is widened.";
 
 /// List the operations, or run one on tensors from a safetensors file
@@ -119,7 +119,8 @@ fn signature(e: &Entry) -> String {
             PortKind::Ids => ": ids",
             PortKind::Mask => ": mask",
         };
-        let name = if is_list(p) { "inputs.0, inputs.1, …".into() } else { format!("{}{kind}", p.name) };
+        let name = if p.variadic { format!("{0}.0, {0}.1, …", p.name) } else { p.name.to_string() };
+        let name = name + kind;
         if p.optional { format!("[{name}]") } else { name }
     };
     let inputs: Vec<String> = e.inputs.iter().map(port).collect();
@@ -151,7 +152,7 @@ fn row(e: &Entry) -> Listed {
             PortKind::Ids => "ids",
             PortKind::Mask => "mask",
         };
-        serde_json::json!({ "name": p.name, "kind": kind, "optional": p.optional, "list": is_list(p) })
+        serde_json::json!({ "name": p.name, "kind": kind, "optional": p.optional, "variadic": p.variadic })
     };
     let attr = |a: &ops::AttrDoc| serde_json::json!({ "name": a.name, "kind": kind(a.kind), "default": a.default, "doc": a.doc });
     Listed {
@@ -161,11 +162,6 @@ fn row(e: &Entry) -> Listed {
         outputs: e.outputs,
         attrs: e.attrs.iter().map(attr).collect(),
     }
-}
-
-/// An op of any number of inputs calls its last one `inputs`.
-fn is_list(p: &Port) -> bool {
-    p.name == "inputs"
 }
 
 fn compute(session: &Session<'_>, args: Run) -> Result<()> {
@@ -209,11 +205,10 @@ fn gather(
     let mut found = Vec::new();
     for port in entry.inputs {
         let get = |name: String| Ok((name.clone(), port.kind, file.get(device, &name, port.kind, dtype)?));
-        if is_list(port) {
-            let mut i = 0;
-            while i == 0 || file.has(&format!("inputs.{i}")) {
-                found.push(get(format!("inputs.{i}"))?);
-                i += 1;
+        if port.variadic {
+            let first = found.len();
+            while found.len() == first || file.has(&entry.input_name(found.len())) {
+                found.push(get(entry.input_name(found.len()))?);
             }
         } else if !port.optional || file.has(port.name) {
             // Inputs are told apart by position: one after a gap would be taken for the one that is missing.

@@ -8,13 +8,15 @@
 //! | `simd.rs` | [`vectorized!`](crate::vectorized!): one body compiled for AVX-512, AVX2 and plain, chosen at run time |
 //! | `par.rs` | fixed chunks over the thread pool, above a measured work threshold |
 //! | `gemm.rs` | matrix products |
-//! | `basic.rs` | the kernels that the tape itself needs: accumulate, broadcast sums |
+//! | `reduce.rs` | sums and maxima over an axis |
+//! | `basic.rs` | the kernels that the tape itself needs: accumulate, copy, scale |
 
 pub mod basic;
 pub mod gemm;
 mod math;
 pub mod par;
 mod real;
+pub mod reduce;
 pub mod simd;
 
 pub use real::Real;

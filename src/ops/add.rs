@@ -5,6 +5,8 @@
 use super::elementwise::{Binary, Zip};
 use super::{Entry, Port};
 use crate::error::Result;
+use crate::kernel::basic::SCALE;
+use crate::kernel::reduce::SUM;
 use crate::kernel::Real;
 use crate::tape::Var;
 use std::sync::Arc;
@@ -43,6 +45,6 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Zip(Add))),
-    kernels: &[&Zip::<Add>::FORWARD, &Zip::<Add>::BACKWARD_A, &Zip::<Add>::BACKWARD_B],
+    kernels: &[&Zip::<Add>::FORWARD, &SUM, &SCALE],
     samples: super::elementwise::broadcasts,
 };

@@ -1,8 +1,8 @@
-//! avg_pool2d: y[o] = Σ over the window at o of x / count, in each plane of [N, C, H, W];  dx adds dy[o] / count at each
-//! place of the window.
+//! avg_pool2d: y_o = Σ x / count over the window at o, in each plane of `[N, C, H, W]`;  dx adds dy_o / count at
+//! each place of that window.
 //!
-//! count is the size of the window; without `count_include_pad` it is the number of its places that lie inside the input.
-//! Cost: a read of x and a write of y forward, a read of dy and a write of dx backward.
+//! count is the size of the window; without `count_include_pad` it is the number of its places that lie
+//! inside the input. Cost: a read of x and a write of y forward, a read of dy and a write of dx backward.
 
 use super::max_pool2d::Pool;
 use super::rows::per_chunk;

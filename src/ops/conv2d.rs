@@ -1,11 +1,11 @@
-//! conv2d: y[n,o,p] = b[o] + Σ_k w[o,k]·col(x[n])[k,p], where col gathers for each output pixel p the patch under the
-//! window, k = (channel, row, column) of the kernel:
+//! conv2d: y_n = w·col(x_n) + b for each image n, where column p of col(x) is the patch of x under the window at
+//! output pixel p, all channels of it:
 //!
-//! dcol = wᵀ·dy[n], and dx[n] adds each of its entries where col took it;  dw = Σ_n dy[n]·col(x[n])ᵀ,  db = Σ_{n,p} dy.
+//! dw = Σ_n dy_n·col(x_n)ᵀ,  db = Σ_n Σ_p dy_n,  dcol = wᵀ·dy_n, each entry of which dx_n adds where col took it.
 //!
-//! So each is a matrix product. Patches are gathered a band of output rows at a time into scratch memory that stays in
-//! cache; images are cut into `PARTS` fixed parts that run in parallel, dw as one partial sum a part, added in order.
-//! Cost: 2·N·O·P·K flops a product, three products for a step.
+//! So each is a matrix product. Patches are gathered a band of output rows at a time into scratch memory that
+//! stays in cache; images are cut into `PARTS` fixed parts that run in parallel, dw as one partial sum a
+//! part, added in order. Cost: 2·N·O·P·K flops a product, three products for a step.
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::rows::{SUM_PARTS, sum_into};
@@ -23,7 +23,8 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
-    /// y = w∗x + b; b may be absent. `extents` = [N, C, O, groups], `window` its words, `scratch` a band for each part.
+    /// y = w∗x + b; b may be absent. `extents` = [N, C, O, groups], `window` its words, `scratch` a band for
+    /// each part.
     pub static FORWARD = conv2d_forward(
         x: in T, w: in T, b: in T, y: out T, scratch: out T, extents: val dims, window: val dims,
     );
@@ -245,7 +246,7 @@ impl Op for Conv2d {
 }
 
 impl<'t> Var<'t> {
-    /// 2-D convolution of self [N, C, H, W] with `weight` [O, C/groups, h, w], plus `bias` [O].
+    /// 2-D convolution of self `[N, C, H, W]` with `weight` `[O, C/groups, h, w]`, plus `bias` `[O]`.
     pub fn conv2d(&self, weight: &Var<'t>, bias: Option<&Var<'t>>, op: Conv2d) -> Result<Var<'t>> {
         match bias {
             Some(bias) => self.tape().apply1(op, &[self, weight, bias]),

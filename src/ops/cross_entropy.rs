@@ -1,15 +1,16 @@
-//! cross_entropy: softmax and negative log-likelihood in one. For a row x of C logits with target t, m = max x,
-//! S = Σ_j e^(x_j − m) and smoothing ε:
+//! cross_entropy: softmax and negative log-likelihood in one. For a row x of C logits with target t, with
+//! m = max x, S = Σ_j e^(x_j − m) and smoothing ε:
 //!
-//! loss = (1 − ε)·(ln S − (x_t − m)) + ε·(ln S − mean_j (x_j − m));  dx_j = g·(e^(x_j − m)/S − (1 − ε)·1[j = t] − ε/C),
+//! loss = (1 − ε)·(ln S − (x_t − m)) + ε·(ln S − mean_j (x_j − m));
+//! dx_j = g·(e^(x_j − m)/S − (1 − ε)·1{j = t} − ε/C),
 //!
-//! with g = dloss for `sum` and `none`, dloss / (number of targets that count) for `mean`. Rows whose target is
-//! `ignore_index` give loss 0 and gradient 0; when all are ignored the mean is 0/0 = NaN, as in torch. Forward keeps m and
-//! 1/S of each row, not the probabilities: backward makes them again on its way into dx. Two numbers rather than
-//! m + ln S, whose rounding at large m would show in every probability.
+//! with g = dloss for `sum` and `none`, dloss / (number of targets that count) for `mean`. Rows whose target
+//! is `ignore_index` give loss 0 and gradient 0; when all are ignored the mean is 0/0 = NaN, as in torch.
+//! Forward keeps m and 1/S of each row, not the probabilities: backward makes them again on its way into dx.
+//! Two numbers rather than m + ln S, whose rounding at large m would show in every probability.
 //!
-//! Classes stand on the last axis: logits [N, C] and target [N] as in torch, but [B, T, C] and [B, T] where torch wants
-//! [B, C, T]. Cost: a read forward, a read and a write backward, one exp for each logit in both.
+//! Classes stand on the last axis: logits `[N, C]` and target `[N]` as in torch, but `[B, T, C]` and `[B, T]`
+//! where torch wants `[B, C, T]`. Cost: a read forward, a read and a write backward, one exp for each logit in both.
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::ids::check_ids;
@@ -85,8 +86,8 @@ vectorized! {
     fn loss_rows<T: Real>(
         x: &[T], target: &[i32], stats: &mut [T], loss: &mut [T], n: usize, ignore: u64, smoothing: T,
     ) {
-        // A walk for each step, all in cache: rows are independent, so the processor works on several at a time, which
-        // the chain from a row's maximum to its logarithm would keep it from.
+        // A walk for each step, all in cache: rows are independent, so the processor works on several at a
+        // time, which the chain from a row's maximum to its logarithm would keep it from.
         for (x, stats) in x.chunks_exact(n.max(1)).zip(stats.chunks_exact_mut(2)) {
             stats[0] = max_number(x);
         }
@@ -261,8 +262,8 @@ impl Op for CrossEntropy {
 }
 
 impl<'t> Var<'t> {
-    /// Mean negative log-likelihood of the ids in `target` (shape of self without its last axis) under softmax over the
-    /// last axis. Targets of -100 do not count.
+    /// Mean negative log-likelihood of the ids in `target` (shape of self without its last axis) under
+    /// softmax over the last axis. Targets of -100 do not count.
     pub fn cross_entropy(&self, target: &Var<'t>) -> Result<Var<'t>> {
         self.cross_entropy_with(target, CrossEntropy::default())
     }

@@ -5,6 +5,7 @@
 use super::elementwise::{Binary, Zip};
 use super::{Entry, Fill, Port};
 use crate::error::Result;
+use crate::kernel::reduce::SUM;
 use crate::kernel::Real;
 use crate::tape::Var;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Zip(Div))),
-    kernels: &[&Zip::<Div>::FORWARD, &Zip::<Div>::BACKWARD_A, &Zip::<Div>::BACKWARD_B],
+    kernels: &[&Zip::<Div>::FORWARD, &Zip::<Div>::BACKWARD_A, &Zip::<Div>::BACKWARD_B, &SUM],
     samples: || {
         let mut all = super::elementwise::broadcasts();
         all.iter_mut().for_each(|s| s.inputs[1].1 = Fill::Away { std: 1.0, points: &[0.0], gap: 0.3 });

@@ -1,17 +1,18 @@
-//! Ids and labels come from outside, so every op that reads memory or counts by them checks them before it launches a
-//! kernel: kernels return nothing and index freely.
+//! Ids and labels come from outside, so every op that reads memory or counts by them checks them before it
+//! launches a kernel: kernels return nothing and index freely.
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// Error unless every element of `ids` (i32) lies in 0..`limit` or equals `ignore`. The first offender is named with its
-/// position and value.
+/// Error unless every element of `ids` (i32) lies in 0..`limit` or equals `ignore`. The first offender is
+/// named with its position and value.
 pub(crate) fn check_ids(op: &'static str, ids: &Tensor, limit: usize, ignore: Option<i32>) -> Result<()> {
     let v = ids.as_slice::<i32>()?;
     // A negative id is huge as u32; no i32 reaches a limit beyond i32::MAX.
     let limit32 = u32::try_from(limit).unwrap_or(u32::MAX).min(1 << 31);
     let bad = |&id: &i32| id as u32 >= limit32 && Some(id) != ignore;
-    // Two loops: the counting one has no early exit, so it becomes vector instructions; the search runs only to report.
+    // Two loops: the counting one has no early exit, so it becomes vector instructions; the search runs only
+    // to report.
     if v.iter().fold(false, |any, id| any | bad(id)) {
         let at = v.iter().position(bad).expect("the loop above found one");
         return Err(Error::Id { op: op.into(), at: place(at, ids.dims()), value: v[at].into(), limit });

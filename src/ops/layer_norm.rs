@@ -1,10 +1,11 @@
-//! layer_norm: over each row of n elements (the last axis), with mean μ = Σx/n, r = 1/√(Σ(x − μ)²/n + ε), x̂ = (x − μ)·r:
+//! layer_norm: over each row of n elements (the last axis), with mean μ = Σx/n, r = 1/√(Σ(x − μ)²/n + ε) and
+//! x̂ = (x − μ)·r:
 //!
 //! y = x̂·w + b;  with g = dy·w:  dx = r·(g − Σg/n − x̂·Σ(g·x̂)/n),  dw = Σ_rows dy·x̂,  db = Σ_rows dy.
 //!
-//! Forward keeps μ and r of each row; x̂ is made again from x. Backward makes dx, dw and db in one walk over x and dy: dw
-//! and db as one partial sum a block of rows, added in order. Cost: a read and a write forward, two reads and a write
-//! backward; bound by memory.
+//! Forward keeps μ and r of each row; x̂ is made again from x. Backward makes dx, dw and db in one walk over
+//! x and dy: dw and db as one partial sum a block of rows, added in order. Cost: a read and a write forward,
+//! two reads and a write backward; bound by memory.
 
 use super::elementwise::expect_inputs;
 use super::rows::{self, BLOCK, SUM_PARTS, per_chunk};
@@ -21,7 +22,8 @@ use std::sync::Arc;
 kernel! {
     /// y = x̂·w + b and stats = (μ, r) of each row; w and b may be absent.
     pub static FORWARD = layer_norm_forward(x: in T, w: in T, b: in T, y: out T, stats: out T, n: val size, eps: val T);
-    /// dx (or dx += when `accumulate`), and parts = [Σ dy·x̂, Σ dy] of each block of rows; either output may be absent.
+    /// dx (or dx += when `accumulate`), and parts = [Σ dy·x̂, Σ dy] of each block of rows; either output may
+    /// be absent.
     pub static BACKWARD = layer_norm_backward(
         x: in T, w: in T, stats: in T, dy: in T, dx: out T, parts: out T, n: val size, accumulate: val flag,
     );
@@ -178,7 +180,8 @@ impl Op for LayerNorm {
 }
 
 impl<'t> Var<'t> {
-    /// Each row of the last axis with its mean taken away and its deviation made 1, then times `weight` plus `bias`.
+    /// Each row of the last axis with its mean taken away and its deviation made 1, then times `weight` plus
+    /// `bias`.
     pub fn layer_norm(&self, weight: Option<&Var<'t>>, bias: Option<&Var<'t>>, eps: f64) -> Result<Var<'t>> {
         let inputs: &[&Var<'t>] = match (weight, bias) {
             (None, None) => &[self],

@@ -1,8 +1,9 @@
-//! log_softmax: y_i = (x_i − m) − ln Σ_j e^(x_j − m) along one axis, m = max x;  dx_i = dy_i − e^(y_i) · Σ_j dy_j.
+//! log_softmax: y_i = (x_i − m) − ln Σ_j e^(x_j − m) along one axis, m = max x;
+//! dx_i = dy_i − e^(y_i) · Σ_j dy_j.
 //!
-//! The two subtractions stay apart: m + ln Σ would lose the digits of the sum where m is large. As in torch, a row of
-//! nothing but -inf (and one that holds +inf or NaN) is NaN throughout. Cost: one pass over memory forward, two reads and a
-//! write backward, an exp for each element in both.
+//! The two subtractions stay apart: m + ln Σ would lose the digits of the sum where m is large. As in torch,
+//! a row of nothing but -inf (and one that holds +inf or NaN) is NaN throughout. Cost: one pass over memory
+//! forward, two reads and a write backward, an exp for each element in both.
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::rows::{self, per_chunk, sum_exp, zip_lanes};

@@ -1,8 +1,9 @@
-//! max_pool2d: y[o] = max over the window at o of x, in each plane of [N, C, H, W];  dx adds dy[o] where the maximum stood.
+//! max_pool2d: y_o = max x over the window at o, in each plane of `[N, C, H, W]`;  dx adds dy_o where that
+//! maximum stood.
 //!
-//! Of equal maxima the first of the window (row by row) counts, and NaN wins over all, as in torch. The padding takes part
-//! in no maximum. Forward keeps where each maximum stood (i32), not x. Cost: a read of x, a write of y and of the positions
-//! forward; a write of dx and a scattered add backward.
+//! Of equal maxima the first of the window (row by row) counts, and NaN wins over all, as in torch. The
+//! padding takes part in no maximum. Forward keeps where each maximum stood (i32), not x. Cost: a read of x,
+//! a write of y and of the positions forward; a write of dx and a scattered add backward.
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::rows::per_chunk;
@@ -58,8 +59,8 @@ fn max_pool2d_backward<T: Real>(dy: &[T], place: &[i32], dx: &mut [T], window: &
 }
 
 vectorized! {
-    /// One plane, as many outputs at a time as a vector has lanes: their values are gathered one by one, and compared side
-    /// by side without a branch, since which one wins is chance.
+    /// One plane, as many outputs at a time as a vector has lanes: their values are gathered one by one, and
+    /// compared side by side without a branch, since which one wins is chance.
     fn maxima<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], win: Window) {
         let ([height, width], [pad_h, pad_w]) = (win.input, win.padding);
         let (mut o, mut column) = (0, 0);

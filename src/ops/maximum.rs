@@ -5,6 +5,7 @@
 use super::elementwise::{Binary, Zip};
 use super::{Entry, Fill, Port, Sample};
 use crate::error::Result;
+use crate::kernel::reduce::SUM;
 use crate::kernel::Real;
 use crate::tape::Var;
 use std::sync::Arc;
@@ -23,12 +24,9 @@ impl Binary for Maximum {
     }
     #[inline(always)]
     fn slopes<T: Real>(a: T, b: T) -> [T; 2] {
-        if a == b {
-            return [T::of(0.5); 2];
-        }
-        // With a NaN neither comparison holds, and both get the gradient, as in torch.
-        let unless = |lost: bool| if lost { T::ZERO } else { T::ONE };
-        [unless(a < b), unless(a > b)]
+        // With a NaN no comparison holds, and both get the gradient, as in torch. Selects, so that loops become vectors.
+        let share = if a == b { T::of(0.5) } else { T::ONE };
+        [if a < b { T::ZERO } else { share }, if a > b { T::ZERO } else { share }]
     }
 }
 
@@ -47,7 +45,7 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Zip(Maximum))),
-    kernels: &[&Zip::<Maximum>::FORWARD, &Zip::<Maximum>::BACKWARD_A, &Zip::<Maximum>::BACKWARD_B],
+    kernels: &[&Zip::<Maximum>::FORWARD, &Zip::<Maximum>::BACKWARD_A, &Zip::<Maximum>::BACKWARD_B, &SUM],
     samples: || {
         let mut all = super::elementwise::broadcasts();
         // Equal operands share the gradient; differences on both sides of the kink agree with half of it each.

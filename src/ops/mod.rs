@@ -10,6 +10,7 @@
 //! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
 //! | `window.rs`, `patches.rs` | windows over images; what lies under them, as a matrix |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
+//! | `axes.rs` | what reductions share: their axes, folding and stretching |
 //! | the rest | one op each |
 //!
 //! A new op is its own file (and its PTX) and one line in `ops!` below. An op of another crate is the same file there: it
@@ -17,6 +18,7 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets: y[i]")]
 
+mod axes;
 pub mod elementwise;
 mod entry;
 mod ids;
@@ -27,6 +29,7 @@ mod sample;
 mod window;
 
 pub use crate::attrs::{AttrDoc, Attrs, Kind};
+pub use axes::Axes;
 pub use entry::{Entry, Port, PortKind};
 pub use sample::{Fill, Sample};
 
@@ -42,6 +45,7 @@ macro_rules! ops {
 ops! {
     abs,
     add,
+    amax,
     avg_pool2d,
     cat,
     clamp,
@@ -51,6 +55,7 @@ ops! {
     dropout,
     embedding,
     exp,
+    gather,
     gelu,
     layer_norm,
     linear,
@@ -59,6 +64,7 @@ ops! {
     matmul,
     max_pool2d,
     maximum,
+    mean,
     minimum,
     mse_loss,
     mul,
@@ -72,13 +78,17 @@ ops! {
     rotary_embedding,
     scale,
     scaled_dot_product_attention,
+    scatter_add,
     sigmoid,
     silu,
     softmax,
     split,
     sqrt,
     sub,
+    sum,
     tanh,
+    var,
+    where_,
 }
 
 /// The op of this name among `extra` and [`ALL`], or an error that suggests the nearest name.

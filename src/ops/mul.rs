@@ -5,6 +5,7 @@
 use super::elementwise::{Binary, Zip};
 use super::{Entry, Port};
 use crate::error::Result;
+use crate::kernel::reduce::SUM;
 use crate::kernel::Real;
 use crate::tape::Var;
 use std::sync::Arc;
@@ -42,6 +43,6 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Zip(Mul))),
-    kernels: &[&Zip::<Mul>::FORWARD, &Zip::<Mul>::BACKWARD_A, &Zip::<Mul>::BACKWARD_B],
+    kernels: &[&Zip::<Mul>::FORWARD, &Zip::<Mul>::BACKWARD_A, &Zip::<Mul>::BACKWARD_B, &SUM],
     samples: super::elementwise::broadcasts,
 };

@@ -1,5 +1,5 @@
-//! Patches: what lies under a convolution's window at each output pixel, gathered into the columns of a matrix a band of
-//! output rows at a time, and scattered back.
+//! Patches: what lies under a convolution's window at each output pixel, gathered into the columns of a
+//! matrix a band of output rows at a time, and scattered back.
 
 use super::window::Window;
 use crate::kernel::Real;
@@ -113,7 +113,8 @@ impl Plan {
         });
         View::new(cols, self.k(), pixels)
     }
-    /// Adds the k × pixels matrix `cols` of output rows `rows` to dx, each entry where [`Plan::patches`] takes it.
+    /// Adds the k × pixels matrix `cols` of output rows `rows` to dx, each entry where [`Plan::patches`]
+    /// takes it.
     pub(super) fn scatter<T: Real>(&self, cols: &[T], rows: &Range<usize>, dx: &mut [T]) {
         let (w, width) = (&self.win, self.win.output[1]);
         let pixels = rows.len() * width;

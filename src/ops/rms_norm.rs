@@ -2,9 +2,9 @@
 //!
 //! y = x̂·w;  with g = dy·w:  dx = r·(g − x̂·Σ(g·x̂)/n),  dw = Σ_rows dy·x̂.
 //!
-//! Forward keeps r of each row; x̂ is made again from x. Backward makes dx and dw in one walk over x and dy: dw as one
-//! partial sum a block of rows, added in order. Cost: a read and a write forward, two reads and a write backward; bound by
-//! memory. (B. Zhang, R. Sennrich, "Root mean square layer normalization", 2019.)
+//! Forward keeps r of each row; x̂ is made again from x. Backward makes dx and dw in one walk over x and dy:
+//! dw as one partial sum a block of rows, added in order. Cost: a read and a write forward, two reads and a
+//! write backward; bound by memory. (B. Zhang, R. Sennrich, "Root mean square layer normalization", 2019.)
 
 use super::elementwise::expect_inputs;
 use super::rows::{self, BLOCK, SUM_PARTS, per_chunk};
@@ -21,7 +21,8 @@ use std::sync::Arc;
 kernel! {
     /// y = x̂·w and stats = r of each row; w may be absent.
     pub static FORWARD = rms_norm_forward(x: in T, w: in T, y: out T, stats: out T, n: val size, eps: val T);
-    /// dx (or dx += when `accumulate`), and parts = Σ dy·x̂ of each block of rows; either output may be absent.
+    /// dx (or dx += when `accumulate`), and parts = Σ dy·x̂ of each block of rows; either output may be
+    /// absent.
     pub static BACKWARD = rms_norm_backward(
         x: in T, w: in T, stats: in T, dy: in T, dx: out T, parts: out T, n: val size, accumulate: val flag,
     );
@@ -152,8 +153,8 @@ impl Op for RmsNorm {
 }
 
 impl<'t> Var<'t> {
-    /// Each row of the last axis divided by its root mean square, then times `weight`. An `eps` of None is the machine
-    /// epsilon of the element type.
+    /// Each row of the last axis divided by its root mean square, then times `weight`. An `eps` of None is
+    /// the machine epsilon of the element type.
     pub fn rms_norm(&self, weight: Option<&Var<'t>>, eps: Option<f64>) -> Result<Var<'t>> {
         match weight {
             Some(w) => self.tape().apply1(RmsNorm { eps }, &[self, w]),

@@ -1,10 +1,12 @@
-//! rotary_embedding: each pair (a, b) of the last axis at position t is turned by the angle φ = (t + offset)·base^(−2i/D),
-//! i the pair's number:  a' = a·cos φ − b·sin φ,  b' = b·cos φ + a·sin φ;  the gradient is dy turned by −φ.
+//! rotary_embedding: each pair (a, b) of the last axis at position t is turned by the angle
+//! φ = (t + offset)·base^(−2i/D), i the pair's number:  a' = a·cos φ − b·sin φ,  b' = b·cos φ + a·sin φ;  the
+//! gradient is dy turned by −φ.
 //!
-//! Layout `half` pairs element i with i + D/2 ("rotate half": GPT-NeoX, LLaMA in Hugging Face form); `interleaved` pairs 2i
-//! with 2i + 1 (the paper: J. Su et al., "RoFormer", 2021). The product of a query and a key turned this way depends on the
-//! distance of their positions alone. `offset` is the position of the first row, for generation with a cache of keys; a
-//! position has the same bits whatever the offset. Cost: a read and a write; the angles are made in f64, once a call.
+//! Layout `half` pairs element i with i + D/2 ("rotate half": GPT-NeoX, LLaMA in Hugging Face form);
+//! `interleaved` pairs 2i with 2i + 1 (the paper: J. Su et al., "RoFormer", 2021). The product of a query and
+//! a key turned this way depends on the distance of their positions alone. `offset` is the position of the
+//! first row, for generation with a cache of keys; a position has the same bits whatever the offset. Cost: a
+//! read and a write; the angles are made in f64, once a call.
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::rows::per_chunk;
@@ -20,7 +22,8 @@ use std::sync::Arc;
 kernel! {
     /// table = for each position from `offset` on, the cosines and then the sines of its `pairs` angles.
     pub static ANGLES = rotary_embedding_angles(table: out T, pairs: val size, offset: val size, base: val T);
-    /// y = x turned by the table's angles, or back when `inverse`; y += when `accumulate`. x is [.., positions, 2·pairs].
+    /// y = x turned by the table's angles, or back when `inverse`; y += when `accumulate`. x is [..,
+    /// positions, 2·pairs].
     pub static TURN = rotary_embedding_turn(
         x: in T, table: in T, y: out T, pairs: val size, interleaved: val flag, inverse: val flag,
         accumulate: val flag,
@@ -33,8 +36,8 @@ const STRIDE: usize = 16;
 fn rotary_embedding_angles<T: Real>(table: &mut [T], pairs: usize, offset: usize, base: T) {
     for i in 0..pairs {
         let speed = base.f64().powf(-(i as f64) / pairs as f64);
-        // cos and sin of a sum of two angles, one of few coarse and one of few fine ones: f64 loses nothing that shows
-        // in f32, and two sines a position become four multiplications.
+        // cos and sin of a sum of two angles, one of few coarse and one of few fine ones: f64 loses nothing
+        // that shows in f32, and two sines a position become four multiplications.
         let fine: [(f64, f64); STRIDE] = std::array::from_fn(|k| (k as f64 * speed).sin_cos());
         let mut coarse = (0.0, 0.0);
         for (t, row) in table.chunks_exact_mut(2 * pairs).enumerate() {

@@ -1,4 +1,5 @@
-//! What ops over the rows of a tensor share: how rows are cut into chunks, loops over one row, and sums over all rows.
+//! What ops over the rows of a tensor share: how rows are cut into chunks, loops over one row, and sums over
+//! all rows.
 
 use super::elementwise::expect_real;
 use crate::error::{Error, Result};
@@ -10,8 +11,8 @@ use crate::tensor::Tensor;
 use crate::{kernel, vectorized};
 use std::ops::Range;
 
-/// Rows whose sum over rows is one partial sum. Partial sums are then added in order, so the bits do not depend on the
-/// number of threads.
+/// Rows whose sum over rows is one partial sum. Partial sums are then added in order, so the bits do not
+/// depend on the number of threads.
 pub(crate) const BLOCK: usize = 64;
 
 /// Rows of `n` elements in one chunk of a parallel loop over independent rows.
@@ -25,8 +26,8 @@ pub(crate) fn around(op: &str, shape: Shape, dim: i64) -> Result<(usize, usize, 
     Ok(shape.around(shape.axis(op, dim)?))
 }
 
-/// Extent of the last axis of the real input `x`, after a check that each of `others` (weight, bias) has one value for
-/// each of its elements.
+/// Extent of the last axis of the real input `x`, after a check that each of `others` (weight, bias) has one
+/// value for each of its elements.
 pub(crate) fn last_axis(op: &str, x: &Spec, others: &[Spec], names: &[&str]) -> Result<usize> {
     expect_real(op, "input", x)?;
     if x.shape.rank() == 0 {
@@ -45,8 +46,8 @@ pub(crate) fn last_axis(op: &str, x: &Spec, others: &[Spec], names: &[&str]) -> 
     Ok(n)
 }
 
-/// Calls `f(rows, dx of these rows, partial sums of these rows)` for each block of rows. `extents` = rows, elements of a
-/// row of dx, elements of a partial sum; an output that nobody wants is empty throughout.
+/// Calls `f(rows, dx of these rows, partial sums of these rows)` for each block of rows. `extents` = rows,
+/// elements of a row of dx, elements of a partial sum; an output that nobody wants is empty throughout.
 pub(crate) fn blocks<T: Real>(
     dx: &mut [T],
     parts: &mut [T],
@@ -65,8 +66,8 @@ pub(crate) fn blocks<T: Real>(
     }
 }
 
-/// Backward of a norm over rows of `x`: `launch(cx, dx, parts, accumulate)` runs the kernel that fills dx and, for each
-/// block of rows, `pitch` partial sums: those of the first of `rest`, then those of the second.
+/// Backward of a norm over rows of `x`: `launch(cx, dx, parts, accumulate)` runs the kernel that fills dx
+/// and, for each block of rows, `pitch` partial sums: those of the first of `rest`, then those of the second.
 pub(crate) fn backward(
     cx: &Cx<'_>,
     dx: &mut Adjoint,
@@ -93,7 +94,8 @@ pub(crate) fn backward(
     Ok(())
 }
 
-/// `out` = the sum over the first axis of `parts` of their elements from `offset` on, or `out` += when `accumulate`.
+/// `out` = the sum over the first axis of `parts` of their elements from `offset` on, or `out` += when
+/// `accumulate`.
 pub(crate) fn sum_into(
     cx: &Cx<'_>,
     parts: &Tensor,
@@ -106,8 +108,8 @@ pub(crate) fn sum_into(
 }
 
 kernel! {
-    /// y = the sum over parts of their elements from `offset` on, or y += when `accumulate`; `parts` is [`count`, pitch]
-    /// with pitch >= offset + elements of y.
+    /// y = the sum over parts of their elements from `offset` on, or y += when `accumulate`; `parts` is
+    /// [`count`, pitch] with pitch >= offset + elements of y.
     pub(crate) static SUM_PARTS = sum_parts(
         parts: in T, y: out T, count: val size, offset: val size, accumulate: val flag,
     );
@@ -133,8 +135,9 @@ vectorized! {
     }
 }
 
-/// y = f(x, y), element by element, in whole vectors: one scalar exp costs as much as a vector of them, so the tail is the
-/// last whole vector of the row once more, with the elements that are done already left as they are.
+/// y = f(x, y), element by element, in whole vectors: one scalar exp costs as much as a vector of them, so
+/// the tail is the last whole vector of the row once more, with the elements that are done already left as
+/// they are.
 #[inline(always)]
 pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], f: impl Fn(T, T) -> T) {
     let (xs, x_tail) = x.as_chunks::<LANES>();

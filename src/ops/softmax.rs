@@ -1,8 +1,9 @@
-//! softmax: y_i = e^(x_i − m) / Σ_j e^(x_j − m) along one axis, m = max x;  dx_i = y_i · (dy_i − Σ_j dy_j·y_j).
+//! softmax: y_i = e^(x_i − m) / Σ_j e^(x_j − m) along one axis, m = max x;
+//! dx_i = y_i · (dy_i − Σ_j dy_j·y_j).
 //!
-//! Subtracting m changes nothing in exact arithmetic and keeps every power within [0, 1]. As in torch, a row of nothing
-//! but -inf (and one that holds +inf or NaN) is NaN throughout: −inf − (−inf) has no value. Cost: one pass over memory
-//! forward (a row stays in cache for its three walks), two reads and a write backward.
+//! Subtracting m changes nothing in exact arithmetic and keeps every power within [0, 1]. As in torch, a row
+//! of nothing but -inf (and one that holds +inf or NaN) is NaN throughout: −inf − (−inf) has no value. Cost:
+//! one pass over memory forward (a row stays in cache for its three walks), two reads and a write backward.
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::rows::{self, per_chunk, zip_lanes};

@@ -5,6 +5,8 @@
 use super::elementwise::{Binary, Zip};
 use super::{Entry, Port};
 use crate::error::Result;
+use crate::kernel::basic::SCALE;
+use crate::kernel::reduce::SUM;
 use crate::kernel::Real;
 use crate::tape::Var;
 use std::sync::Arc;
@@ -43,6 +45,6 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Zip(Sub))),
-    kernels: &[&Zip::<Sub>::FORWARD, &Zip::<Sub>::BACKWARD_A, &Zip::<Sub>::BACKWARD_B],
+    kernels: &[&Zip::<Sub>::FORWARD, &SUM, &SCALE],
     samples: super::elementwise::broadcasts,
 };

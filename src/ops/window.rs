@@ -18,7 +18,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Steps of size `stride` over the last two axes of `input`, padded on both sides; an error where not even one fits.
+    /// Steps of size `stride` over the last two axes of `input`, padded on both sides; an error where not
+    /// even one fits.
     pub(crate) fn new(
         op: &str,
         input: Shape,
@@ -83,8 +84,9 @@ impl Window {
     pub(crate) fn at(&self, a: usize, o: usize, k: usize) -> usize {
         o * self.stride[a] + k * self.dilation[a] - self.padding[a]
     }
-    /// Calls `f(o, columns, from)` for each tap, row by row of the window, and each output row `o` that it reaches: there its
-    /// outputs `columns` meet the input at `from` and every stride after it. Divisions are made once a tap.
+    /// Calls `f(o, columns, from)` for each tap, row by row of the window, and each output row `o` that it
+    /// reaches: there its outputs `columns` meet the input at `from` and every stride after it. Divisions are
+    /// made once a tap.
     #[inline(always)]
     pub(crate) fn sweep(&self, mut f: impl FnMut(usize, Range<usize>, usize)) {
         for i in 0..self.kernel[0] {
@@ -105,8 +107,8 @@ impl Window {
     }
 }
 
-/// Calls `f(start, values)` for stretches of the `n` values x[0], x[step], x[2·step], …, side by side in memory, so that the
-/// loop inside `f` becomes vector instructions whatever the step.
+/// Calls `f(start, values)` for stretches of the `n` values x[0], x[step], x[2·step], …, side by side in
+/// memory, so that the loop inside `f` becomes vector instructions whatever the step.
 #[inline(always)]
 pub(crate) fn strided<T: Real>(x: &[T], step: usize, n: usize, mut f: impl FnMut(usize, &[T])) {
     if step == 1 {
@@ -122,8 +124,8 @@ pub(crate) fn strided<T: Real>(x: &[T], step: usize, n: usize, mut f: impl FnMut
     }
 }
 
-/// The attribute `name` as one number for both axes or one for each; an empty list gives `default`. Each must be at
-/// least `least`, and at most i32::MAX, so that products of two of them cannot overflow.
+/// The attribute `name` as one number for both axes or one for each; an empty list gives `default`. Each must
+/// be at least `least`, and at most i32::MAX, so that products of two of them cannot overflow.
 pub(crate) fn pair(op: &str, a: &Attrs, name: &str, least: i64, default: [usize; 2]) -> Result<[usize; 2]> {
     let v = a.ints(name)?;
     if let Some(bad) = v.iter().find(|v| !(least..=i32::MAX.into()).contains(v)) {

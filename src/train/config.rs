@@ -126,7 +126,12 @@ pub struct Config {
 
 impl Default for DataConfig {
     fn default() -> DataConfig {
-        DataConfig { path: "moby-dick".into(), map: Access::Mmap, input: String::new(), target: String::new() }
+        DataConfig {
+            path: "moby-dick".into(),
+            map: Access::Mmap,
+            input: String::new(),
+            target: String::new(),
+        }
     }
 }
 
@@ -190,7 +195,8 @@ mod access {
     }
     pub(super) fn deserialize<'d, D: Deserializer<'d>>(d: D) -> Result<Access, D::Error> {
         let word = String::deserialize(d)?;
-        word.parse().map_err(|_| serde::de::Error::custom(format!("`{word}` is not one of mmap, read, sealed")))
+        word.parse()
+            .map_err(|_| serde::de::Error::custom(format!("`{word}` is not one of mmap, read, sealed")))
     }
 }
 
@@ -244,12 +250,19 @@ impl Config {
                 return Err(Error::config(key, "is 0, but must be at least 1"));
             }
         }
-        if self.batch_size > 1 << 24 || self.steps > 1 << 40 || self.accumulate > 1 << 20 || self.threads > 1024 {
+        if self.batch_size > 1 << 24
+            || self.steps > 1 << 40
+            || self.accumulate > 1 << 20
+            || self.threads > 1024
+        {
             let what = "steps, batch_size, accumulate or threads is larger than any machine can do";
             return Err(Error::config("batch_size", what));
         }
         if !(self.optimizer.lr > 0.0 && self.optimizer.lr.is_finite()) {
-            return Err(Error::config("optimizer.lr", format!("is {}, but must be above 0", self.optimizer.lr)));
+            return Err(Error::config(
+                "optimizer.lr",
+                format!("is {}, but must be above 0", self.optimizer.lr),
+            ));
         }
         if !(self.clip >= 0.0 && self.clip.is_finite()) {
             return Err(Error::config("clip", format!("is {}, but must be 0 or more", self.clip)));

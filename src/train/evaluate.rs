@@ -21,7 +21,13 @@ pub struct Evaluation {
 }
 
 /// Runs `model` over the held-out split: every batch, or the first `batches` when that is not 0.
-pub fn evaluate(task: &Task, model: &Model, params: &Params, device: &Device, batches: usize) -> Result<Evaluation> {
+pub fn evaluate(
+    task: &Task,
+    model: &Model,
+    params: &Params,
+    device: &Device,
+    batches: usize,
+) -> Result<Evaluation> {
     let limit = if batches == 0 { usize::MAX } else { batches };
     let (mut sum, mut targets, mut hits) = (0.0, 0, 0);
     for batch in task.evaluation(device)?.take(limit) {
@@ -43,7 +49,7 @@ const COUNTABLE: u64 = 20_000_000;
 
 /// Starts counting n-grams of the training split on a thread; their losses on the held-out split come through the channel.
 /// None for data that are no text or too long to count.
-pub fn ngrams(task: &Task) -> Result<Option<Receiver<Vec<f64>>>> {
+pub(super) fn ngrams(task: &Task) -> Result<Option<Receiver<Vec<f64>>>> {
     let Io::Tokens { vocabulary } = *task.io() else { return Ok(None) };
     let set = task.set().clone();
     let (train, held_out) = (set.split("train")?, set.split(task.held_out())?);

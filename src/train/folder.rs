@@ -8,30 +8,42 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Holds the folder's lock for as long as it lives; the system gives it up when the process dies, however it dies.
-pub struct Folder {
+pub(super) struct Folder {
     path: PathBuf,
     _lock: File,
 }
 
 impl Folder {
     /// A new folder for a run. A folder that holds a run already, or anything else, is refused.
-    pub fn create(path: &Path) -> Result<Folder> {
+    pub(super) fn create(path: &Path) -> Result<Folder> {
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
-        let folder = Folder::lock(path)?;
-        let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten();
-        if let Some(e) = entries.find(|e| e.file_name() != "lock") {
-            let what = format!(
-                "{} is not empty (it holds {}): go on with `train --resume {0}`, or choose another --out",
-                path.display(),
-                e.file_name().to_string_lossy()
-            );
-            return Err(Error::Usage(what));
+        // A lock would be one file more in a folder of something else: looked at before, where there is none yet, and
+        // after, since only then does nobody else come between looking and writing.
+        if !path.join("lock").exists() {
+            Folder::expect_empty(path)?;
         }
+        let folder = Folder::lock(path)?;
+        Folder::expect_empty(path)?;
         Ok(folder)
     }
 
+    fn expect_empty(path: &Path) -> Result<()> {
+        let mut entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten();
+        let Some(e) = entries.find(|e| e.file_name() != "lock") else { return Ok(()) };
+        let held = e.file_name().to_string_lossy().into_owned();
+        let dir = path.display();
+        let what = if path.join("config.toml").is_file() {
+            format!(
+                "{dir} is not empty, it holds a run: go on with `train --resume {dir}`, or choose another --out"
+            )
+        } else {
+            format!("{dir} is not empty (it holds {held}): choose another --out")
+        };
+        Err(Error::Usage(what))
+    }
+
     /// The folder of a run that exists.
-    pub fn resume(path: &Path) -> Result<Folder> {
+    pub(super) fn resume(path: &Path) -> Result<Folder> {
         if !path.join("config.toml").is_file() {
             let what = format!("{} is no run folder: it has no config.toml", path.display());
             return Err(Error::Usage(what));
@@ -42,11 +54,15 @@ impl Folder {
     fn lock(path: &Path) -> Result<Folder> {
         let file = path.join("lock");
         let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).open(&file).map_err(|e| Error::io(&file, e))?;
+        let lock =
+            options.create(true).truncate(false).write(true).open(&file).map_err(|e| Error::io(&file, e))?;
         match lock.try_lock() {
             Ok(()) => Ok(Folder { path: path.into(), _lock: lock }),
             Err(TryLockError::WouldBlock) => {
-                let what = format!("{} is in use by another run; wait for it, or choose another --out", path.display());
+                let what = format!(
+                    "{} is in use by another run; wait for it, or choose another --out",
+                    path.display()
+                );
                 Err(Error::Usage(what))
             }
             Err(TryLockError::Error(e)) => Err(Error::io(&file, e)),
@@ -54,12 +70,12 @@ impl Folder {
     }
 
     /// The path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Writes a whole file of the folder, or nothing.
-    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<()> {
         write_whole(&self.path.join(name), text.as_bytes())
     }
 }

@@ -17,7 +17,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("eval_every", "steps between evaluations; 0: only at the end"),
     ("eval_batches", "batches of an evaluation; 0: the whole held-out split"),
     ("snapshot_every", "steps between snapshots; 0: only at the end"),
-    ("keep_snapshots", "snapshots kept, the newest"),
+    ("keep_snapshots", "snapshots kept: the newest, and the best beside them"),
     ("threads", "threads; 0: one for each processor"),
     ("device", "cpu"),
     ("precision", "f32"),
@@ -85,7 +85,8 @@ impl Config {
                 merge(&mut one, nested(key, value.clone()));
                 if let Err(e) = one.try_into::<Config>() {
                     let text = e.to_string();
-                    let text = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().trim().to_string();
+                    let text =
+                        text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default().trim().to_string();
                     return Err(Error::config(*key, format!("is {value}: {text}")));
                 }
             }
@@ -107,8 +108,10 @@ fn drop_foreign_attributes(whole: &mut Table) {
         .and_then(|n| crate::optim::find(&n, &[]).ok())
         .map(|e| e.attrs.iter().map(|a| a.name).collect())
         .unwrap_or_default();
-    if let (Some(Value::Table(o)), Some(Value::Table(d))) = (whole.get_mut("optimizer"), default.get("optimizer")) {
-        o.retain(|k, v| k == "name" || k == "lr" || own.contains(&k.as_str()) || d.get(k) != Some(&*v));
+    if let (Some(Value::Table(o)), Some(Value::Table(d))) =
+        (whole.get_mut("optimizer"), default.get("optimizer"))
+    {
+        o.retain(|k, v| k == "name" || k == "lr" || own.contains(&k) || d.get(k) != Some(&*v));
     }
 }
 
@@ -121,7 +124,9 @@ fn known(table: &Table, prefix: &str, text: &str, origin: &str) -> Result<()> {
             Value::Table(t) if section => known(t, &key, text, origin)?,
             _ if KEYS.iter().any(|(k, _)| *k == key) => {}
             _ => {
-                let line = text.lines().position(|l| l.trim_start().trim_start_matches('[').starts_with(name.as_str()));
+                let line = text
+                    .lines()
+                    .position(|l| l.trim_start().trim_start_matches('[').starts_with(name.as_str()));
                 let place = line.map_or(origin.to_string(), |l| format!("{origin}, line {}", l + 1));
                 return Err(unknown(&key, &place));
             }
@@ -139,7 +144,9 @@ fn unknown(key: &str, place: &str) -> Error {
 fn check_types(whole: &Table) -> Result<()> {
     let mut full = Config::default();
     let o = &mut full.optimizer;
-    for real in [&mut o.weight_decay, &mut o.beta1, &mut o.beta2, &mut o.eps, &mut o.momentum, &mut o.dampening] {
+    for real in
+        [&mut o.weight_decay, &mut o.beta1, &mut o.beta2, &mut o.eps, &mut o.momentum, &mut o.dampening]
+    {
         *real = Some(0.0);
     }
     o.nesterov = Some(false);
@@ -229,7 +236,10 @@ mod tests {
 
     #[test]
     fn a_config_round_trips_and_settings_win() {
-        let c = Config::resolve(None, &["model.dim=64".into(), "optimizer.lr=0.01".into(), "data.path=digits".into()]);
+        let c = Config::resolve(
+            None,
+            &["model.dim=64".into(), "optimizer.lr=0.01".into(), "data.path=digits".into()],
+        );
         let c = c.unwrap();
         assert_eq!((c.model.dim, c.optimizer.lr, c.data.path.as_str()), (64, 0.01, "digits"));
         assert_eq!(Config::parse(&c.to_toml(), "again").unwrap(), c);
@@ -241,7 +251,10 @@ mod tests {
     fn wrong_keys_types_and_values_are_named() {
         let e = bad("steps = 5\n[model]\nlayer = 3");
         assert!(e.contains("model.layer") && e.contains("model.layers") && e.contains("line 3"), "{e}");
-        assert!(bad("batch_size = \"many\"").contains("batch_size") && bad("batch_size = \"many\"").contains("many"));
+        assert!(
+            bad("batch_size = \"many\"").contains("batch_size")
+                && bad("batch_size = \"many\"").contains("many")
+        );
         assert!(bad("[optimizer]\nlr = -1.0").contains("optimizer.lr"));
         assert!(bad("[optimizer]\nlr = nan").contains("optimizer.lr"));
         assert!(bad("steps = 0").contains("steps"));

@@ -53,7 +53,9 @@ impl Log {
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
         let have = file.metadata().map_err(io)?.len();
         if have < keep {
-            let what = format!("has {have} bytes, but the snapshot was taken after {keep}; the folder is not as the run left it");
+            let what = format!(
+                "has {have} bytes, but the snapshot was taken after {keep}; the folder is not as the run left it"
+            );
             return Err(Error::data(&path, None, what));
         }
         file.set_len(keep).map_err(io)?;
@@ -65,7 +67,10 @@ impl Log {
     pub fn write(&mut self, m: &Metrics) -> Result<()> {
         let mut line = serde_json::to_string(m).map_err(|e| Error::io(&self.path, e.into()))?;
         line.push('\n');
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush()).map_err(|e| Error::io(&self.path, e))?;
+        self.file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.flush())
+            .map_err(|e| Error::io(&self.path, e))?;
         self.bytes += line.len() as u64;
         Ok(())
     }
@@ -82,7 +87,8 @@ pub fn read(dir: &Path) -> Result<Vec<Metrics>> {
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let lines: Vec<&str> = text.split_inclusive('\n').filter(|l| l.ends_with('\n')).collect();
     let parse = |(i, l): (usize, &&str)| {
-        serde_json::from_str(l).map_err(|e| Error::data(&path, None, format!("line {} is damaged: {e}", i + 1)))
+        serde_json::from_str(l)
+            .map_err(|e| Error::data(&path, None, format!("line {} is damaged: {e}", i + 1)))
     };
     lines.iter().enumerate().map(parse).collect()
 }

@@ -9,15 +9,17 @@
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
-//! | `report.rs`, `tensorboard.rs` | report.html; event files |
+//! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
 
 pub mod config;
 mod evaluate;
 mod folder;
+mod keys;
 pub mod metrics;
 pub mod ngram;
-pub mod report;
+mod plot;
+mod report;
 mod run;
 pub mod snapshot;
 mod stop;
@@ -28,6 +30,7 @@ mod text;
 pub use config::Config;
 pub use evaluate::{Evaluation, evaluate};
 pub use folder::write_whole;
+pub use keys::KEYS;
 pub use metrics::Metrics;
 pub use run::{Run, build};
 pub use stop::Stop;
@@ -167,7 +170,10 @@ impl Trained {
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<()> {
         let Model::Gpt(gpt) = &self.model else {
-            return Err(Error::Usage(format!("the run trained a `{}`, which writes no text", self.config.model.kind)));
+            return Err(Error::Usage(format!(
+                "the run trained a `{}`, which writes no text",
+                self.config.model.kind
+            )));
         };
         let Io::Tokens { .. } = self.task.io() else { unreachable!("a gpt is built for tokens only") };
         let alphabet = Alphabet::of(&self.task).ok_or_else(|| {

@@ -30,7 +30,9 @@ impl Order {
             order.pairs.push((run[0], run.len() as u32));
             let context = run[0] >> BITS;
             match order.contexts.last_mut() {
-                Some((c, n, distinct)) if *c == context => (*n, *distinct) = (*n + run.len() as u32, *distinct + 1),
+                Some((c, n, distinct)) if *c == context => {
+                    (*n, *distinct) = (*n + run.len() as u32, *distinct + 1)
+                }
                 _ => order.contexts.push((context, run.len() as u32, 1)),
             }
         }
@@ -39,7 +41,9 @@ impl Order {
 
     /// (n(h,c), n(h), t(h)); zeros for a context that was never seen.
     fn look_up(&self, key: u128) -> (f64, f64, f64) {
-        let Ok(i) = self.contexts.binary_search_by_key(&(key >> BITS), |c| c.0) else { return (0.0, 0.0, 0.0) };
+        let Ok(i) = self.contexts.binary_search_by_key(&(key >> BITS), |c| c.0) else {
+            return (0.0, 0.0, 0.0);
+        };
         let (_, n, distinct) = self.contexts[i];
         let pair = self.pairs.binary_search_by_key(&key, |p| p.0).map_or(0, |j| self.pairs[j].1);
         (pair.into(), n.into(), distinct.into())

@@ -4,6 +4,7 @@ use super::evaluate::{Evaluation, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::snapshot::{self, State};
+use super::tensorboard::EventWriter;
 use super::{Config, Observer, Stop, Summary, Task, report};
 use crate::data::{Batch, Dataset, Loader};
 use crate::device::Device;
@@ -30,8 +31,9 @@ pub struct Run {
     schedule: optim::Schedule,
     loader: Loader<Box<dyn Dataset>>,
     log: Log,
+    events: Option<EventWriter>,
     step: u64,
-    best: Option<f64>,
+    best: Option<(u64, f64)>,
     notices: Vec<String>,
     ngrams: Option<Receiver<Vec<f64>>>,
     baselines: Vec<f64>,
@@ -54,6 +56,8 @@ impl Run {
         // What can be refused is refused before the folder is made.
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
+        optim::find(&config.optimizer.name, &[])?.build_with(&config.optimizer.attrs(), &params)?;
+        task.train(&device, None)?;
         let folder = Folder::create(dir)?;
         folder.write("config.toml", &config.to_toml())?;
         Run::assemble(config, folder, task, device, model, params, None)
@@ -68,9 +72,12 @@ impl Run {
         config.validate()?;
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
+        snapshot::sweep(dir)?;
         let found = snapshot::load_latest(dir)?;
-        folder.write("config.toml", &config.to_toml())?;
-        Run::assemble(config, folder, task, device, model, params, Some(found))
+        let run = Run::assemble(config, folder, task, device, model, params, Some(found))?;
+        // Only once the snapshot fits it.
+        run.folder.write("config.toml", &run.config.to_toml())?;
+        Ok(run)
     }
 
     fn assemble(
@@ -82,20 +89,28 @@ impl Run {
         mut params: Params,
         found: Option<snapshot::Found>,
     ) -> Result<Run> {
+        let resumed = found.is_some();
         let entry = optim::find(&config.optimizer.name, &[])?;
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
-        let mut notices = Vec::new();
-        let mut state = None;
-        if let Some(found) = found {
-            notices = found.notices;
-            if let Some(snapshot) = found.snapshot {
-                snapshot.restore(&mut params, optimizer.as_mut())?;
-                state = Some(snapshot.state);
-            } else {
-                notices.push("the run has no snapshot yet; it starts from step 0".into());
-            }
+        let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
+        let state = snapshot.as_ref().map(|s| s.state.clone());
+        if let Some(seed) = state.as_ref().map(|s| s.seed).filter(|s| *s != config.seed) {
+            let what = format!(
+                "is {}, but the run was started with {seed}; set it back, or start a new run",
+                config.seed
+            );
+            return Err(Error::config("seed", what));
         }
+        // Other data are refused before other weights: that is the error that helps.
         let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
+        match (&snapshot, resumed) {
+            (Some(snapshot), _) => snapshot.restore(&mut params, optimizer.as_mut())?,
+            (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
+            (None, false) => {}
+        }
+        let first = state.as_ref().map_or(0, |s| s.step);
+        let events =
+            config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
         let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -114,6 +129,7 @@ impl Run {
             optimizer,
             loader,
             log,
+            events: events.transpose()?,
             notices,
         })
     }
@@ -156,25 +172,34 @@ impl Run {
             let mut m = self.one_step()?;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
             let last = self.step == self.config.steps;
-            let (evaluates, saves, logs) = (due(self.config.eval_every) || last, due(self.config.snapshot_every), due(self.config.log_every));
+            let (evaluates, saves, logs) = (
+                due(self.config.eval_every) || last,
+                due(self.config.snapshot_every),
+                due(self.config.log_every),
+            );
             // A step that was asked to be the last is finished with all that belongs to it, so the log is the same.
             let stopped = stop.signal();
+            let mut improved = false;
             if evaluates {
-                let found = self.pause(|run| evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches))?;
+                let found = self.pause(|run| {
+                    evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches)
+                })?;
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
                 evaluation = Some(found);
-                if self.best.is_none_or(|b| found.loss < b) {
-                    self.best = Some(found.loss);
+                improved = self.best.is_none_or(|(_, b)| found.loss < b);
+                if improved {
+                    self.best = Some((self.step, found.loss));
                 }
             }
             observer.on_step(&m);
             if logs || m.val_loss.is_some() {
                 self.meter.fill(&mut m, &self.task, &self.loader);
                 self.log.write(&m)?;
+                self.events.as_mut().map_or(Ok(()), |e| e.write(&m))?;
                 observer.on_log(&m);
             }
             self.poll_baselines(observer);
-            if saves || last || stopped.is_some() {
+            if saves || last || improved || stopped.is_some() {
                 let path = self.pause(|run| run.save())?;
                 observer.on_snapshot(&path);
             }
@@ -213,7 +238,7 @@ impl Run {
     }
     /// Best held-out loss of all evaluations so far.
     pub fn best(&self) -> Option<f64> {
-        self.best
+        self.best.map(|(_, loss)| loss)
     }
     /// Seconds of training in this process.
     pub fn wall(&self) -> f64 {
@@ -240,7 +265,7 @@ impl Run {
         let state = State::new(self.step, &self.config, self.loader.cursor(), self.log.bytes(), self.best);
         let dir = self.folder.path();
         let path = snapshot::save(dir, &self.params, self.optimizer.as_ref(), &state)?;
-        snapshot::prune(dir, self.config.keep_snapshots)?;
+        snapshot::prune(dir, self.step, self.config.keep_snapshots, self.best.map(|(step, _)| step))?;
         Ok(path)
     }
 
@@ -295,16 +320,19 @@ impl Run {
         let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
         let step = self.step + 1;
         match again() {
-            Err(Error::Numeric { what, .. }) => Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") },
+            Err(Error::Numeric { what, .. }) => {
+                Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") }
+            }
             Err(e) => e,
             Ok(()) => Error::Numeric { step, what: format!("the loss is {value}; {saved}") },
         }
     }
 
     fn bad_gradient(&self, norm: f64) -> Error {
-        let slot = self.params.all().find(|&s| {
-            self.grads.get(s).is_some_and(|g| g.to_f64().iter().any(|x| !x.is_finite()))
-        });
+        let slot = self
+            .params
+            .all()
+            .find(|&s| self.grads.get(s).is_some_and(|g| g.to_f64().iter().any(|x| !x.is_finite())));
         let name = slot.map_or("the whole model", |s| &self.params.info(s).name);
         let what = format!("the norm of the gradient is {norm}: first in `{name}`; weights were not changed");
         Error::Numeric { step: self.step + 1, what }

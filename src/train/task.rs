@@ -65,7 +65,8 @@ impl Task {
         let (objective, outputs) = match (field.batch_dtype(), field.bound) {
             (DType::F32, _) => (Objective::Regress, field.elements() as usize),
             (_, 0) => {
-                let what = format!("`{target}` holds integers without a bound, so the number of classes is unknown");
+                let what =
+                    format!("`{target}` holds integers without a bound, so the number of classes is unknown");
                 return Err(Error::config("data.target", what));
             }
             (_, classes) => (Objective::Classify, classes as usize),
@@ -110,7 +111,11 @@ impl Task {
     pub fn train(&self, device: &Device, cursor: Option<Cursor>) -> Result<Loader<Source>> {
         let source = self.source("train", false)?;
         if source.len() < self.batch as u64 {
-            let what = format!("is {}, but the training split has only {} samples; make it smaller", self.batch, source.len());
+            let what = format!(
+                "is {}, but the training split has only {} samples; make it smaller",
+                self.batch,
+                source.len()
+            );
             return Err(Error::config("batch_size", what));
         }
         let options = LoaderOptions { batch: self.batch, seed: self.seed, ..LoaderOptions::default() };
@@ -179,6 +184,7 @@ fn fields(config: &Config, set: &Rtd) -> Result<(String, String)> {
     let real = |f: &&data::Field| f.batch_dtype() == DType::F32;
     let input = pick("data.input", &config.data.input, all.iter().find(real))?;
     let label = all.iter().rfind(|f| f.bound > 0 && f.shape.is_empty() && f.name != input);
-    let target = pick("data.target", &config.data.target, label.or_else(|| all.iter().rfind(|f| f.name != input)))?;
+    let target =
+        pick("data.target", &config.data.target, label.or_else(|| all.iter().rfind(|f| f.name != input)))?;
     Ok((input, target))
 }

@@ -7,12 +7,14 @@
 //! | `harness.rs` | [`Case`], taking turns, medians |
 //! | `machine.rs` | the ceilings, measured in the same run: multiply-adds and memory |
 //! | `gemm.rs` | matrix products of a GPT training step |
+//! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
 //! | `op.rs` | every op's large samples, forward and backward |
 
 mod gemm;
 mod harness;
 mod machine;
 mod op;
+mod step;
 
 pub use harness::{Case, Timing, measure};
 
@@ -23,7 +25,8 @@ use crate::ops::{self, Entry};
 
 const EXAMPLES: &str = "\
 Examples:
-  ringtape bench                    gemm and every op
+  ringtape bench                    everything: some minutes
+  ringtape bench step               a training step of the default GPT, whole and in parts
   ringtape bench gemm               matrix products of a GPT step, beside this machine's peak
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
@@ -36,7 +39,7 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, all
+    /// gemm, elementwise, op NAME, step, loader, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
@@ -49,7 +52,7 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 4] = ["all", "gemm", "elementwise", "op"];
+const TARGETS: [&str; 6] = ["all", "gemm", "elementwise", "op", "step", "loader"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -63,7 +66,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         ("op", Some(name)) => vec![ops::find(name, session.extensions.ops)?],
         ("op" | "all", None) => entries().collect(),
         ("elementwise", _) => entries().filter(|e| e.inputs.len() == 1 && is_elementwise(e)).collect(),
-        ("gemm", _) => vec![],
+        ("gemm" | "step" | "loader", _) => vec![],
         (other, _) => {
             let all = TARGETS.join(", ");
             return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
@@ -72,6 +75,12 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     let mut cases = machine::cases()?;
     if matches!(args.target.as_str(), "gemm" | "all") {
         cases.extend(gemm::cases()?);
+    }
+    if matches!(args.target.as_str(), "step" | "all") {
+        cases.extend(step::step()?);
+    }
+    if matches!(args.target.as_str(), "loader" | "all") {
+        cases.extend(step::loader()?);
     }
     for entry in chosen {
         cases.extend(op::cases(entry)?);

@@ -58,9 +58,7 @@ impl Call {
     fn new(entry: &Entry, sample: &Sample) -> Result<Call> {
         let tensors = sample.tensors(&Device::cpu(), DType::F32, 1)?;
         let inputs = tensors.into_iter().enumerate().map(|(i, t)| {
-            // A variadic op documents one port for all of its inputs.
-            let port = entry.inputs.get(i).or(entry.inputs.last());
-            let wants = port.is_some_and(|p| p.kind == PortKind::Real);
+            let wants = entry.port(i).is_some_and(|p| p.kind == PortKind::Real);
             (t, wants)
         });
         Ok(Call { op: entry.build_with(&sample.attrs)?, inputs: inputs.collect() })

@@ -1,14 +1,14 @@
 //! Binary elementwise ops with NumPy broadcasting: y = f(a, b), da = dy·∂f/∂a, db = dy·∂f/∂b, each summed over the axes
 //! along which its operand was stretched.
 
-use super::{expect_inputs, expect_real};
+use super::super::axes;
+use super::{Plan, expect_inputs, expect_real, walk};
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Kernel, Param, Real, par, real_type, take};
-use crate::shape::{DType, MAX_RANK, Shape, Spec};
+use crate::shape::{DType, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op};
 use crate::tensor::{SmallList, Tensor};
 use crate::vectorized;
-use smallvec::SmallVec;
 use std::fmt::Debug;
 
 /// A function of two numbers.
@@ -52,13 +52,13 @@ impl<B: Binary> Zip<B> {
     };
     /// The gradient of a, before it is summed over stretched axes.
     pub const BACKWARD_A: Kernel = Zip::<B>::backward_kernel(1, |args| match real_type(B::NAME, args)? {
-        DType::F64 => backward::<B, f64, 0>(args),
-        _ => backward::<B, f32, 0>(args),
+        DType::F64 => backward::<B, Input, f64>(args),
+        _ => backward::<B, Input, f32>(args),
     });
     /// The gradient of b, before it is summed over stretched axes.
     pub const BACKWARD_B: Kernel = Zip::<B>::backward_kernel(2, |args| match real_type(B::NAME, args)? {
-        DType::F64 => backward::<B, f64, 1>(args),
-        _ => backward::<B, f32, 1>(args),
+        DType::F64 => backward::<B, Other, f64>(args),
+        _ => backward::<B, Other, f32>(args),
     });
 
     const fn backward_kernel(which: usize, cpu: fn(&mut [Arg<'_>]) -> Result<()>) -> Kernel {
@@ -76,34 +76,6 @@ impl<B: Binary> Zip<B> {
     }
 }
 
-/// One stretch of a broadcast walk: `n` elements from `y` on; an operand stands (step 0) or moves with y (step 1).
-struct Run {
-    y: usize,
-    a: usize,
-    b: usize,
-    n: usize,
-}
-
-/// Walks elements `from..to` of the output in stretches along the last axis.
-fn walk(range: std::ops::Range<usize>, dims: &[usize], a: &[usize], b: &[usize], mut f: impl FnMut(Run)) {
-    let cols = dims[dims.len() - 1];
-    let mut at = range.start;
-    while at < range.end {
-        let (mut row, col) = (at / cols, at % cols);
-        let n = (cols - col).min(range.end - at);
-        let last = dims.len() - 1;
-        let (mut ia, mut ib) = (col * a[last], col * b[last]);
-        for k in (0..last).rev() {
-            let i = row % dims[k];
-            row /= dims[k];
-            ia += i * a[k];
-            ib += i * b[k];
-        }
-        f(Run { y: at - range.start, a: ia, b: ib, n });
-        at += n;
-    }
-}
-
 fn forward<B: Binary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let [a, b, y, dims, a_steps, b_steps] = args else { unreachable!("launch counted the arguments") };
     let e = B::ENTRIES[0];
@@ -114,19 +86,31 @@ fn forward<B: Binary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let y = take::output::<T>(y, e, "y")?;
     par::chunks_mut(y, par::CHUNK, y_work(y.len()), |i, y| {
         let start = i * par::CHUNK;
-        walk(start..start + y.len(), dims, sa, sb, |r| {
-            let y = &mut y[r.y..r.y + r.n];
-            value_run::<B, T>(&a[r.a..], la, &b[r.b..], lb, y);
+        walk(start..start + y.len(), dims, [sa, sb], |at, [ia, ib], n| {
+            value_run::<B, T>(&a[ia..], la, &b[ib..], lb, &mut y[at..at + n]);
         });
     });
     Ok(())
 }
 
-fn backward<B: Binary, T: Real, const SIDE: usize>(args: &mut [Arg<'_>]) -> Result<()> {
+/// Which operand a gradient is for, as a type, so that each loop is compiled for one.
+trait Side {
+    const INDEX: usize;
+}
+struct Input;
+struct Other;
+impl Side for Input {
+    const INDEX: usize = 0;
+}
+impl Side for Other {
+    const INDEX: usize = 1;
+}
+
+fn backward<B: Binary, S: Side, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let [a, b, dy, d, dims, a_steps, b_steps, accumulate] = args else {
         unreachable!("launch counted the arguments")
     };
-    let e = B::ENTRIES[1 + SIDE];
+    let e = B::ENTRIES[1 + S::INDEX];
     let (a, b) = (take::input::<T>(a, e, "a")?, take::input::<T>(b, e, "b")?);
     let dy = take::input::<T>(dy, e, "dy")?;
     let dims = take::dims(dims, e, "dims")?;
@@ -136,9 +120,9 @@ fn backward<B: Binary, T: Real, const SIDE: usize>(args: &mut [Arg<'_>]) -> Resu
     let d = take::output::<T>(d, e, "d")?;
     par::chunks_mut(d, par::CHUNK, y_work(dy.len()), |i, d| {
         let start = i * par::CHUNK;
-        walk(start..start + d.len(), dims, sa, sb, |r| {
-            let dy = &dy[start + r.y..][..r.n];
-            slope_run::<B, T>(SIDE, &a[r.a..], la, &b[r.b..], lb, dy, &mut d[r.y..r.y + r.n], add);
+        walk(start..start + d.len(), dims, [sa, sb], |at, [ia, ib], n| {
+            let dy = &dy[start + at..][..n];
+            slope_run::<B, S, T>(&a[ia..], la, &b[ib..], lb, dy, &mut d[at..at + n], add);
         });
     });
     Ok(())
@@ -158,59 +142,43 @@ vectorized! {
         }
     }
 
-    fn slope_run<B: Binary, T: Real>(
-        side: usize, a: &[T], a_step: usize, b: &[T], b_step: usize, dy: &[T], d: &mut [T], add: bool,
+    fn slope_run<B: Binary, S: Side, T: Real>(
+        a: &[T], a_step: usize, b: &[T], b_step: usize, dy: &[T], d: &mut [T], add: bool,
     ) {
-        let put = |d: &mut T, x: T| *d = if add { *d + x } else { x };
-        let at = d.iter_mut().zip(dy);
+        let (n, i) = (d.len(), S::INDEX);
         match (a_step, b_step) {
-            (1, 1) => at.zip(a.iter().zip(b)).for_each(|((d, &dy), (&a, &b))| put(d, dy * B::slopes(a, b)[side])),
-            (1, _) => at.zip(a).for_each(|((d, &dy), &a)| put(d, dy * B::slopes(a, b[0])[side])),
-            (_, 1) => at.zip(b).for_each(|((d, &dy), &b)| put(d, dy * B::slopes(a[0], b)[side])),
+            (1, 1) => {
+                let (a, b) = (&a[..n], &b[..n]);
+                put(d, dy, add, |j| B::slopes(a[j], b[j])[i]);
+            }
+            (1, _) => {
+                let (a, b) = (&a[..n], b[0]);
+                put(d, dy, add, |j| B::slopes(a[j], b)[i]);
+            }
+            (_, 1) => {
+                let (a, b) = (a[0], &b[..n]);
+                put(d, dy, add, |j| B::slopes(a, b[j])[i]);
+            }
             _ => {
-                let slope = B::slopes(a[0], b[0])[side];
-                at.for_each(|(d, &dy)| put(d, dy * slope));
+                let slope = B::slopes(a[0], b[0])[i];
+                put(d, dy, add, |_| slope);
             }
         }
     }
 }
 
-/// The broadcast walk of two shapes with as few axes as possible.
-pub(crate) struct Plan {
-    dims: SmallVec<[usize; MAX_RANK]>,
-    a: SmallVec<[usize; MAX_RANK]>,
-    b: SmallVec<[usize; MAX_RANK]>,
-}
-
-impl Plan {
-    /// For operands of shapes `a` and `b` seen as `out`. Neighbouring axes along which both operands go on evenly (or both
-    /// stand) are one axis.
-    pub(crate) fn new(a: &Shape, b: &Shape, out: &Shape) -> Plan {
-        let (sa, sb) = (a.strides_as(out), b.strides_as(out));
-        let mut p = Plan { dims: SmallVec::new(), a: SmallVec::new(), b: SmallVec::new() };
-        for (k, &n) in out.dims().iter().enumerate().filter(|(_, n)| **n != 1) {
-            let joins =
-                p.dims.last().is_some() && p.a[p.a.len() - 1] == sa[k] * n && p.b[p.b.len() - 1] == sb[k] * n;
-            if joins {
-                let last = p.dims.len() - 1;
-                (p.dims[last], p.a[last], p.b[last]) = (p.dims[last] * n, sa[k], sb[k]);
-            } else {
-                p.dims.push(n);
-                p.a.push(sa[k]);
-                p.b.push(sb[k]);
-            }
+/// d_j = dy_j · slope(j), or d_j += when `add`. The branch is outside the loops: inside, it kept them from becoming vectors.
+#[inline(always)]
+fn put<T: Real>(d: &mut [T], dy: &[T], add: bool, slope: impl Fn(usize) -> T) {
+    let dy = &dy[..d.len()];
+    if add {
+        for j in 0..d.len() {
+            d[j] += dy[j] * slope(j);
         }
-        if p.dims.is_empty() {
-            p.dims.push(1);
-            p.a.push(0);
-            p.b.push(0);
+    } else {
+        for j in 0..d.len() {
+            d[j] = dy[j] * slope(j);
         }
-        p
-    }
-
-    /// The three lists as kernel arguments: extents, steps of a, steps of b.
-    pub(crate) fn args(&self) -> [Arg<'_>; 3] {
-        [Arg::Dims(&self.dims), Arg::Dims(&self.a), Arg::Dims(&self.b)]
     }
 }
 
@@ -231,8 +199,8 @@ impl<B: Binary> Op for Zip<B> {
     fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
         let out = Shape::broadcast(B::NAME, x[0].shape(), x[1].shape())?;
         let mut y = cx.empty(x[0].spec().with_shape(out))?;
-        let plan = Plan::new(&x[0].shape(), &x[1].shape(), &out);
-        let [dims, sa, sb] = plan.args();
+        let plan = Plan::new([&x[0].shape(), &x[1].shape()], &out);
+        let (dims, sa, sb) = (plan.dims(), plan.steps(0), plan.steps(1));
         let kernel = const { &Zip::<B>::FORWARD };
         cx.launch(kernel, &mut [Arg::In(x[0]), Arg::In(x[1]), Arg::Out(&mut y), dims, sa, sb])?;
         if B::CONSTANT.is_none() {
@@ -257,11 +225,11 @@ impl<B: Binary> Op for Zip<B> {
                 continue;
             }
             let (a, b) = (&kept[0], &kept[1]);
-            let plan = Plan::new(&a.shape(), &b.shape(), &dy.shape());
+            let plan = Plan::new([&a.shape(), &b.shape()], &dy.shape());
             let kernel =
                 if side == 0 { const { &Zip::<B>::BACKWARD_A } } else { const { &Zip::<B>::BACKWARD_B } };
             let run = |cx: &Cx<'_>, out: &mut Tensor, add: bool| {
-                let [dims, sa, sb] = plan.args();
+                let (dims, sa, sb) = (plan.dims(), plan.steps(0), plan.steps(1));
                 let flag = Arg::Flag(add);
                 cx.launch(
                     kernel,
@@ -273,7 +241,7 @@ impl<B: Binary> Op for Zip<B> {
             } else {
                 let mut wide = cx.empty(dy.spec())?;
                 run(cx, &mut wide, false)?;
-                super::sum::into(cx, &wide, 1.0, &mut dx[side])?;
+                axes::sum_to(cx, &wide, 1.0, &mut dx[side])?;
             }
         }
         Ok(())
@@ -283,7 +251,7 @@ impl<B: Binary> Op for Zip<B> {
 /// The gradient where the slope is the same number everywhere: dy itself, dy scaled, or a sum of either.
 fn constant(cx: &Cx<'_>, dy: &Tensor, slope: f64, full: bool, dx: &mut Adjoint) -> Result<()> {
     if !full {
-        return super::sum::into(cx, dy, slope, dx);
+        return axes::sum_to(cx, dy, slope, dx);
     }
     if slope == 1.0 {
         return dx.add(cx, dy.clone());

@@ -2,10 +2,11 @@
 //! accumulation and recording are here. Fused kernels splice the same value and slope, so fusing restates nothing.
 
 mod binary;
-pub(crate) mod sum;
+mod broadcast;
 mod unary;
 
 pub use binary::{Binary, Zip};
+pub(crate) use broadcast::{Plan, walk};
 pub use unary::{Keeps, Map, Unary, slopes, values};
 
 use super::Sample;

@@ -1,0 +1,186 @@
+//! `report.html`: one file that shows a run, with nothing to fetch and no script.
+
+use super::metrics::{self, Metrics};
+use super::plot::{Chart, Line};
+use super::{Config, Summary, write_whole};
+use crate::error::Result;
+use std::fmt::Write;
+use std::path::Path;
+
+const STYLE: &str = "
+:root{--bg:#fff;--fg:#1c2430;--soft:#667;--grid:#e4e7ec;--a:#2563eb;--b:#d9480f;--pale:#93b4f5}
+@media(prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e3e6ea;--soft:#9aa3ad;--grid:#2a2f37;--a:#7aa7ff;--b:#ff9a5c;--pale:#3d5584}}
+body{margin:0 auto;max-width:780px;padding:16px;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
+h1{font-size:1.5rem;margin:.4em 0}h2{font-size:1.1rem;margin:1.6em 0 .3em}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:16px 0}
+.facts div{border:1px solid var(--grid);border-radius:8px;padding:8px 12px}.facts b{display:block;font-size:1.25rem}
+.facts span,.soft{color:var(--soft);font-size:.88rem}
+svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--soft)}svg .note{fill:var(--soft);font-size:11px}
+.grid{stroke:var(--grid)}.axis{stroke:var(--soft);fill:none}.level{stroke:var(--soft);stroke-dasharray:5 4;opacity:.7}
+.line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.a{stroke:var(--a)}.b{stroke:var(--b)}
+.pale{stroke:var(--pale);stroke-width:1}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid var(--grid);border-radius:8px;padding:12px;font-size:.88rem}
+code{font-size:.92em}
+";
+
+/// Text as HTML.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Writes `dir/report.html` from `dir/metrics.jsonl` and what is known of the run.
+pub(super) fn write(dir: &Path, config: &Config, baselines: &[f64], summary: Option<&Summary>) -> Result<()> {
+    let page = page(&dir.display().to_string(), &metrics::read(dir)?, config, baselines, summary);
+    write_whole(&dir.join("report.html"), page.as_bytes())
+}
+
+fn page(
+    dir: &str,
+    lines: &[Metrics],
+    config: &Config,
+    baselines: &[f64],
+    summary: Option<&Summary>,
+) -> String {
+    let title = format!("{} on {}", config.model.kind, config.data.path);
+    let mut h = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width,initial-scale=1\"><title>{0}</title><style>{STYLE}</style></head><body><h1>{0}</h1>",
+        escape(&title)
+    );
+    facts(&mut h, lines, config, summary);
+    let text = lines.iter().any(|m| m.tokens_per_s.is_some());
+    let _ = write!(h, "<h2>Loss</h2>{}", loss(lines, config, baselines).svg());
+    if !baselines.is_empty() {
+        h += "<p class=\"soft\">Dashed: interpolated Witten–Bell n-gram models on the same split. A model that does not \
+              beat them has learned nothing that a table of counts could not hold.</p>";
+    }
+    let _ = write!(h, "<h2>Speed</h2>{}", speed(lines, text).svg());
+    let _ = write!(h, "<h2>Learning rate</h2>{}", single("learning rate", lines, |m| Some(m.lr)).svg());
+    let _ = write!(
+        h,
+        "<h2>Gradient norm, before clipping</h2>{}",
+        single("norm", lines, |m| Some(m.grad_norm)).svg()
+    );
+    if let Some(sample) = summary.and_then(|s| s.sample.as_deref()) {
+        let _ = write!(h, "<h2>What it writes</h2><pre>{}</pre>", escape(sample));
+    }
+    let run = escape(dir);
+    let _ = write!(
+        h,
+        "<h2>Going on</h2><pre>ringtape train --resume {run} --steps {}\nringtape eval {run}",
+        config.steps * 2
+    );
+    if text {
+        let _ = write!(h, "\nringtape generate {run} --prompt \"Call me \" --tokens 200");
+    }
+    let _ = writeln!(
+        h,
+        "</pre><details><summary>Configuration</summary><pre>{}</pre></details></body></html>",
+        escape(&config.to_toml())
+    );
+    h
+}
+
+fn facts(h: &mut String, lines: &[Metrics], config: &Config, summary: Option<&Summary>) {
+    *h += "<div class=\"facts\">";
+    let mut fact = |name: &str, value: String| {
+        let _ = write!(h, "<div><b>{}</b><span>{}</span></div>", escape(&value), escape(name));
+    };
+    let last = lines.iter().rev().find_map(|m| m.val_loss);
+    if let Some(v) = summary.map(|s| s.val_loss).or(last) {
+        fact("held-out loss", format!("{v:.4}"));
+    }
+    if let Some(a) = lines.iter().rev().find_map(|m| m.val_accuracy) {
+        fact("held-out accuracy", format!("{:.2} %", a * 100.0));
+    }
+    fact("steps", format!("{} of {}", lines.last().map_or(0, |m| m.step), config.steps));
+    if let Some(s) = summary {
+        fact("parameters", s.parameters.to_string());
+    }
+    let mut speeds: Vec<f64> = lines.iter().filter_map(|m| m.tokens_per_s.or(m.samples_per_s)).collect();
+    speeds.sort_by(f64::total_cmp);
+    if let Some(v) = speeds.get(speeds.len() / 2) {
+        let unit = if lines.iter().any(|m| m.tokens_per_s.is_some()) {
+            "tokens a second"
+        } else {
+            "samples a second"
+        };
+        fact(unit, super::plot::label(*v));
+    }
+    if let Some(m) = lines.last() {
+        fact("seconds of training", format!("{:.0}", m.wall_s));
+    }
+    *h += "</div>";
+}
+
+fn loss(lines: &[Metrics], config: &Config, baselines: &[f64]) -> Chart {
+    let raw: Vec<(f64, f64)> = lines.iter().map(|m| (m.step as f64, m.loss)).collect();
+    let held: Vec<(f64, f64)> = lines.iter().filter_map(|m| Some((m.step as f64, m.val_loss?))).collect();
+    let unit = if baselines.is_empty() && config.model.kind != crate::nn::ModelKind::Gpt {
+        "loss"
+    } else {
+        "nats a symbol"
+    };
+    let level = |(n, v): (usize, &f64)| {
+        let what = if n == 1 { "character" } else { "characters" };
+        (*v, format!("{n} {what} of context: {v:.3}"))
+    };
+    // The model without any context would squeeze everything else into a corner.
+    let levels = baselines.iter().enumerate().skip(1).take(4).map(level).collect();
+    Chart {
+        x: "step",
+        y: unit.into(),
+        lines: vec![
+            Line { name: "each batch".into(), class: "pale", points: raw.clone() },
+            Line { name: "training, smoothed".into(), class: "a", points: smooth(&raw) },
+            Line { name: "held out".into(), class: "b", points: held },
+        ],
+        levels,
+    }
+}
+
+/// Exponential mean over about a twentieth of the points.
+fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let memory = 1.0 - 1.0 / (points.len() as f64 / 20.0).max(1.0);
+    let mut mean: Option<f64> = None;
+    let mut next = |&(x, y): &(f64, f64)| {
+        let m = mean.map_or(y, |m| memory * m + (1.0 - memory) * y);
+        mean = m.is_finite().then_some(m);
+        (x, m)
+    };
+    points.iter().map(&mut next).collect()
+}
+
+fn speed(lines: &[Metrics], text: bool) -> Chart {
+    let unit = if text { "tokens a second" } else { "samples a second" };
+    single(unit, lines, |m| m.tokens_per_s.or(m.samples_per_s))
+}
+
+fn single(name: &str, lines: &[Metrics], value: impl Fn(&Metrics) -> Option<f64>) -> Chart {
+    let points = lines.iter().filter_map(|m| Some((m.step as f64, value(m)?))).collect();
+    let line = Line { name: name.into(), class: "a", points };
+    Chart { x: "step", y: name.into(), lines: vec![line], levels: vec![] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_needs_nothing_from_outside_and_escapes_what_comes_from_there() {
+        let mut config = Config::default();
+        config.data.path = "<script>x</script>.rtd".into();
+        let lines = [
+            Metrics { step: 1, loss: 4.0, tokens_per_s: Some(100.0), ..Metrics::default() },
+            Metrics { step: 2, loss: f64::NAN, val_loss: Some(3.0), ..Metrics::default() },
+        ];
+        for lines in [&lines[..], &lines[..1], &[]] {
+            let page = page("runs/a&b", lines, &config, &[3.0, 2.5, 2.0], None);
+            assert!(
+                !page.contains("http") && !page.contains("<script") && page.contains("a&amp;b"),
+                "{page}"
+            );
+            assert!(!page.contains("NaN"), "{page}");
+        }
+    }
+}
