@@ -2,10 +2,11 @@
 the same order, with the same optimizer and schedule, and prints the validation loss of both.
 
     pip install torch numpy safetensors
-    cargo run --release -- train RECIPE.toml --out RUN      # with a snapshot of step 0
-    python benches/pytorch_train.py RUN --weights RUN/step-0/model.safetensors --data SET.rtd
+    ringtape train RECIPE.toml --out RUN
+    ringtape train RECIPE.toml --out START --steps 1 --set optimizer.lr=1e-30 --set schedule.name=constant
+    python benches/pytorch_train.py RUN --weights START/step-1/model.safetensors --data SET.rtd
 
-Sizes, steps, seed, optimizer and schedule come from RUN/config.toml; --set key=value overrides one. Prints one JSON object
+A step at such a rate changes no bit of a weight but those that are zero, so START holds what RUN started from. Sizes, steps, seed, optimizer and schedule come from RUN/config.toml; --set key=value overrides one. Prints one JSON object
 every --every steps and one at the end with `val_loss`.
 """
 
@@ -125,7 +126,8 @@ def rate(c, done):
 
 
 DEFAULTS = {
-    "model.tied": False, "optimizer.beta1": 0.9, "optimizer.beta2": 0.999, "optimizer.eps": 1e-8, "optimizer.clip": 0.0,
+    "model.tied": False, "optimizer.beta1": 0.9, "optimizer.beta2": 0.999, "optimizer.eps": 1e-8, "optimizer.weight_decay": 0.01,
+    "clip": 0.0,
     "schedule.name": "constant", "schedule.warmup_steps": 0, "schedule.min_lr": 0.0, "accumulate": 1,
 }
 
@@ -145,8 +147,7 @@ def read_config(path, overrides):
             flat[key] = json.loads(value)
         except json.JSONDecodeError:
             flat[key] = value
-    wanted = ["model.context", "model.layers", "model.dim", "model.heads", "batch_size", "steps", "seed", "optimizer.lr",
-              "optimizer.weight_decay"]
+    wanted = ["model.context", "model.layers", "model.dim", "model.heads", "batch_size", "steps", "seed", "optimizer.lr"]
     if missing := [k for k in wanted if k not in flat]:
         raise SystemExit(f"{path} lacks {', '.join(missing)}; give them with --set key=value")
     return flat
@@ -155,7 +156,7 @@ def read_config(path, overrides):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("run", help="folder of the ringtape run")
-    a.add_argument("--weights", required=True, help="model.safetensors of its first snapshot")
+    a.add_argument("--weights", required=True, help="model.safetensors with the weights that it started from")
     a.add_argument("--data", required=True, help="the packed set (.rtd)")
     a.add_argument("--ringtape", default="target/release/ringtape", help="the program, to ask where the tokens lie")
     a.add_argument("--threads", type=int, default=2)
@@ -183,8 +184,8 @@ def main():
         optimizer.zero_grad(set_to_none=True)
         loss = model.loss(*windows(train, next(order), context))
         loss.backward()
-        if c["optimizer.clip"] > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), c["optimizer.clip"])
+        if c["clip"] > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), c["clip"])
         optimizer.step()
         if (step + 1) % a.every == 0:
             print(json.dumps({"step": step + 1, "loss": loss.item(), "lr": rate(c, step)}), flush=True)

@@ -3,6 +3,7 @@
 # complete and loads, and nothing half-written is left.
 #
 # Needs RINGTAPE (the program), and to be root, for a tmpfs of two megabytes.
+# root
 set -euo pipefail
 : "${RINGTAPE:?set RINGTAPE to the program}"
 fail() { echo "disk_full: $*" >&2; exit 1; }
