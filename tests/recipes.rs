@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 fn recipes() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");
     let folders = std::fs::read_dir(root).unwrap().flatten().map(|e| e.path()).filter(|p| p.is_dir());
-    let files = folders.flat_map(|f| std::fs::read_dir(f).unwrap().flatten().map(|e| e.path()).collect::<Vec<_>>());
+    let files =
+        folders.flat_map(|f| std::fs::read_dir(f).unwrap().flatten().map(|e| e.path()).collect::<Vec<_>>());
     let mut found: Vec<PathBuf> = files.filter(|f| f.extension().is_some_and(|e| e == "toml")).collect();
     found.sort();
     found
@@ -18,10 +19,12 @@ fn every_recipe_makes_a_run() {
     let all = recipes();
     assert!(all.len() >= 8, "{all:?}");
     for (i, recipe) in all.iter().enumerate() {
-        let config = Config::resolve(Some(recipe), &[]).unwrap_or_else(|e| panic!("{}: {e}", recipe.display()));
+        let config =
+            Config::resolve(Some(recipe), &[]).unwrap_or_else(|e| panic!("{}: {e}", recipe.display()));
         let named = recipe.parent().unwrap().file_name().unwrap().to_str().unwrap();
         assert_eq!(config.data.path, named, "{} trains on other data than those beside it", recipe.display());
-        Run::create(config, &d.path().join(i.to_string())).unwrap_or_else(|e| panic!("{}: {e}", recipe.display()));
+        Run::create(config, &d.path().join(i.to_string()))
+            .unwrap_or_else(|e| panic!("{}: {e}", recipe.display()));
     }
 }
 

@@ -182,7 +182,7 @@ fn folders_are_not_overwritten_and_damaged_snapshots_are_passed_over() {
     let t = Trained::load(&at, None).unwrap();
     assert_eq!(t.step, 8);
     assert!(t.notices[0].contains("step-12") && t.notices[0].contains("damaged"), "{:?}", t.notices);
-    for step in [4, 8] {
+    for step in [4, 6, 8] {
         std::fs::remove_file(at.join(format!("step-{step}/state.bin"))).unwrap();
     }
     let e = Trained::load(&at, None).err().unwrap();
@@ -190,6 +190,48 @@ fn folders_are_not_overwritten_and_damaged_snapshots_are_passed_over() {
     let empty = d.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     assert!(Trained::load(&empty, None).err().unwrap().to_string().contains("config.toml"));
+}
+
+#[test]
+fn old_snapshots_go_but_the_newest_and_the_best_stay() {
+    let d = dir();
+    let at = d.path().join("run");
+    // A learning rate that spoils what the first steps learned: the best evaluation is an early one.
+    let config = text(&[
+        "eval_every=2",
+        "snapshot_every=2",
+        "keep_snapshots=2",
+        "optimizer.lr=3",
+        "schedule.name=constant",
+        "schedule.min_lr=0",
+    ]);
+    let summary = train(config, &at);
+    let lines = metrics::read(&at).unwrap();
+    let best =
+        lines.iter().filter(|m| m.val_loss == Some(summary.best_val_loss)).map(|m| m.step).next().unwrap();
+    let mut steps: Vec<u64> = std::fs::read_dir(&at)
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+        .collect();
+    steps.sort();
+    let mut want = vec![best, 10, 12];
+    want.dedup();
+    assert_eq!(steps, want);
+}
+
+#[test]
+fn the_opponents_on_moby_dick_are_those_of_another_program() {
+    let set = ringtape::data::open_named("moby-dick", ringtape::data::Access::Read).unwrap();
+    let tokens = |split: &str| -> Vec<u16> {
+        let s = set.split(split).unwrap();
+        let mut scratch = Vec::new();
+        let bytes = set.samples(&set.header().fields[0], s.start, s.count, &mut scratch).unwrap();
+        bytes.iter().map(|&b| b.into()).collect()
+    };
+    let losses = ringtape::train::ngram::losses(&tokens("train"), &tokens("val"), 83);
+    for (a, b) in losses.iter().zip([3.118, 2.462, 2.008, 1.675, 1.547, 1.556]) {
+        assert!((a - b).abs() < 1e-3, "{losses:?}");
+    }
 }
 
 #[test]
@@ -232,6 +274,7 @@ fn a_snapshot_of_another_model_or_optimizer_names_what_differs() {
     assert!(resume("model.dim=32").contains("token.weight"));
     assert!(resume("model.layers=2").contains("blocks.1"));
     assert!(resume("data.path=tang-poems").contains("data"));
+    assert!(resume("seed=5").contains("seed"));
     assert_eq!(resume("steps=20"), "");
 }
 

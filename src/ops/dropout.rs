@@ -8,7 +8,7 @@ use super::elementwise::{expect_inputs, expect_real};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Real, par};
-use crate::rng::{Key, unit};
+use crate::rng::Key;
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
@@ -23,19 +23,33 @@ kernel! {
 fn dropout_mask<T: Real>(x: &[T], y: &mut [T], p: T, seed: u64, stream: u64, accumulate: bool) {
     let key = Key::new(seed, stream);
     let keep = T::ONE / (T::ONE - p);
+    // u < p for u = n / 2^24 means n < p·2^24: compared as integers, since n has no fraction.
+    let limit = (p.f64() * 16_777_216.0).ceil() as u32;
     // Chunks are multiples of four, so each begins with a block of its own.
-    par::chunks_mut(y, par::CHUNK, x.len() * 2, |i, y| {
-        mask_chunk(&x[i * par::CHUNK..][..y.len()], y, p, keep, key, (i * par::CHUNK / 4) as u64, accumulate);
+    par::chunks_mut(y, par::CHUNK, x.len(), |i, y| {
+        mask_chunk(&x[i * par::CHUNK..][..y.len()], y, limit, keep, key, (i * par::CHUNK / 4) as u64, accumulate);
     });
 }
 
+/// Blocks of random words made side by side: a vector of 32-bit words.
+const SIDE: usize = 16;
+
 vectorized! {
-    fn mask_chunk<T: Real>(x: &[T], y: &mut [T], p: T, keep: T, key: Key, first: u64, accumulate: bool) {
-        for (j, (y, x)) in y.chunks_mut(4).zip(x.chunks(4)).enumerate() {
-            let words = key.block(first + j as u64);
-            for ((y, &x), word) in y.iter_mut().zip(x).zip(words) {
-                let kept = if T::of(unit(word) as f64) >= p { x * keep } else { T::ZERO };
-                *y = if accumulate { *y + kept } else { kept };
+    fn mask_chunk<T: Real>(x: &[T], y: &mut [T], limit: u32, keep: T, key: Key, first: u64, accumulate: bool) {
+        for (j, (y, x)) in y.chunks_mut(4 * SIDE).zip(x.chunks(4 * SIDE)).enumerate() {
+            let words = key.blocks::<SIDE>(first + (j * SIDE) as u64);
+            let mut m = [T::ZERO; 4 * SIDE];
+            for i in 0..SIDE {
+                for w in 0..4 {
+                    // The word's upper 24 bits, as crate::rng::unit reads it.
+                    m[4 * i + w] = if words[w][i] >> 8 < limit { T::ZERO } else { keep };
+                }
+            }
+            let drop = |x: T, m: T| if m == T::ZERO { T::ZERO } else { x * m };
+            if accumulate {
+                y.iter_mut().zip(x).zip(&m).for_each(|((y, &x), &m)| *y += drop(x, m));
+            } else {
+                y.iter_mut().zip(x).zip(&m).for_each(|((y, &x), &m)| *y = drop(x, m));
             }
         }
     }

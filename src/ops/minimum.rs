@@ -24,12 +24,9 @@ impl Binary for Minimum {
     }
     #[inline(always)]
     fn slopes<T: Real>(a: T, b: T) -> [T; 2] {
-        if a == b {
-            return [T::of(0.5); 2];
-        }
-        // With a NaN neither comparison holds, and both get the gradient, as in torch.
-        let unless = |lost: bool| if lost { T::ZERO } else { T::ONE };
-        [unless(a > b), unless(a < b)]
+        // With a NaN no comparison holds, and both get the gradient, as in torch. Selects, so that loops become vectors.
+        let share = if a == b { T::of(0.5) } else { T::ONE };
+        [if a > b { T::ZERO } else { share }, if a < b { T::ZERO } else { share }]
     }
 }
 

@@ -3,11 +3,11 @@
 use super::elementwise::{expect_inputs, expect_real};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{MAX_RANK, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
+use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
@@ -15,8 +15,8 @@ kernel! {
     pub static PERMUTE = permute_copy(x: in T, y: out T, dims: val dims, strides: val dims, accumulate: val flag);
 }
 
-/// Side of the square tiles of a transposition: both tiles fit the L1 cache.
-const TILE: usize = 32;
+/// Side of the square tiles of a transposition: a row of f32 is a cache line.
+const TILE: usize = 16;
 
 fn permute_copy<T: Real>(x: &[T], y: &mut [T], dims: &[usize], strides: &[usize], accumulate: bool) {
     if y.is_empty() {
@@ -24,9 +24,9 @@ fn permute_copy<T: Real>(x: &[T], y: &mut [T], dims: &[usize], strides: &[usize]
     }
     let (dims, strides) = merge(dims, strides);
     let rank = dims.len();
-    // The last two axes of y are a plane; planes are independent.
+    // The last two axes of y are a plane.
     let (rows, cols) = (dims[rank - 2], dims[rank - 1]);
-    let (row_step, col_step) = (strides[rank - 2], strides[rank - 1]);
+    let steps = [strides[rank - 2], strides[rank - 1]];
     let plane = |i: usize| {
         let (mut i, mut at) = (i, 0);
         for (&n, &s) in dims[..rank - 2].iter().zip(&strides[..rank - 2]).rev() {
@@ -35,28 +35,57 @@ fn permute_copy<T: Real>(x: &[T], y: &mut [T], dims: &[usize], strides: &[usize]
         }
         at
     };
-    let put = |y: &mut T, x: T| *y = if accumulate { *y + x } else { x };
-    par::chunks_mut(y, rows * cols, y_work(x.len()), |i, y| {
-        let x = &x[plane(i)..];
-        if col_step == 1 {
-            for (r, y) in y.chunks_mut(cols).enumerate() {
-                let x = &x[r * row_step..][..cols];
-                y.iter_mut().zip(x).for_each(|(y, &x)| put(y, x));
-            }
-            return;
-        }
-        for (r0, c0) in (0..rows).step_by(TILE).flat_map(|r| (0..cols).step_by(TILE).map(move |c| (r, c))) {
-            for r in r0..rows.min(r0 + TILE) {
-                for c in c0..cols.min(c0 + TILE) {
-                    put(&mut y[r * cols + c], x[r * row_step + c * col_step]);
-                }
-            }
+    // A chunk is whole rows of tiles; it may end within a plane and go on in the next.
+    let some = (4 * par::CHUNK / cols).next_multiple_of(TILE).max(TILE);
+    par::chunks_mut(y, some * cols, x.len() / 2, |i, mut y| {
+        let mut row = i * some;
+        while !y.is_empty() {
+            let (p, r) = (row / rows, row % rows);
+            let n = (rows - r).min(y.len() / cols);
+            let (now, rest) = y.split_at_mut(n * cols);
+            copy_plane(&x[plane(p) + r * steps[0]..], now, cols, steps, accumulate);
+            (y, row) = (rest, row + n);
         }
     });
 }
 
-fn y_work(n: usize) -> usize {
-    n / 2
+vectorized! {
+    /// Rows of `cols` elements of y from the elements of x at row·steps[0] + col·steps[1].
+    fn copy_plane<T: Real>(x: &[T], y: &mut [T], cols: usize, steps: [usize; 2], accumulate: bool) {
+        let [row_step, col_step] = steps;
+        let put = |y: &mut T, x: T| *y = if accumulate { *y + x } else { x };
+        if col_step == 1 {
+            for (r, y) in y.chunks_mut(cols).enumerate() {
+                let x = &x[r * row_step..][..cols];
+                if accumulate { y.iter_mut().zip(x).for_each(|(y, &x)| *y += x) } else { y.copy_from_slice(x) }
+            }
+            return;
+        }
+        for (b, y) in y.chunks_mut(TILE * cols).enumerate() {
+            let (r0, rows) = (b * TILE, y.len() / cols);
+            for c0 in (0..cols).step_by(TILE) {
+                let n = TILE.min(cols - c0);
+                if rows == TILE && n == TILE && row_step == 1 {
+                    // Whole lines of x are read one after the other, then whole lines of y are written.
+                    let mut tile = [[T::ZERO; TILE]; TILE];
+                    for (c, line) in tile.iter_mut().enumerate() {
+                        line.copy_from_slice(&x[r0 + (c0 + c) * col_step..][..TILE]);
+                    }
+                    for (r, y) in y.chunks_mut(cols).enumerate() {
+                        for (y, line) in y[c0..c0 + TILE].iter_mut().zip(&tile) {
+                            put(y, line[r]);
+                        }
+                    }
+                    continue;
+                }
+                for (r, y) in y.chunks_mut(cols).enumerate() {
+                    for (c, y) in y[c0..c0 + n].iter_mut().enumerate() {
+                        put(y, x[(r0 + r) * row_step + (c0 + c) * col_step]);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The same walk with as few axes as possible, but at least two: neighbours that lie in x as they do in y are one axis.
@@ -162,6 +191,8 @@ pub static ENTRY: Entry = Entry {
             s("all moved", &[2, 3, 4], "2,0,1"),
             s("negative", &[2, 3, 4], "-1,0,-2"),
             s("more than a tile", &[37, 33], "1,0"),
+            s("tiles across planes", &[2, 19, 35], "0,2,1"),
+            s("all reversed", &[3, 2, 18], "2,1,0"),
             s("extents of one", &[1, 3, 1, 2], "3,2,1,0"),
             s("empty", &[0, 3], "1,0"),
             s("16 x 256 x 3 x 4 x 32", &[16, 256, 3, 4, 32], "2,0,3,1,4").large(),

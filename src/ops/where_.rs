@@ -76,24 +76,60 @@ fn copy_run<T: Real>(x: &[T], step: usize, y: &mut [T]) {
 
 vectorized! {
     fn choose_run<T: Real>(c: &[u8], a: &[T], a_step: usize, b: &[T], b_step: usize, y: &mut [T]) {
-        let at = y.iter_mut().zip(c);
+        let n = y.len();
         match (a_step, b_step) {
-            (1, 1) => at.zip(a.iter().zip(b)).for_each(|((y, &c), (&a, &b))| *y = if c != 0 { a } else { b }),
-            (1, _) => at.zip(a).for_each(|((y, &c), &a)| *y = if c != 0 { a } else { b[0] }),
-            (_, 1) => at.zip(b).for_each(|((y, &c), &b)| *y = if c != 0 { a[0] } else { b }),
-            _ => at.for_each(|(y, &c)| *y = if c != 0 { a[0] } else { b[0] }),
+            (1, 1) => {
+                let (a, b) = (&a[..n], &b[..n]);
+                choose(c, y, |j| (a[j], b[j]));
+            }
+            (1, _) => {
+                let (a, b) = (&a[..n], b[0]);
+                choose(c, y, |j| (a[j], b));
+            }
+            (_, 1) => {
+                let (a, b) = (a[0], &b[..n]);
+                choose(c, y, |j| (a, b[j]));
+            }
+            _ => {
+                let both = (a[0], b[0]);
+                choose(c, y, |_| both);
+            }
         }
     }
 
     fn mask_run<T: Real>(c: &[u8], step: usize, dy: &[T], d: &mut [T], chosen: bool, accumulate: bool) {
-        let put = |d: &mut T, c: u8, dy: T| {
-            let part = if (c != 0) == chosen { dy } else { T::ZERO };
-            *d = if accumulate { *d + part } else { part };
-        };
+        let n = d.len();
         if step == 0 {
-            d.iter_mut().zip(dy).for_each(|(d, &dy)| put(d, c[0], dy));
+            let passes = (c[0] != 0) == chosen;
+            put(dy, d, accumulate, |_| passes);
         } else {
-            d.iter_mut().zip(dy).zip(c).for_each(|((d, &dy), &c)| put(d, c, dy));
+            let c = &c[..n];
+            put(dy, d, accumulate, |j| (c[j] != 0) == chosen);
+        }
+    }
+}
+
+/// y_j = the first of `both(j)` where c_j is not 0, else the second.
+#[inline(always)]
+fn choose<T: Real>(c: &[u8], y: &mut [T], both: impl Fn(usize) -> (T, T)) {
+    let c = &c[..y.len()];
+    for j in 0..y.len() {
+        let (a, b) = both(j);
+        y[j] = if c[j] != 0 { a } else { b };
+    }
+}
+
+/// d_j = dy_j where `passes(j)`, else 0; or d_j += when `accumulate`.
+#[inline(always)]
+fn put<T: Real>(dy: &[T], d: &mut [T], accumulate: bool, passes: impl Fn(usize) -> bool) {
+    let dy = &dy[..d.len()];
+    if accumulate {
+        for j in 0..d.len() {
+            d[j] += if passes(j) { dy[j] } else { T::ZERO };
+        }
+    } else {
+        for j in 0..d.len() {
+            d[j] = if passes(j) { dy[j] } else { T::ZERO };
         }
     }
 }

@@ -17,7 +17,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("eval_every", "steps between evaluations; 0: only at the end"),
     ("eval_batches", "batches of an evaluation; 0: the whole held-out split"),
     ("snapshot_every", "steps between snapshots; 0: only at the end"),
-    ("keep_snapshots", "snapshots kept, the newest"),
+    ("keep_snapshots", "snapshots kept: the newest, and the best beside them"),
     ("threads", "threads; 0: one for each processor"),
     ("device", "cpu"),
     ("precision", "f32"),

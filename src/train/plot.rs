@@ -98,7 +98,7 @@ impl Chart {
             let _ = write!(s, "<path class=\"level\" d=\"M{left:.1} {y:.1}H{right:.1}\"/>");
             let _ = write!(
                 s,
-                "<text class=\"note\" x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                "<text class=\"note\" x=\"{end:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 y - 4.0,
                 escape(name)
             );

@@ -73,9 +73,9 @@ fn page(
     if text {
         let _ = write!(h, "\nringtape generate {run} --prompt \"Call me \" --tokens 200");
     }
-    let _ = write!(
+    let _ = writeln!(
         h,
-        "</pre><details><summary>Configuration</summary><pre>{}</pre></details></body></html>\n",
+        "</pre><details><summary>Configuration</summary><pre>{}</pre></details></body></html>",
         escape(&config.to_toml())
     );
     h

@@ -33,7 +33,7 @@ pub struct Run {
     log: Log,
     events: Option<EventWriter>,
     step: u64,
-    best: Option<f64>,
+    best: Option<(u64, f64)>,
     notices: Vec<String>,
     ngrams: Option<Receiver<Vec<f64>>>,
     baselines: Vec<f64>,
@@ -94,6 +94,13 @@ impl Run {
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
         let state = snapshot.as_ref().map(|s| s.state.clone());
+        if let Some(seed) = state.as_ref().map(|s| s.seed).filter(|s| *s != config.seed) {
+            let what = format!(
+                "is {}, but the run was started with {seed}; set it back, or start a new run",
+                config.seed
+            );
+            return Err(Error::config("seed", what));
+        }
         // Other data are refused before other weights: that is the error that helps.
         let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
         match (&snapshot, resumed) {
@@ -172,14 +179,16 @@ impl Run {
             );
             // A step that was asked to be the last is finished with all that belongs to it, so the log is the same.
             let stopped = stop.signal();
+            let mut improved = false;
             if evaluates {
                 let found = self.pause(|run| {
                     evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches)
                 })?;
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
                 evaluation = Some(found);
-                if self.best.is_none_or(|b| found.loss < b) {
-                    self.best = Some(found.loss);
+                improved = self.best.is_none_or(|(_, b)| found.loss < b);
+                if improved {
+                    self.best = Some((self.step, found.loss));
                 }
             }
             observer.on_step(&m);
@@ -190,7 +199,7 @@ impl Run {
                 observer.on_log(&m);
             }
             self.poll_baselines(observer);
-            if saves || last || stopped.is_some() {
+            if saves || last || improved || stopped.is_some() {
                 let path = self.pause(|run| run.save())?;
                 observer.on_snapshot(&path);
             }
@@ -229,7 +238,7 @@ impl Run {
     }
     /// Best held-out loss of all evaluations so far.
     pub fn best(&self) -> Option<f64> {
-        self.best
+        self.best.map(|(_, loss)| loss)
     }
     /// Seconds of training in this process.
     pub fn wall(&self) -> f64 {
@@ -256,7 +265,7 @@ impl Run {
         let state = State::new(self.step, &self.config, self.loader.cursor(), self.log.bytes(), self.best);
         let dir = self.folder.path();
         let path = snapshot::save(dir, &self.params, self.optimizer.as_ref(), &state)?;
-        snapshot::prune(dir, self.config.keep_snapshots)?;
+        snapshot::prune(dir, self.step, self.config.keep_snapshots, self.best.map(|(step, _)| step))?;
         Ok(path)
     }
 

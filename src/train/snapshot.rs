@@ -37,8 +37,8 @@ pub struct State {
     pub cursor: Cursor,
     /// Bytes of metrics.jsonl that belong to the steps done.
     pub metrics_bytes: u64,
-    /// Lowest held-out loss so far.
-    pub best: Option<f64>,
+    /// Step and value of the lowest held-out loss so far.
+    pub best: Option<(u64, f64)>,
     /// Name of the optimizer.
     pub optimizer: String,
     /// Steps that the optimizer counts.
@@ -49,7 +49,13 @@ pub struct State {
 
 impl State {
     /// The state after `step` steps.
-    pub fn new(step: u64, config: &Config, cursor: Cursor, metrics_bytes: u64, best: Option<f64>) -> State {
+    pub fn new(
+        step: u64,
+        config: &Config,
+        cursor: Cursor,
+        metrics_bytes: u64,
+        best: Option<(u64, f64)>,
+    ) -> State {
         let optimizer = config.optimizer.name.clone();
         let (optimizer_steps, sums) = (0, [[0; 32]; 2]); // filled in by save
         State { step, seed: config.seed, cursor, metrics_bytes, best, optimizer, optimizer_steps, sums }
@@ -67,7 +73,7 @@ pub fn save(dir: &Path, params: &Params, optimizer: &dyn Optimizer, state: &Stat
     let tmp = dir.join(format!("{}.tmp", name(state.step)));
     let result = write_all(&tmp, params, optimizer, state).and_then(|()| {
         if path.exists() {
-            // A resumed run comes by a step that it saved before; the bits are the same.
+            // Only a damaged one can be here: a whole one would have been taken up, and the run be past it.
             fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
         }
         fs::rename(&tmp, &path).map_err(|e| Error::io(&path, e))?;
@@ -206,9 +212,11 @@ pub fn sweep(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes all but the newest `keep` snapshots.
-pub fn prune(dir: &Path, keep: usize) -> Result<()> {
-    for step in steps(dir)?.into_iter().skip(keep.max(1)) {
+/// Removes snapshots older than that of step `current`, but for the newest `keep` (`current` counts) and `best`. Those of
+/// later steps are left alone: a run that went back behind them found them damaged, and will replace them.
+pub fn prune(dir: &Path, current: u64, keep: usize, best: Option<u64>) -> Result<()> {
+    let older = steps(dir)?.into_iter().filter(|s| *s < current);
+    for step in older.skip(keep.max(1) - 1).filter(|s| Some(*s) != best) {
         let path = dir.join(name(step));
         fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
     }

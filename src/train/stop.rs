@@ -17,13 +17,14 @@ impl Stop {
     /// Lets SIGINT and SIGTERM ask to stop, and their second arrival end the process with 128 + signal.
     pub fn on_signals() -> Result<Stop> {
         let stop = Stop::default();
+        // One flag for both, so that the second request leaves at once whichever signal it is.
+        let asked = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            let asked = Arc::new(AtomicBool::new(false));
             let refused = |e: std::io::Error| Error::Usage(format!("signal {signal} cannot be handled: {e}"));
             // In this order: the first arrival finds the flag unset and goes on, the second finds it set.
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, asked.clone())
                 .map_err(refused)?;
-            signal_hook::flag::register(signal, asked).map_err(refused)?;
+            signal_hook::flag::register(signal, asked.clone()).map_err(refused)?;
             signal_hook::flag::register_usize(signal, stop.0.clone(), signal as usize).map_err(refused)?;
         }
         Ok(stop)

@@ -52,13 +52,13 @@ impl<B: Binary> Zip<B> {
     };
     /// The gradient of a, before it is summed over stretched axes.
     pub const BACKWARD_A: Kernel = Zip::<B>::backward_kernel(1, |args| match real_type(B::NAME, args)? {
-        DType::F64 => backward::<B, f64, 0>(args),
-        _ => backward::<B, f32, 0>(args),
+        DType::F64 => backward::<B, Input, f64>(args),
+        _ => backward::<B, Input, f32>(args),
     });
     /// The gradient of b, before it is summed over stretched axes.
     pub const BACKWARD_B: Kernel = Zip::<B>::backward_kernel(2, |args| match real_type(B::NAME, args)? {
-        DType::F64 => backward::<B, f64, 1>(args),
-        _ => backward::<B, f32, 1>(args),
+        DType::F64 => backward::<B, Other, f64>(args),
+        _ => backward::<B, Other, f32>(args),
     });
 
     const fn backward_kernel(which: usize, cpu: fn(&mut [Arg<'_>]) -> Result<()>) -> Kernel {
@@ -93,11 +93,24 @@ fn forward<B: Binary, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     Ok(())
 }
 
-fn backward<B: Binary, T: Real, const SIDE: usize>(args: &mut [Arg<'_>]) -> Result<()> {
+/// Which operand a gradient is for, as a type, so that each loop is compiled for one.
+trait Side {
+    const INDEX: usize;
+}
+struct Input;
+struct Other;
+impl Side for Input {
+    const INDEX: usize = 0;
+}
+impl Side for Other {
+    const INDEX: usize = 1;
+}
+
+fn backward<B: Binary, S: Side, T: Real>(args: &mut [Arg<'_>]) -> Result<()> {
     let [a, b, dy, d, dims, a_steps, b_steps, accumulate] = args else {
         unreachable!("launch counted the arguments")
     };
-    let e = B::ENTRIES[1 + SIDE];
+    let e = B::ENTRIES[1 + S::INDEX];
     let (a, b) = (take::input::<T>(a, e, "a")?, take::input::<T>(b, e, "b")?);
     let dy = take::input::<T>(dy, e, "dy")?;
     let dims = take::dims(dims, e, "dims")?;
@@ -109,7 +122,7 @@ fn backward<B: Binary, T: Real, const SIDE: usize>(args: &mut [Arg<'_>]) -> Resu
         let start = i * par::CHUNK;
         walk(start..start + d.len(), dims, [sa, sb], |at, [ia, ib], n| {
             let dy = &dy[start + at..][..n];
-            slope_run::<B, T>(SIDE, &a[ia..], la, &b[ib..], lb, dy, &mut d[at..at + n], add);
+            slope_run::<B, S, T>(&a[ia..], la, &b[ib..], lb, dy, &mut d[at..at + n], add);
         });
     });
     Ok(())
@@ -129,19 +142,42 @@ vectorized! {
         }
     }
 
-    fn slope_run<B: Binary, T: Real>(
-        side: usize, a: &[T], a_step: usize, b: &[T], b_step: usize, dy: &[T], d: &mut [T], add: bool,
+    fn slope_run<B: Binary, S: Side, T: Real>(
+        a: &[T], a_step: usize, b: &[T], b_step: usize, dy: &[T], d: &mut [T], add: bool,
     ) {
-        let put = |d: &mut T, x: T| *d = if add { *d + x } else { x };
-        let at = d.iter_mut().zip(dy);
+        let (n, i) = (d.len(), S::INDEX);
         match (a_step, b_step) {
-            (1, 1) => at.zip(a.iter().zip(b)).for_each(|((d, &dy), (&a, &b))| put(d, dy * B::slopes(a, b)[side])),
-            (1, _) => at.zip(a).for_each(|((d, &dy), &a)| put(d, dy * B::slopes(a, b[0])[side])),
-            (_, 1) => at.zip(b).for_each(|((d, &dy), &b)| put(d, dy * B::slopes(a[0], b)[side])),
-            _ => {
-                let slope = B::slopes(a[0], b[0])[side];
-                at.for_each(|(d, &dy)| put(d, dy * slope));
+            (1, 1) => {
+                let (a, b) = (&a[..n], &b[..n]);
+                put(d, dy, add, |j| B::slopes(a[j], b[j])[i]);
             }
+            (1, _) => {
+                let (a, b) = (&a[..n], b[0]);
+                put(d, dy, add, |j| B::slopes(a[j], b)[i]);
+            }
+            (_, 1) => {
+                let (a, b) = (a[0], &b[..n]);
+                put(d, dy, add, |j| B::slopes(a, b[j])[i]);
+            }
+            _ => {
+                let slope = B::slopes(a[0], b[0])[i];
+                put(d, dy, add, |_| slope);
+            }
+        }
+    }
+}
+
+/// d_j = dy_j · slope(j), or d_j += when `add`. The branch is outside the loops: inside, it kept them from becoming vectors.
+#[inline(always)]
+fn put<T: Real>(d: &mut [T], dy: &[T], add: bool, slope: impl Fn(usize) -> T) {
+    let dy = &dy[..d.len()];
+    if add {
+        for j in 0..d.len() {
+            d[j] += dy[j] * slope(j);
+        }
+    } else {
+        for j in 0..d.len() {
+            d[j] = dy[j] * slope(j);
         }
     }
 }
