@@ -271,6 +271,7 @@ fn damaged_snapshots_are_never_believed() {
 fn the_snapshot_before_a_damaged_one_is_taken() {
     let dir = folder();
     let d = dir.path();
+    // Without evaluations, which would save the best on the way too.
     train(d, &["--out", "a", "--set", "keep_snapshots=3", "--set", "eval_every=0"]).ok();
     assert_eq!(snapshots(&d.join("a")), [2, 4, 6]);
     fs::write(d.join("a/step-6/model.safetensors"), b"garbage").unwrap();
@@ -318,6 +319,7 @@ fn kills_leave_a_snapshot_that_loads() {
     let dir = folder();
     let d = dir.path();
     // The two runs are told other numbers of steps, so the rate must not depend on it.
+    // A constant learning rate, since the others depend on the number of steps, which the end of the test sets.
     let often = ["--set", "snapshot_every=1", "--set", "log_every=1000", "--set", "schedule.name=constant"];
     let mut rng = ringtape::rng::Key::named(5, "kills").rng();
     let mut last = 0;

@@ -9,7 +9,7 @@
 //! | `train.rs`, `progress.rs` | `train`: a run, and what is seen of it on the way |
 //! | `eval.rs`, `generate.rs` | `eval`, `generate`: a trained model at work |
 //! | `op.rs` | `op list`, `op NAME` |
-//! | `optim.rs` | `optim list`, `optim NAME` |
+//! | `optimizers.rs` | `optim list`, `optim NAME` |
 //! | `check.rs` | `check`: the examiner |
 //! | `data.rs` | `data`: packed datasets |
 //! | `devices.rs` | `devices`: what can be used here |
@@ -22,7 +22,7 @@
 //! # static CUBE: Entry = Entry { name: "cube", doc: "", inputs: &[], outputs: &[], attrs: &[], build: |_| todo!(),
 //! #     kernels: &[], samples: Vec::new };
 //! fn main() {
-//!     std::process::exit(cli::run_with(cli::Extensions { ops: &[&CUBE] }, std::env::args_os()))
+//!     std::process::exit(cli::run_with(cli::Extensions { ops: &[&CUBE], ..Default::default() }, std::env::args_os()))
 //! }
 //! ```
 
@@ -34,7 +34,7 @@ mod devices;
 mod eval;
 mod generate;
 mod op;
-mod optim;
+mod optimizers;
 mod progress;
 mod session;
 mod tensors;
@@ -42,6 +42,7 @@ mod train;
 
 use crate::error::{Error, Result};
 use crate::ops::Entry;
+use crate::optim;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use session::Session;
 use std::ffi::OsString;
@@ -51,6 +52,8 @@ use std::ffi::OsString;
 pub struct Extensions<'a> {
     /// Ops, found by `op`, `check` and `bench` before ringtape's own.
     pub ops: &'a [&'static Entry],
+    /// Optimizers, found by `optim` before ringtape's own.
+    pub optimizers: &'a [&'static optim::Entry],
 }
 
 const ABOUT: &str = "A machine-learning runtime written from scratch: train, look inside, extend.";
@@ -84,7 +87,7 @@ enum Verb {
     Eval(eval::Args),
     Generate(generate::Args),
     Op(op::Args),
-    Optim(optim::Args),
+    Optim(optimizers::Args),
     Check(check::Args),
     Data(data::Args),
     Bench(bench::Args),
@@ -131,7 +134,7 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
         Verb::Eval(a) => eval::run(session, a),
         Verb::Generate(a) => generate::run(session, a),
         Verb::Op(a) => op::run(session, a),
-        Verb::Optim(a) => optim::run(session, a),
+        Verb::Optim(a) => optimizers::run(session, a),
         Verb::Check(a) => check::run(session, a),
         Verb::Data(a) => data::run(session, a),
         Verb::Bench(a) => bench::run(session, a),

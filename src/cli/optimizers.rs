@@ -72,16 +72,17 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
 }
 
 fn list(session: &Session<'_>, json: bool) -> Result<()> {
+    let entries = || session.extensions.optimizers.iter().chain(optim::ALL);
     if json {
         let attr = |a: &crate::attrs::AttrDoc| serde_json::json!({ "name": a.name, "default": a.default, "doc": a.doc });
-        let row = |e: &&Entry| {
+        let row = |e: &&'static Entry| {
             let attrs: Vec<_> = e.attrs.iter().map(attr).collect();
             serde_json::json!({ "name": e.name, "doc": e.doc, "state": e.state, "attrs": attrs })
         };
-        let all: Vec<_> = optim::ALL.iter().map(row).collect();
+        let all: Vec<_> = entries().map(row).collect();
         return say!(session, "{}", super::json(&all)?);
     }
-    for e in optim::ALL {
+    for e in entries() {
         let attrs: Vec<String> =
             e.attrs.iter().map(|a| format!("{}={}", a.name, a.default.unwrap_or("?"))).collect();
         say!(session, "{}(lr={LR}, {})", e.name, attrs.join(", "))?;
@@ -121,7 +122,7 @@ fn attributes(given: &[(String, String)]) -> Result<(f64, Vec<(String, String)>)
 }
 
 fn compute(session: &Session<'_>, args: Steps) -> Result<()> {
-    let entry = optim::find(&args.name, &[])?;
+    let entry = optim::find(&args.name, session.extensions.optimizers)?;
     let (lr, attrs) = attributes(&args.attrs)?;
     let dtype = if args.dtype == "f64" { DType::F64 } else { DType::F32 };
     let device = Device::cpu();
