@@ -75,12 +75,12 @@ fn folder_of(target: &Path) -> &Path {
 fn sweep(folder: &Path, prefix: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(prefix) && name.ends_with(".tmp") {
-            if let Ok(file) = open_regular(&entry.path()).map(|(file, _)| file) {
-                if file.try_lock().is_ok() {
-                    let _ = std::fs::remove_file(entry.path());
-                }
-            }
+        let ours = name.starts_with(prefix) && name.ends_with(".tmp");
+        if ours
+            && let Ok((file, _)) = open_regular(&entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }
