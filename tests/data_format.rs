@@ -77,6 +77,22 @@ fn written_read_only_and_nothing_is_left_of_a_set_that_is_not_finished() {
 }
 
 #[test]
+fn litter_of_killed_writers_is_swept_and_living_ones_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(".small.rtd.1.0.tmp"), b"of a killed process").unwrap();
+    std::fs::write(dir.path().join(".other.rtd.1.0.tmp"), b"not of this target").unwrap();
+    let mut alive = Writer::create(dir.path().join("small.rtd"), about()).unwrap();
+    small(dir.path());
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names[0] == ".other.rtd.1.0.tmp" && names[2] == "small.rtd", "{names:?}");
+    alive.field(Field::samples("x", DType::U8, &[])).unwrap();
+    alive.write(&[1]).unwrap();
+    assert_eq!(Rtd::open(alive.finish().unwrap(), Access::Read).unwrap().header().count(), 1);
+}
+
+#[test]
 fn same_contents_same_identity() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let bytes = [small(a.path()), small(b.path())].map(|p| std::fs::read(p).unwrap());

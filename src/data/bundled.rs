@@ -6,7 +6,7 @@ use crate::data::map::Access;
 use crate::data::pack::{Input, Inputs, sha256};
 use crate::data::rtd::Rtd;
 use crate::data::sets::{SETS, Set};
-use crate::data::write::{Writer, sweep};
+use crate::data::write::Writer;
 use crate::data::{fetched, readers};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -110,7 +110,6 @@ fn pack(set: &Set, inputs: &Inputs) -> Result<PathBuf> {
                 continue;
             }
         };
-        sweep(folder);
         (set.pack)(inputs, &mut w)?;
         return w.finish();
     }

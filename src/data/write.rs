@@ -1,10 +1,11 @@
 //! Writing a packed dataset: one pass, any size, never half a file under the final name.
 
 use crate::data::header::{ALIGN, About, BLOCK, Field, HEADER_LIMIT, Header, PREAMBLE, Preamble, Split};
+use crate::data::path::open_regular;
 use crate::error::{Error, Result};
 use crate::wire;
 use sha2::{Digest, Sha256};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -19,17 +20,28 @@ pub(crate) struct TempFile {
 }
 
 impl TempFile {
-    /// The name holds the process id, so that two processes that write the same target never share a file,
-    /// and litter of a killed one can be told from work in progress.
+    /// The name is this process's alone, so that two processes that write the same target never share a file. The file
+    /// is locked for as long as its writer lives: one that can be locked is litter of a killed process, and is removed.
     pub(crate) fn create(target: &Path) -> Result<(TempFile, File)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name =
-            target.file_name().ok_or_else(|| Error::Usage(format!("{} names no file", target.display())))?;
-        let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let temp = target.with_file_name(format!(".{}.{pid}.{n}.tmp", name.to_string_lossy()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temp);
-        let file = file.map_err(|e| Error::io(&temp, e))?;
-        Ok((TempFile { temp, target: target.into(), done: false }, file))
+        let name = target.file_name();
+        let name = name.ok_or_else(|| Error::Usage(format!("{} names no file", target.display())))?;
+        let prefix = format!(".{}.", name.to_string_lossy());
+        sweep(folder_of(target), &prefix);
+        loop {
+            let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let temp = target.with_file_name(format!("{prefix}{pid}.{n}.tmp"));
+            let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&temp) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                file => file.map_err(|e| Error::io(&temp, e))?,
+            };
+            // A sweeper may have taken it between creation and lock; then the next name is tried.
+            let ours = !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && temp.exists();
+            if ours {
+                return Ok((TempFile { temp, target: target.into(), done: false }, file));
+            }
+            let _ = std::fs::remove_file(&temp);
+        }
     }
 
     /// File to disk, read-only, then the name, then the folder: after a power cut there is the old file or
@@ -41,7 +53,7 @@ impl TempFile {
         file.sync_all().map_err(at)?;
         std::fs::rename(&self.temp, &self.target).map_err(at)?;
         self.done = true;
-        let folder = self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&self.target);
         File::open(folder).and_then(|d| d.sync_all()).map_err(|e| Error::io(folder, e))?;
         Ok(self.target.clone())
     }
@@ -55,13 +67,18 @@ impl Drop for TempFile {
     }
 }
 
-/// Removes what killed processes left beside `target`. Work of living processes stays.
-pub(crate) fn sweep(folder: &Path) {
+fn folder_of(target: &Path) -> &Path {
+    target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Removes what killed processes left of a file in the making. On file systems without locks nothing is removed.
+fn sweep(folder: &Path, prefix: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".tmp")) else { continue };
-        let pid = rest.rsplit('.').nth(1).and_then(|p| p.parse::<u32>().ok());
-        if pid.is_some_and(|p| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{p}")).exists())
+        let ours = name.starts_with(prefix) && name.ends_with(".tmp");
+        if ours
+            && let Ok((file, _)) = open_regular(&entry.path())
+            && file.try_lock().is_ok()
         {
             let _ = std::fs::remove_file(entry.path());
         }
