@@ -46,7 +46,10 @@ fn commands_are_what_the_program_takes() {
                 }
                 ["cargo", "test" | "fmt" | "clippy" | "install" | "bench" | "build", ..] => continue,
                 ["python", script, ..] => {
-                    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(script).is_file(), "{document}: no {script}");
+                    assert!(
+                        Path::new(env!("CARGO_MANIFEST_DIR")).join(script).is_file(),
+                        "{document}: no {script}"
+                    );
                     continue;
                 }
                 _ => panic!("{document}: what is `{}`?", command.join(" ")),
