@@ -1,4 +1,5 @@
-//! Optimizers against plain f64 loops written from the formulas alone, over 500 steps with zero and tiny gradients.
+//! Optimizers against plain f64 loops written from the formulas alone, over 500 steps with zero and tiny gradients, and
+//! against the steps of torch.optim (tests/golden/optim.py), in f64 and in f32.
 
 use ringtape::device::Device;
 use ringtape::optim::{self, clip};
@@ -132,4 +133,52 @@ fn a_live_tape_forbids_the_step_and_wrong_attributes_are_named() {
     assert!(bad("sgd", &[("nesterov", "true")]).contains("nesterov"));
     assert!(bad("sgd", &[("momentun", "0.9")]).contains("momentum"));
     assert!(bad("adam", &[]).contains("adamw"));
+}
+
+/// Runs one golden case in `dtype`; gives the largest error relative to max(1, |w|).
+fn worst_against_torch(path: &std::path::Path, dtype: DType) -> f64 {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, head) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let about = head.metadata().clone().unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let values = |name: &str| -> Vec<f64> {
+        let data = file.tensor(name).unwrap().data().to_vec();
+        data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let dims = file.tensor("w").unwrap().shape().to_vec();
+    let tensor = |v: &[f64]| Tensor::from_f64(&Device::cpu(), dtype, v, &dims).unwrap();
+    let mut builder = ParamsBuilder::new(&Device::cpu(), dtype, 0);
+    let slot = builder.add("w", &dims, Init::Constant(0.0), Role::Decay).unwrap();
+    let mut p = builder.build().unwrap();
+    p.set(slot, &tensor(&values("w"))).unwrap();
+    let attrs: std::collections::BTreeMap<String, String> = serde_json::from_str(&about["attrs"]).unwrap();
+    let attrs: Vec<(String, String)> = attrs.into_iter().collect();
+    let mut o = optim::find(&about["optimizer"], &[]).unwrap().build_with(&attrs, &p).unwrap();
+    let lr: f64 = about["lr"].parse().unwrap();
+    let n = dims.iter().product();
+    let mut worst = 0.0f64;
+    for (g, want) in values("g").chunks(n).zip(values("want").chunks(n)) {
+        let mut grads = Grads::new(&p).unwrap();
+        {
+            let tape = Tape::new(&p);
+            let w = tape.param(slot);
+            tape.backward_from(&[(&w, tensor(g))], &mut grads).unwrap();
+        }
+        o.step(&mut p, &grads, lr).unwrap();
+        for (a, b) in p.get(slot).to_f64().iter().zip(want) {
+            worst = worst.max((a - b).abs() / b.abs().max(1.0));
+        }
+    }
+    worst
+}
+
+#[test]
+fn steps_are_those_of_torch() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/optim");
+    let cases: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(cases.len(), 5);
+    for path in cases {
+        let (wide, narrow) = (worst_against_torch(&path, DType::F64), worst_against_torch(&path, DType::F32));
+        assert!(wide < 1e-12 && narrow < 1e-5, "{}: {wide:e} in f64, {narrow:e} in f32", path.display());
+    }
 }

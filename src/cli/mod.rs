@@ -18,9 +18,7 @@
 //!
 //! ```no_run
 //! // main.rs of a crate with an op of its own: `op`, `check` and `bench` know it.
-//! # use ringtape::{cli, ops::Entry};
-//! # static CUBE: Entry = Entry { name: "cube", doc: "", inputs: &[], outputs: &[], attrs: &[], build: |_| todo!(),
-//! #     kernels: &[], samples: Vec::new };
+//! # use ringtape::{cli, ops::relu::ENTRY as CUBE};
 //! fn main() {
 //!     std::process::exit(cli::run_with(cli::Extensions { ops: &[&CUBE], ..Default::default() }, std::env::args_os()))
 //! }

@@ -2,11 +2,13 @@
 //!
 //! dx = dy·W;  dW = dyᵀ·x and db = Σ dy, both over all rows. Cost: 2·rows·in·out flops forward, twice that backward.
 
+use super::axes::sum_to;
 use super::elementwise::{expect_inputs, expect_real};
 use super::{Entry, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::gemm::{self, View};
-use crate::kernel::{Arg, Real, par};
+use crate::kernel::reduce::SUM;
+use crate::kernel::{Arg, Real};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
@@ -24,8 +26,6 @@ kernel! {
     pub static BACKWARD_WEIGHT = linear_backward_weight(
         dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
     );
-    /// db = Σ_rows dy, or db += when `accumulate`. `partial` [blocks, output] holds the sums of fixed blocks of rows.
-    pub static BACKWARD_BIAS = linear_backward_bias(dy: in T, partial: out T, db: out T, accumulate: val flag);
 }
 
 fn linear_forward<T: Real>(x: &[T], w: &[T], bias: &[T], y: &mut [T], rows: usize, input: usize, output: usize) {
@@ -58,22 +58,6 @@ fn linear_backward_weight<T: Real>(
     accumulate: bool,
 ) {
     gemm::matmul(View::transposed(dy, output, rows), View::new(x, rows, input), dw, accumulate);
-}
-
-/// Rows of one partial sum: fixed, so the bits do not depend on threads.
-const BLOCK: usize = 128;
-
-fn linear_backward_bias<T: Real>(dy: &[T], partial: &mut [T], db: &mut [T], accumulate: bool) {
-    let n = db.len().max(1);
-    par::chunks_mut(partial, n, dy.len() / 4, |i, sum| {
-        sum.fill(T::ZERO);
-        let rows = &dy[i * BLOCK * n..dy.len().min((i + 1) * BLOCK * n)];
-        rows.chunks(n).for_each(|row| add_row(row, sum));
-    });
-    if !accumulate {
-        db.fill(T::ZERO);
-    }
-    partial.chunks(n).for_each(|sum| add_row(sum, db));
 }
 
 vectorized! {
@@ -135,11 +119,7 @@ impl Op for Linear {
             let [r, i, o] = sizes();
             cx.launch(&BACKWARD_WEIGHT, &mut [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, Arg::Flag(add)])
         })?;
-        let Some(db) = dx.get_mut(2) else { return Ok(()) };
-        db.write(cx, |cx, out, add| {
-            let mut partial = cx.empty(Spec::new(dy.dtype(), &[rows.div_ceil(BLOCK), output])?)?;
-            cx.launch(&BACKWARD_BIAS, &mut [Arg::In(dy), Arg::Out(&mut partial), Arg::Out(out), Arg::Flag(add)])
-        })
+        dx.get_mut(2).map_or(Ok(()), |db| sum_to(cx, dy, 1.0, db))
     }
 }
 
@@ -167,7 +147,7 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Linear)),
-    kernels: &[&FORWARD, &BACKWARD_INPUT, &BACKWARD_WEIGHT, &BACKWARD_BIAS],
+    kernels: &[&FORWARD, &BACKWARD_INPUT, &BACKWARD_WEIGHT, &SUM],
     samples: || {
         vec![
             Sample::new("with bias").normal(&[3, 4]).normal(&[5, 4]).normal(&[5]),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::nn::{self, Model, Module};
 use crate::optim::{self, Optimizer, clip};
 use crate::shape::DType;
-use crate::tape::{Grads, Params, ParamsBuilder, Tape};
+use crate::tape::{Grads, Params, ParamsBuilder, Slot, Tape};
 use crate::tensor::Tensor;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
@@ -272,11 +272,13 @@ impl Run {
     /// One optimizer step over `accumulate` micro-batches.
     fn one_step(&mut self) -> Result<Metrics> {
         let micro = self.config.accumulate;
-        let (mut loss, mut epoch) = (0.0, 0);
+        let (mut loss, mut epoch, mut deferred) = (0.0, 0, Vec::new());
         for i in 0..micro {
             let batch = self.loader.next().unwrap_or_else(|| Err(Error::Usage("the data ended".into())))?;
             self.grads.accumulate(i > 0);
-            loss += self.gradients(&batch, self.step * micro + i, 1.0 / micro as f64)? / micro as f64;
+            let (value, changes) = self.gradients(&batch, self.step * micro + i, 1.0 / micro as f64)?;
+            loss += value / micro as f64;
+            deferred.extend(changes);
             epoch = batch.epoch;
             self.meter.units += batch.len() as u64 * self.task.units();
         }
@@ -289,12 +291,16 @@ impl Run {
         }
         let lr = self.schedule.lr(self.step);
         self.optimizer.step(&mut self.params, &self.grads, lr)?;
+        for (slot, value) in deferred {
+            self.params.set(slot, &value)?;
+        }
         self.step += 1;
         Ok(Metrics { step: self.step, loss, lr, grad_norm: norm, epoch, ..Metrics::default() })
     }
 
     /// Adds `share` of the gradient of a batch's mean loss; gives that loss. `index` keys the dropout of this micro-batch.
-    fn gradients(&mut self, batch: &Batch, index: u64, share: f64) -> Result<f64> {
+    /// Also gives the changes of state that the forward pass asked for, to be made after the step.
+    fn gradients(&mut self, batch: &Batch, index: u64, share: f64) -> Result<(f64, Vec<(Slot, Tensor)>)> {
         let (input, target) = self.task.parts(batch)?;
         let tape = Tape::train(&self.params, self.config.seed, index);
         let y = self.model.forward(&tape.constant(input.clone()))?;
@@ -307,7 +313,8 @@ impl Run {
         let seed = Tensor::full(&self.device, loss.value().spec(), share)?;
         drop(y);
         tape.backward_from(&[(&loss, seed)], &mut self.grads)?;
-        Ok(value)
+        drop(loss);
+        Ok((value, tape.into_deferred()))
     }
 
     /// Runs the same batch again with every op checked: the same bits, so the same op fails.
