@@ -36,6 +36,8 @@ pub trait Real:
     fn f64(self) -> f64;
     /// e^x. f32: within 2 ulp.
     fn exp(self) -> Self;
+    /// e^x for x ≤ 0, 0 where that is below the smallest normal number. f32: within 2 ulp.
+    fn exp_nonpositive(self) -> Self;
     /// Natural logarithm. f32: within 2 ulp.
     fn ln(self) -> Self;
     /// Hyperbolic tangent. f32: within 3 ulp.
@@ -60,6 +62,8 @@ pub trait Real:
         accumulate: bool,
         c: gemm::ViewMut<'_, Self>,
     );
+    /// [`gemm::transpose`].
+    fn transpose(from: gemm::View<'_, Self>, to: &mut [Self]);
     /// [`gemm::matmul_then`] of a product that is not empty.
     fn matmul(
         a: gemm::View<'_, Self>,
@@ -120,6 +124,10 @@ impl Real for f32 {
         math::exp(self)
     }
     #[inline(always)]
+    fn exp_nonpositive(self) -> f32 {
+        math::exp_nonpositive(self)
+    }
+    #[inline(always)]
     fn ln(self) -> f32 {
         math::ln(self)
     }
@@ -140,6 +148,9 @@ impl Real for f32 {
     ) {
         gemm::sgemm(a, b, alpha, accumulate, c);
     }
+    fn transpose(from: gemm::View<'_, f32>, to: &mut [f32]) {
+        gemm::stranspose(from, to);
+    }
     fn matmul(
         a: gemm::View<'_, f32>,
         b: gemm::View<'_, f32>,
@@ -155,6 +166,10 @@ impl Real for f64 {
     common!(f64);
     #[inline(always)]
     fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    #[inline(always)]
+    fn exp_nonpositive(self) -> f64 {
         f64::exp(self)
     }
     #[inline(always)]
@@ -177,6 +192,9 @@ impl Real for f64 {
         c: gemm::ViewMut<'_, f64>,
     ) {
         gemm::dgemm(a, b, alpha, accumulate, c);
+    }
+    fn transpose(from: gemm::View<'_, f64>, to: &mut [f64]) {
+        gemm::copy(from, to);
     }
     fn matmul(
         a: gemm::View<'_, f64>,

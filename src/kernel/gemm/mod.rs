@@ -130,6 +130,29 @@ fn work(m: usize, k: usize, n: usize) -> usize {
     m * k * n / 32
 }
 
+/// A view as dense rows, in `to`: rows and columns change places where a column of it lies together.
+pub fn transpose<T: Real>(from: View<'_, T>, to: &mut [T]) {
+    assert_eq!(to.len(), from.rows * from.cols, "the copy has as many elements");
+    T::transpose(from, to);
+}
+
+/// [`transpose`] of f32.
+pub(super) fn stranspose(from: View<'_, f32>, to: &mut [f32]) {
+    match micro::kernels() {
+        Some(k) if from.cols > 0 => pack::transpose(k, from, from.cols, to),
+        _ => copy(from, to),
+    }
+}
+
+/// A view as dense rows, one element after the other.
+pub(super) fn copy<T: Real>(from: View<'_, T>, to: &mut [T]) {
+    for (i, to) in to.chunks_exact_mut(from.cols.max(1)).enumerate() {
+        for (j, x) in to.iter_mut().enumerate() {
+            *x = from.data[i * from.row + j * from.col];
+        }
+    }
+}
+
 /// C = A·B, or C += A·B when `accumulate`, with rows of C split over the thread pool when there is enough work.
 pub fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: &mut [T], accumulate: bool) {
     matmul_then(a, b, c, accumulate, |_| {});

@@ -39,22 +39,22 @@ pub(super) fn panel(k: &Kernels, b: View<'_, f32>, from: usize, cols: usize, to:
     if b.col == 1 {
         copy_rows(b.data, b.rows, cols, b.row, k.width, to);
     } else {
-        transpose(k, b, to);
+        transpose(k, b, k.width, to);
     }
 }
 
-/// Rows of `b` to rows of `k.width` numbers, where a row of `b` does not lie together: in squares of 8 where a column does.
-fn transpose(k: &Kernels, b: View<'_, f32>, to: &mut [f32]) {
+/// Rows of `b` to rows of `width` numbers, zeros beyond, where a row of `b` does not lie together: in squares of 8 where a column does.
+pub(super) fn transpose(k: &Kernels, b: View<'_, f32>, width: usize, to: &mut [f32]) {
     let whole = if b.row == 1 { (b.rows / 8 * 8, b.cols / 8 * 8) } else { (0, 0) };
     for p in (0..whole.0).step_by(8) {
         for j in (0..whole.1).step_by(8) {
             let from = &b.data[p + j * b.col..][..7 * b.col + 8];
-            let to = &mut to[p * k.width + j..][..7 * k.width + 8];
+            let to = &mut to[p * width + j..][..7 * width + 8];
             // SAFETY: `kernels` chose the function by the processor, and the slices span 8 rows of 8 at these steps.
-            unsafe { (k.transpose)((from.as_ptr(), b.col), (to.as_mut_ptr(), k.width)) };
+            unsafe { (k.transpose)((from.as_ptr(), b.col), (to.as_mut_ptr(), width)) };
         }
     }
-    for (p, to) in to.chunks_exact_mut(k.width).enumerate().take(b.rows) {
+    for (p, to) in to.chunks_exact_mut(width).enumerate().take(b.rows) {
         let start = if p < whole.0 { whole.1 } else { 0 };
         for (j, x) in to[..b.cols].iter_mut().enumerate().skip(start) {
             *x = b.data[p * b.row + j * b.col];
