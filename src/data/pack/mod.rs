@@ -1,5 +1,6 @@
-//! Packing: arrays, text, tables, sounds and folders of images into `*.rtd`.
+//! Packing: arrays, text, tables, and folders of images or sounds into `*.rtd`.
 
+mod folder;
 pub(crate) mod images;
 pub(crate) mod speech;
 pub(crate) mod table;

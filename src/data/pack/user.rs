@@ -2,7 +2,7 @@
 
 use crate::data::header::{About, Field};
 use crate::data::pack::table::distinct;
-use crate::data::pack::{f32_bytes, fixed_order, held_out, statistics, text};
+use crate::data::pack::{f32_bytes, fixed_order, folder, held_out, statistics, text};
 use crate::data::readers::{self, Array, Table, read_file};
 use crate::data::write::Writer;
 use crate::error::{Error, Result};
@@ -36,9 +36,9 @@ impl Default for PackOptions {
 }
 
 /// Packs a text (.txt, .md), token shard (.bin), table (.csv), array (.npy, .npz, .safetensors, IDX), or a
-/// folder with a sub-folder of PNG images for each class; texts, tables and IDX also with .gz. Samples are
-/// put in a fixed random order before the split `val` is cut off their end, since files are often sorted; a
-/// text is cut at its end as it stands. Returns the path of the set.
+/// folder with a sub-folder of PNG images or WAV recordings for each class; texts, tables and IDX also with
+/// .gz. Samples are put in a fixed random order before the split `val` is cut off their end, since files are
+/// often sorted; a text is cut at its end as it stands. Returns the path of the set.
 pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBuf> {
     let path = path.as_ref();
     if !(0.0..1.0).contains(&options.val) {
@@ -72,7 +72,7 @@ pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBu
 
 fn fill(path: &Path, name: &str, options: &PackOptions, w: &mut Writer) -> Result<()> {
     if path.is_dir() {
-        return folder(path, options, w);
+        return folder::pack(path, options, w);
     }
     let named = |array: Array| match array.row_shape().len() {
         2.. if array.dtype == DType::U8 => vec![("image".to_string(), array)],
@@ -91,7 +91,7 @@ fn fill(path: &Path, name: &str, options: &PackOptions, w: &mut Writer) -> Resul
         _ if name.contains("idx") => named(readers::read_idx(path, &read_file(path)?)?),
         _ => {
             let what = "the ending tells no format; .txt, .bin, .csv, .npy, .npz, .safetensors, *idx* and \
-                        folders of PNG are read; texts, CSV and IDX also with .gz";
+                        folders of PNG or WAV are read; texts, CSV and IDX also with .gz";
             return Err(Error::data(path, None, what));
         }
     };
@@ -151,7 +151,8 @@ fn arrays(path: &Path, arrays: &[(String, Array)], options: &PackOptions, w: &mu
     Ok(())
 }
 
-fn split(n: u64, options: &PackOptions, w: &mut Writer) {
+/// The last `options.val` of `n` samples become the split `val`.
+pub(crate) fn split(n: u64, options: &PackOptions, w: &mut Writer) {
     let val = held_out(n, options.val);
     w.split("train", 0, n - val);
     if val > 0 {
@@ -250,43 +251,4 @@ fn target_column(table: &Table, target: usize, train: usize, w: &mut Writer) -> 
             w.write(&ids)
         }
     }
-}
-
-/// A folder with one sub-folder a class, of PNG images of one size.
-fn folder(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
-    let list = |p: &Path| -> Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(p).map_err(|e| Error::io(p, e))?;
-        let mut all: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-        all.sort();
-        Ok(all)
-    };
-    let (mut classes, mut files) = (vec![], vec![]);
-    for sub in list(path)?.into_iter().filter(|p| p.is_dir()) {
-        let png = |p: &PathBuf| p.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-        files.extend(list(&sub)?.into_iter().filter(png).map(|f| (f, classes.len())));
-        classes.push(sub.file_name().unwrap_or_default().to_string_lossy().into_owned());
-    }
-    let Some((first, _)) = files.first() else {
-        return Err(Error::data(
-            path,
-            None,
-            "no PNG images in sub-folders; one sub-folder a class is wanted",
-        ));
-    };
-    let shape = readers::read_png(first, &read_file(first)?)?.shape;
-    w.field(Field::samples("image", DType::U8, &shape).normalised(vec![0.0], vec![255.0]))?;
-    for k in fixed_order(files.len()) {
-        let image = readers::read_png(&files[k].0, &read_file(&files[k].0)?)?;
-        if image.shape != shape {
-            let what =
-                format!("an image of {:?} beside one of {shape:?}; bring all to one size", image.shape);
-            return Err(Error::data(&files[k].0, None, what));
-        }
-        w.write(&image.data)?;
-    }
-    w.field(Field::samples("label", DType::I32, &[]).below(classes.len() as u32))?;
-    fixed_order(files.len()).try_for_each(|k| w.write(&(files[k].1 as i32).to_le_bytes()))?;
-    w.about().classes = classes;
-    split(files.len() as u64, options, w);
-    Ok(())
 }

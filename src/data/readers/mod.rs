@@ -21,6 +21,7 @@ pub use table::{Table, read_csv};
 pub use tar::read_tar;
 pub use text::read_text;
 pub use tokens::{Shard, read_shard};
+pub(crate) use wav::read_wav_head;
 pub use wav::{Wave, read_wav};
 pub use zip::read_zip;
 
