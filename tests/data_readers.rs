@@ -302,7 +302,7 @@ fn wav_sweep() {
 
 #[test]
 fn text_sweep() {
-    let read = |b: &[u8]| read_text(Path::new(P), b.to_vec());
+    let read = |b: &[u8]| read_text(Path::new(P), b);
     assert_eq!(read("héllo".as_bytes()).unwrap(), "héllo");
     assert_eq!(read(&gz("héllo".as_bytes())).unwrap(), "héllo");
     sweep("héllo".as_bytes(), false, false, read);
