@@ -137,9 +137,13 @@ impl Rtd {
         Ok(())
     }
 
-    /// Errors when the file changed since it was opened; the loader asks at each epoch.
+    /// Errors when the file changed since it was opened; the loader asks at each epoch. Where its length and time
+    /// are the same but something happened to it, each block is checked again when it is touched next.
     pub fn still_intact(&self) -> Result<()> {
-        self.bytes.still_intact()
+        if self.bytes.still_intact()? {
+            self.seen.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        Ok(())
     }
 
     /// Reads everything: each block against its checksum, the whole against the set's identity.

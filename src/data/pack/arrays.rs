@@ -43,7 +43,7 @@ impl Holder {
     }
 
     fn still_intact(&self) -> Result<()> {
-        if let Holder::Mapped(bytes) = self { bytes.still_intact() } else { Ok(()) }
+        if let Holder::Mapped(bytes) = self { bytes.still_intact().map(drop) } else { Ok(()) }
     }
 }
 
