@@ -2,6 +2,7 @@
 
 use crate::data::header::{About, Field};
 use crate::data::pack::{arrays, folder, held_out, text, user_table};
+use crate::data::path::check_regular_file;
 use crate::data::readers;
 use crate::data::write::Writer;
 use crate::error::{Error, Result};
@@ -45,6 +46,9 @@ pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBu
             "a share of {} held out; 0 up to (not including) 1 is wanted",
             options.val
         )));
+    }
+    if !path.is_dir() {
+        check_regular_file(path)?;
     }
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
     let name = name.ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
