@@ -88,7 +88,13 @@ impl Bytes {
                 // cannot see is another process writing to the file: the file is read-only and made by
                 // rename, its bytes are plain data that no invariant hangs on (checked again where they index
                 // anything), and a truncation ends in the handler below.
-                let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+                let map = unsafe { Mmap::map(&file) }.map_err(|e| match e.kind() {
+                    std::io::ErrorKind::OutOfMemory => {
+                        let what = format!("the map of {} (--set data.map=read needs none)", path.display());
+                        Error::OutOfMemory { bytes: usize::try_from(stamp.len).unwrap_or(usize::MAX), what }
+                    }
+                    _ => Error::io(path, e),
+                })?;
                 let _watch = Watch::new(path, &map)?;
                 Store::Map { map, _watch }
             }

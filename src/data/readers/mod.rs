@@ -111,6 +111,15 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// So many zeros, where the size comes from a file.
+pub(crate) fn zeros(path: &Path, bytes: usize) -> Result<Vec<u8>> {
+    let mut zeros = Vec::new();
+    let what = || format!("a part of {}", path.display());
+    zeros.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes, what: what() })?;
+    zeros.resize(bytes, 0);
+    Ok(zeros)
+}
+
 /// Opens a regular file to be read in pieces, gzip being expanded on the way.
 pub(crate) fn open_expanded(path: &Path) -> Result<Box<dyn Read>> {
     let (file, len) = open_regular(path)?;
