@@ -52,13 +52,21 @@ pub trait Real:
     fn max_nan(self, other: Self) -> Self;
     /// True for NaN.
     fn is_nan(self) -> bool;
-    /// C = alpha·A·B + beta·C on one thread; see [`gemm::View`].
+    /// C = alpha·A·B on one thread, or C += when `accumulate`; see [`gemm::View`].
     fn gemm(
         a: gemm::View<'_, Self>,
         b: gemm::View<'_, Self>,
         alpha: Self,
-        beta: Self,
+        accumulate: bool,
         c: gemm::ViewMut<'_, Self>,
+    );
+    /// [`gemm::matmul_then`] of a product that is not empty.
+    fn matmul(
+        a: gemm::View<'_, Self>,
+        b: gemm::View<'_, Self>,
+        c: &mut [Self],
+        accumulate: bool,
+        finish: &(dyn Fn(&mut [Self]) + Sync),
     );
 
     /// 1 / (1 + e^-x), without overflow for large |x|.
@@ -127,10 +135,19 @@ impl Real for f32 {
         a: gemm::View<'_, f32>,
         b: gemm::View<'_, f32>,
         alpha: f32,
-        beta: f32,
+        accumulate: bool,
         c: gemm::ViewMut<'_, f32>,
     ) {
-        gemm::sgemm(a, b, alpha, beta, c);
+        gemm::sgemm(a, b, alpha, accumulate, c);
+    }
+    fn matmul(
+        a: gemm::View<'_, f32>,
+        b: gemm::View<'_, f32>,
+        c: &mut [f32],
+        accumulate: bool,
+        finish: &(dyn Fn(&mut [f32]) + Sync),
+    ) {
+        gemm::smatmul(a, b, c, accumulate, finish);
     }
 }
 
@@ -156,9 +173,18 @@ impl Real for f64 {
         a: gemm::View<'_, f64>,
         b: gemm::View<'_, f64>,
         alpha: f64,
-        beta: f64,
+        accumulate: bool,
         c: gemm::ViewMut<'_, f64>,
     ) {
-        gemm::dgemm(a, b, alpha, beta, c);
+        gemm::dgemm(a, b, alpha, accumulate, c);
+    }
+    fn matmul(
+        a: gemm::View<'_, f64>,
+        b: gemm::View<'_, f64>,
+        c: &mut [f64],
+        accumulate: bool,
+        finish: &(dyn Fn(&mut [f64]) + Sync),
+    ) {
+        gemm::matmul_rows(a, b, c, accumulate, finish);
     }
 }

@@ -106,13 +106,13 @@ fn forward_tile<T: Real>(h: Head<T>, first: usize, q: &[T], k: &[T], v: &[T], o:
         let cols = TILE.min(end - start);
         let s = &mut scores[..rows * cols];
         let keys = View::transposed(&k[start * d..][..cols * d], d, cols);
-        T::gemm(View::new(q, rows, d), keys, h.scale, T::ZERO, ViewMut::new(s, rows, cols));
+        T::gemm(View::new(q, rows, d), keys, h.scale, false, ViewMut::new(s, rows, cols));
         for i in 0..rows {
             let seen = if h.causal { (first + i + 1).saturating_sub(start).min(cols) } else { cols };
             let c = stream_row(&mut s[i * cols..][..cols], seen, &mut max[i], &mut sum[i]);
             scale_row(&mut o[i * d..][..d], c);
         }
-        T::gemm(View::new(s, rows, cols), View::new(&v[start * d..][..cols * d], cols, d), T::ONE, T::ONE, ViewMut::new(o, rows, d));
+        T::gemm(View::new(s, rows, cols), View::new(&v[start * d..][..cols * d], cols, d), T::ONE, true, ViewMut::new(o, rows, d));
     }
     for i in 0..rows {
         scale_row(&mut o[i * d..][..d], T::ONE / sum[i]);
@@ -224,19 +224,19 @@ fn backward_head<T: Real>(h: Head<T>, x: &Queries<'_, T>, k: &[T], v: &[T], dq: 
             let (p, ds) = (&mut p[..rows * cols], &mut ds[..rows * cols]);
             let (ks, vs) = (&k[start * d..][..cols * d], &v[start * d..][..cols * d]);
             let transposed = |m| View::transposed(m, d, cols);
-            T::gemm(View::new(q, rows, d), transposed(ks), h.scale, T::ZERO, ViewMut::new(p, rows, cols));
-            T::gemm(View::new(d_o, rows, d), transposed(vs), T::ONE, T::ZERO, ViewMut::new(ds, rows, cols));
+            T::gemm(View::new(q, rows, d), transposed(ks), h.scale, false, ViewMut::new(p, rows, cols));
+            T::gemm(View::new(d_o, rows, d), transposed(vs), T::ONE, false, ViewMut::new(ds, rows, cols));
             for i in 0..rows {
                 let seen = if h.causal { (first + i + 1).saturating_sub(start).min(cols) } else { cols };
                 let at = i * cols..(i + 1) * cols;
                 backward_row(&mut p[at.clone()], &mut ds[at], seen, x.log_sum[first + i], delta[i]);
             }
             let dv = ViewMut::new(&mut dv[start * d..][..cols * d], cols, d);
-            T::gemm(View::transposed(p, cols, rows), View::new(d_o, rows, d), T::ONE, T::ONE, dv);
+            T::gemm(View::transposed(p, cols, rows), View::new(d_o, rows, d), T::ONE, true, dv);
             let dk = ViewMut::new(&mut dk[start * d..][..cols * d], cols, d);
-            T::gemm(View::transposed(ds, cols, rows), View::new(q, rows, d), h.scale, T::ONE, dk);
+            T::gemm(View::transposed(ds, cols, rows), View::new(q, rows, d), h.scale, true, dk);
             let dq = ViewMut::new(&mut dq[first * d..][..rows * d], rows, d);
-            T::gemm(View::new(ds, rows, cols), View::new(ks, cols, d), h.scale, T::ONE, dq);
+            T::gemm(View::new(ds, rows, cols), View::new(ks, cols, d), h.scale, true, dq);
         }
     }
 }
