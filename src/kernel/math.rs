@@ -20,8 +20,8 @@ fn poly<const N: usize>(x: f32, c: [f32; N]) -> f32 {
 
 /// Adding then subtracting 1.5·2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
 const ROUND: f32 = 12_582_912.0;
-/// The bits of 1.0.
-const ONE: u32 = 0x3f80_0000;
+/// 2^64.
+const SHIFT: f32 = 18_446_744_073_709_551_616.0;
 
 /// e^x = 2^n · e^r with n = round(x / ln 2), |r| <= ln(2)/2.
 #[inline(always)]
@@ -36,12 +36,10 @@ pub(super) fn exp(x: f32) -> f32 {
     let p =
         poly(r, [0.5, 0.16666512191295624, 0.0416661873459816, 0.008369598537683487, 0.0013951717410236597]);
     let e = (p * (r * r) + r) + 1.0;
-    // 2^n in two factors of half the exponent, so that results below the smallest normal number come out right. n stands
-    // in the low bits of `shifted`; a NaN has passed both selects above and passes the products.
-    let n = shifted.to_bits();
-    let h = n << 22 & 0xff80_0000;
-    let l = (n << 23).wrapping_sub(h);
-    e * f32::from_bits(h.wrapping_add(ONE)) * f32::from_bits(l.wrapping_add(ONE))
+    // 2^n in two factors, 2^(n + 64)·2^−64 below 0 and 2^(n − 64)·2^64 above: the first stays a normal number, so that results
+    // below the smallest come out right. n stands in the low bits of `shifted`. A NaN passes both selects and the products.
+    let (offset, last) = if c < 0.0 { (127 + 64, 1.0 / SHIFT) } else { (127 - 64, SHIFT) };
+    e * f32::from_bits((shifted.to_bits() << 23).wrapping_add(offset << 23)) * last
 }
 
 /// ln x = k·ln 2 + ln m with m in [√½, √2).

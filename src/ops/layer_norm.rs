@@ -83,17 +83,19 @@ vectorized! {
         parts.fill(T::ZERO);
         let groups = x.chunks(GROUP * n).zip(dy.chunks(GROUP * n)).zip(stats.chunks(2 * GROUP));
         for (((x, dy), stats), dx) in groups.zip(dx.chunks_mut(GROUP * n)) {
-            // Σg/n and Σ(g·x̂)/n of each row.
-            let mut means = [[T::ZERO; 2]; GROUP];
-            for (((x, dy), s), mean) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(stats.chunks_exact(2)).zip(&mut means) {
+            // Σg/n and Σ(g·x̂)/n of each row; in walks of their own, each of which becomes whole vectors.
+            let (mut g, mut gx) = ([T::ZERO; GROUP], [T::ZERO; GROUP]);
+            for (dy, g) in dy.chunks_exact(n).zip(&mut g) {
+                *g = sum_of([dy, w], |[dy, w]| dy * w) / count;
+            }
+            for (((x, dy), s), gx) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(stats.chunks_exact(2)).zip(&mut gx) {
                 let (mu, r) = (s[0], s[1]);
-                mean[0] = sum_of([dy, w], |[dy, w]| dy * w) / count;
-                mean[1] = sum_of([x, dy, w], |[x, dy, w]| dy * w * ((x - mu) * r)) / count;
+                *gx = sum_of([x, dy, w], |[x, dy, w]| dy * w * ((x - mu) * r)) / count;
             }
             if accumulate {
-                gradients::<T, true>([x, dy, w, stats], &means, dx, parts, n);
+                gradients::<T, true>([x, dy, w, stats], [&g, &gx], dx, parts, n);
             } else {
-                gradients::<T, false>([x, dy, w, stats], &means, dx, parts, n);
+                gradients::<T, false>([x, dy, w, stats], [&g, &gx], dx, parts, n);
             }
         }
     }
@@ -103,14 +105,14 @@ vectorized! {
 #[inline(always)]
 fn gradients<T: Real, const ADD: bool>(
     [x, dy, w, stats]: [&[T]; 4],
-    means: &[[T; 2]; GROUP],
+    means: [&[T; GROUP]; 2],
     dx: &mut [T],
     parts: &mut [T],
     n: usize,
 ) {
     let (dw, db) = parts.split_at_mut(n);
     let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n));
-    for (((x, dy), dx), (s, &[g, gx])) in rows.zip(stats.chunks_exact(2).zip(means)) {
+    for (((x, dy), dx), ((s, &g), &gx)) in rows.zip(stats.chunks_exact(2).zip(means[0]).zip(means[1])) {
         let (mu, r) = (s[0], s[1]);
         let weights = w.iter().zip(dw.iter_mut().zip(db.iter_mut()));
         for (((dx, &x), &dy), (&w, (dw, db))) in dx.iter_mut().zip(x).zip(dy).zip(weights) {
