@@ -3,7 +3,8 @@
 
 use super::elementwise::expect_real;
 use crate::error::{Error, Result};
-use crate::kernel::simd::{LANES, sum_by};
+use crate::kernel::reduce::sum_of;
+use crate::kernel::simd::LANES;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{Shape, Spec};
 use crate::tape::{Adjoint, Cx};
@@ -205,18 +206,16 @@ pub(crate) fn sum_exp<T: Real>(x: &[T], m: T) -> T {
             sums[l] += (x[l] - m).exp();
         }
     }
-    let done = LANES - tail.len();
-    if done == LANES {
-        return sum_by(LANES, |l| sums[l]);
+    if let (false, Some(last)) = (tail.is_empty(), x.last_chunk::<LANES>()) {
+        let done = LANES - tail.len();
+        for l in 0..LANES {
+            let e = (last[l] - m).exp();
+            sums[l] += if l >= done { e } else { T::ZERO };
+        }
+    } else {
+        for (sum, &x) in sums.iter_mut().zip(tail) {
+            *sum += (x - m).exp();
+        }
     }
-    let mut last = [T::NEG_INFINITY; LANES]; // e^-inf adds 0
-    match x.last_chunk::<LANES>() {
-        Some(x) => last = *x,
-        None => last[done..].copy_from_slice(tail),
-    }
-    for l in 0..LANES {
-        let e = (last[l] - m).exp();
-        sums[l] += if l >= done { e } else { T::ZERO };
-    }
-    sum_by(LANES, |l| sums[l])
+    sum_of([&sums], |[s]| s)
 }
