@@ -32,10 +32,16 @@ fn max_pool2d_forward<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], window: 
     let (input, output) = (win.pixels_in(), win.pixels_out());
     let planes = per_chunk(output);
     let work = y.len() * win.kernel[0] * win.kernel[1];
+    let corner = |o: usize| (o / win.output[1] * win.stride[0] * win.input[1] + o % win.output[1] * win.stride[1]) as u32;
+    let corners: Vec<u32> = if win.padding == [0; 2] { (0..output).map(corner).collect() } else { vec![] };
     par::chunks_mut2((y, planes * output), (place, planes * output), work, |i, y, place| {
         let out = y.chunks_exact_mut(output).zip(place.chunks_exact_mut(output));
         for (x, (y, place)) in x[i * planes * input..].chunks_exact(input).zip(out) {
-            maxima(x, y, place, win);
+            if corners.is_empty() {
+                maxima(x, y, place, win);
+            } else {
+                maxima_inside(x, y, place, &corners, win);
+            }
         }
     });
 }
@@ -59,6 +65,36 @@ fn max_pool2d_backward<T: Real>(dy: &[T], place: &[i32], dx: &mut [T], window: &
 }
 
 vectorized! {
+    /// [`maxima`] where there is no padding: each window is inside, so taps need no check. `corners` are the places of the
+    /// windows' first taps, the same in every plane.
+    fn maxima_inside<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], corners: &[u32], win: Window) {
+        for ((y, place), corners) in y.chunks_mut(LANES).zip(place.chunks_mut(LANES)).zip(corners.chunks(LANES)) {
+            let mut corner = [corners[0]; LANES];
+            corner[..corners.len()].copy_from_slice(corners);
+            let mut best = [T::NEG_INFINITY; LANES];
+            let mut at = corner;
+            for i in 0..win.kernel[0] {
+                for j in 0..win.kernel[1] {
+                    let tap = i * win.input[1] + j;
+                    let x = &x[tap..];
+                    let mut v = [T::ZERO; LANES];
+                    for l in 0..LANES {
+                        v[l] = x[corner[l] as usize];
+                    }
+                    for l in 0..LANES {
+                        let wins = (v[l] > best[l]) | v[l].is_nan();
+                        best[l] = if wins { v[l] } else { best[l] };
+                        at[l] = if wins { corner[l] + tap as u32 } else { at[l] };
+                    }
+                }
+            }
+            y.copy_from_slice(&best[..y.len()]);
+            for (place, at) in place.iter_mut().zip(at) {
+                *place = at as i32;
+            }
+        }
+    }
+
     /// One plane, as many outputs at a time as a vector has lanes: their values are gathered one by one, and
     /// compared side by side without a branch, since which one wins is chance.
     fn maxima<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], win: Window) {
