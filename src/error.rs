@@ -172,6 +172,12 @@ impl Error {
         Error::Io { path: path.into(), source }
     }
 
+    /// The system starts no more threads, for want of memory for a stack (or of a number for one).
+    pub fn no_thread(who: &str, e: &std::io::Error) -> Error {
+        const STACK: usize = 2 << 20;
+        Error::OutOfMemory { bytes: STACK, what: format!("the stack of a thread of {who} ({e})") }
+    }
+
     /// The process exit code for this error: 1 a comparison failed, 2 usage or config, 4 bad data, ids or snapshot,
     /// 5 out of disk or memory, 6 numeric, 130 SIGINT, 143 SIGTERM.
     pub fn exit_code(&self) -> i32 {
@@ -179,10 +185,11 @@ impl Error {
             Error::Differs(_) => 1,
             Error::Id { .. } | Error::Data { .. } | Error::Snapshot { .. } => 4,
             Error::OutOfMemory { .. } => 5,
-            // A full disk or quota is 5 wherever it strikes; any other refusal concerns a file that the user named.
+            // A full disk, quota or memory is 5 wherever it strikes; any other refusal concerns a file that the user named.
             Error::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull
                 | std::io::ErrorKind::QuotaExceeded
+                | std::io::ErrorKind::OutOfMemory
                 | std::io::ErrorKind::FileTooLarge => 5,
                 _ => 4,
             },

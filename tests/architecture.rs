@@ -9,7 +9,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, each with its reason at its head.
-const UNSAFE: &[&str] = &["data/map.rs", "device/block.rs", "kernel/gemm.rs", "kernel/simd.rs"];
+const UNSAFE: &[&str] = &[
+    "data/map.rs",
+    "device/block.rs",
+    "kernel/gemm/blocked.rs",
+    "kernel/gemm/micro.rs",
+    "kernel/gemm/mod.rs",
+    "kernel/gemm/pack.rs",
+    "kernel/simd.rs",
+    "main.rs",
+];
 /// Longest file, in lines.
 const FILE: usize = 400;
 /// Longest function, in lines.

@@ -98,3 +98,75 @@ fn every_flipped_bit_is_found() {
     }
     assert!(silent.is_empty(), "flips at bytes {silent:?} of {} passed", good.len());
 }
+
+/// A WAV file of 16 bits.
+fn wav(path: &std::path::Path, rate: u32, channels: u16, samples: &[i16]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let sample_format = hound::SampleFormat::Int;
+    let spec = hound::WavSpec { channels, sample_rate: rate, bits_per_sample: 16, sample_format };
+    let mut w = hound::WavWriter::create(path, spec).unwrap();
+    samples.iter().for_each(|&s| w.write_sample(s).unwrap());
+    w.finalize().unwrap();
+}
+
+#[test]
+fn a_folder_of_recordings_is_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    for k in 0..6 {
+        wav(&d.join(format!("words/yes/{k}.wav")), 8000, 1, &vec![1000 * k; 20 + k as usize]);
+        wav(&d.join(format!("words/no/{k}.wav")), 8000, 1, &vec![-1000 * k; 10 + k as usize]);
+    }
+    ringtape_in(d, &["data", "pack", "words", "--val", "0.25"]).ok();
+    let json = ringtape_in(d, &["data", "inspect", "words.rtd", "--json"]).ok().out;
+    let info: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(info["count"], 12);
+    assert_eq!(info["classes"], serde_json::json!([["no", 6], ["yes", 6]]));
+    assert_eq!(info["fields"][0]["shape"], serde_json::json!([25]), "as long as the longest");
+    assert!(info["changes"].as_str().unwrap().contains("8000"), "{json}");
+    ringtape_in(d, &["data", "verify", "words.rtd"]).ok();
+    let model = ["model.kind=mlp", "model.layers=1", "model.dim=8", "batch_size=4", "eval_every=0"];
+    let mut args = vec!["train", "--steps", "2", "--out", "run", "--set", "data.path=words.rtd"];
+    args.extend(model.iter().flat_map(|s| ["--set", s]));
+    ringtape_in(d, &args).ok();
+}
+
+#[test]
+fn a_recording_that_does_not_fit_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let good = || {
+        let _ = fs::remove_dir_all(d.join("words"));
+        wav(&d.join("words/no/a.wav"), 8000, 1, &[5; 30]);
+        wav(&d.join("words/yes/b.wav"), 8000, 1, &[7; 30]);
+    };
+    let refused = |words: &[&str]| {
+        ringtape_in(d, &["data", "pack", "words"]).fails(4, words);
+        assert!(!d.join("words.rtd").exists());
+        good();
+    };
+    good();
+    wav(&d.join("words/yes/fast.wav"), 16000, 1, &[7; 30]);
+    refused(&["yes/fast.wav", "16000", "8000", "sox"]);
+    wav(&d.join("words/yes/stereo.wav"), 8000, 2, &[7; 30]);
+    refused(&["yes/stereo.wav", "2 channels", "sox"]);
+    wav(&d.join("words/yes/silent.wav"), 8000, 1, &[]);
+    refused(&["yes/silent.wav", "without samples"]);
+    fs::write(d.join("words/yes/text.wav"), TEXT).unwrap();
+    refused(&["yes/text.wav", "not a sound WAV"]);
+    fs::write(d.join("words/yes/empty.wav"), "").unwrap();
+    refused(&["yes/empty.wav", "not a sound WAV"]);
+    let whole = fs::read(d.join("words/yes/b.wav")).unwrap();
+    fs::write(d.join("words/yes/cut.wav"), &whole[..60]).unwrap();
+    refused(&["yes/cut.wav"]);
+    fs::create_dir(d.join("words/maybe")).unwrap();
+    refused(&["words/maybe", "without"]);
+    fs::write(d.join("words/yes/picture.png"), "").unwrap();
+    refused(&["yes/picture.png", "among recordings"]);
+    std::process::Command::new("mkfifo").arg(d.join("words/yes/pipe.wav")).status().unwrap();
+    refused(&["yes/pipe.wav", "a pipe"]);
+    (0..300).for_each(|k| wav(&d.join(format!("words/no/{k}.wav")), 8000, 1, &[1; 2]));
+    wav(&d.join("words/no/long.wav"), 8000, 1, &[1; 60_000]);
+    refused(&["no/long.wav", "60000 samples", "trim"]);
+    ringtape_in(d, &["data", "pack", "words"]).ok();
+}

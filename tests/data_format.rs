@@ -335,7 +335,7 @@ fn child_that_maps_too_much() {
         }
         assert!(open.len() <= 64);
     };
-    assert!(open.len() == 64 && e.contains("--map read"), "{e}");
+    assert!(open.len() == 64 && e.contains("data.map=read"), "{e}");
     assert!(Rtd::open(&path, Access::Read).is_ok());
     open.pop();
     assert!(Rtd::open(&path, Access::Mmap).is_ok());

@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use ringtape::data::readers::*;
-use ringtape::data::{
-    Access, Dataset, PackOptions, Rtd, Samples, Vocabulary, Windows, check_regular_file, pack_path, safe_path,
-};
+use ringtape::data::{Access, Dataset, PackOptions, Rtd, Samples, Vocabulary, Windows, pack_path};
 use ringtape::error::{Error, Result};
 use ringtape::shape::DType;
 use std::io::Write;
@@ -302,7 +300,7 @@ fn wav_sweep() {
 
 #[test]
 fn text_sweep() {
-    let read = |b: &[u8]| read_text(Path::new(P), b.to_vec());
+    let read = |b: &[u8]| read_text(Path::new(P), b);
     assert_eq!(read("héllo".as_bytes()).unwrap(), "héllo");
     assert_eq!(read(&gz("héllo".as_bytes())).unwrap(), "héllo");
     sweep("héllo".as_bytes(), false, false, read);
@@ -565,34 +563,4 @@ fn a_users_files_are_packed() {
     let e = pack_path(d.join("poem.txt"), &o).unwrap_err();
     assert!(e.to_string().contains("exists already") && e.exit_code() == 2, "{e}");
     assert!(pack_path(put(d, "what.xyz", b"?"), &o).unwrap_err().to_string().contains("tells no format"));
-}
-
-#[test]
-fn paths_inside_files_stay_below_their_root() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("root");
-    put(&root, "in/good.txt", b"x");
-    put(dir.path(), "outside.txt", b"x");
-    std::os::unix::fs::symlink(dir.path().join("outside.txt"), root.join("link.txt")).unwrap();
-    std::os::unix::fs::symlink("in/good.txt", root.join("inner.txt")).unwrap();
-    std::os::unix::fs::symlink("/dev/zero", root.join("zero")).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
-    assert!(safe_path(&root, "in/good.txt").is_ok() && safe_path(&root, "inner.txt").is_ok());
-    for name in [
-        "../outside.txt",
-        "in/../../outside.txt",
-        "/etc/passwd",
-        "",
-        "a\0b",
-        "link.txt",
-        "zero",
-        "pipe",
-        "in",
-    ] {
-        let e = safe_path(&root, name).unwrap_err();
-        assert_eq!(e.exit_code(), 2, "{name:?}: {e}");
-    }
-    assert!(check_regular_file(&root.join("pipe")).unwrap_err().to_string().contains("pipe"));
-    assert!(check_regular_file(Path::new("/dev/zero")).is_err() && check_regular_file(&root).is_err());
-    assert_eq!(check_regular_file(Path::new("a\0b")).unwrap_err().exit_code(), 2);
 }

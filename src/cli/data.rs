@@ -52,6 +52,7 @@ enum Verb {
 #[derive(clap::Args)]
 struct Pack {
     /// A name of `data list`; or a text, CSV, .npy, .npz, safetensors, IDX or token file, or a folder of class folders
+    /// (PNG images or WAV recordings)
     what: PathBuf,
     /// The fetched package that holds a named set
     #[arg(long, value_name = "FILE")]

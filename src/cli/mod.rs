@@ -127,6 +127,10 @@ pub fn command() -> clap::Command {
 }
 
 fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
+    // `train` decides how many; the others take the default.
+    if !matches!(verb, Verb::Train(_) | Verb::Data(_) | Verb::Completions(_)) {
+        threads(0)?;
+    }
     match verb {
         Verb::Train(a) => train::run(session, a),
         Verb::Eval(a) => eval::run(session, a),
@@ -138,6 +142,20 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
         Verb::Bench(a) => bench::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),
+    }
+}
+
+/// Gives the pool that many threads (0: one for each processor), which change no bit of the result. Left to itself it
+/// would start at first use, where nobody can be told that it does not.
+fn threads(n: usize) -> Result<()> {
+    match rayon::ThreadPoolBuilder::new().num_threads(n).build_global() {
+        Ok(()) => Ok(()),
+        // A program with ringtape inside may have a pool already; that one is used then.
+        Err(e) => match std::error::Error::source(&e).and_then(|e| e.downcast_ref()) {
+            Some(refused) => Err(Error::no_thread("the pool", refused)),
+            None if n == 0 => Ok(()),
+            None => Err(Error::config("threads", format!("{n} threads cannot be started: {e}"))),
+        },
     }
 }
 

@@ -85,21 +85,14 @@ fn settings(args: &Args) -> Vec<String> {
 fn resume(dir: &Path, args: &Args) -> Result<Run> {
     let change = |c: &mut Config| {
         *c = c.with(&settings(args))?;
-        threads(c)
+        super::threads(c.threads)
     };
     Run::resume(dir, change)
 }
 
-/// Gives the pool the threads that the configuration asks for. They change no bit of the result.
-fn threads(config: &Config) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(config.threads);
-    let what = |e| Error::config("threads", format!("{} threads cannot be started: {e}", config.threads));
-    if config.threads > 0 { pool.build_global().map_err(what) } else { Ok(()) }
-}
-
 fn create(args: &Args) -> Result<Run> {
     let config = Config::resolve(args.config.as_deref(), &settings(args))?;
-    threads(&config)?;
+    super::threads(config.threads)?;
     if let Some(dir) = &args.out {
         return Run::create(config, dir);
     }

@@ -4,6 +4,7 @@
 use crate::data::header::About;
 use crate::data::map::Access;
 use crate::data::pack::{Input, Inputs, sha256};
+use crate::data::path::stays_below;
 use crate::data::rtd::Rtd;
 use crate::data::sets::{SETS, Set};
 use crate::data::write::Writer;
@@ -18,6 +19,21 @@ const BUILT_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets");
 pub fn open(name: &str, access: Access) -> Result<Rtd> {
     let known = SETS.iter().any(|s| s.name == name);
     if known && !Path::new(name).is_file() { open_named(name, access) } else { open_file(name, access) }
+}
+
+/// Errors when `name`, the `data.path` that a configuration file holds, is neither the name of a set nor a file below the
+/// folder that the program runs in. What a user types is not asked: it may be any regular file.
+pub fn check_written(name: &str) -> Result<()> {
+    if SETS.iter().any(|s| s.name == name) {
+        return Ok(());
+    }
+    stays_below(Path::new("."), name).map_err(|e| match e {
+        Error::Usage(what) => {
+            let what = format!("{what}; a path of your own is given by --set data.path=…");
+            Error::config("data.path", what)
+        }
+        other => other,
+    })
 }
 
 fn open_file(name: &str, access: Access) -> Result<Rtd> {

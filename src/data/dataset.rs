@@ -71,7 +71,7 @@ macro_rules! forward {
 }
 forward!(Arc<D>, Box<D>);
 
-/// Lends a buffer that each thread keeps, for `--map read`.
+/// Lends a buffer that each thread keeps, for `data.map=read`.
 fn with_scratch<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     thread_local!(static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     SCRATCH.with_borrow_mut(f)

@@ -268,7 +268,7 @@ fn spawn<D: Dataset + 'static>(mut maker: Maker<D>, prefetch: usize) -> Result<S
         }
     };
     let thread = std::thread::Builder::new().name("loader".into()).spawn(body);
-    let thread = thread.map_err(|e| Error::Usage(format!("the loader's thread cannot be started: {e}")))?;
+    let thread = thread.map_err(|e| Error::no_thread("the loader", &e))?;
     Ok(Source::Thread { queue: Some(queue), thread: Some(thread) })
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A mapped file is memory that somebody else can take away. When it is truncated, the next touch of a lost
 //! page raises SIGBUS, whose default is to kill the process without a word. Ringtape therefore maps only
-//! files of its own writer (renamed into place, read-only), looks at length and time again at each epoch, and
-//! keeps a table of mapped ranges: a fault inside one of them prints the file's name and exits with code 4.
-//! `read` and `sealed` are immune.
+//! files of its own writer (renamed into place, read-only) and keeps a table of mapped ranges: a fault inside one of
+//! them prints the file's name and exits with code 4. At each epoch it looks at length and time again, and where
+//! only the time of the last change of any kind moved, which no program can set back, at the checksums. `sealed` is
+//! immune to all of that, `read` to the fault.
 #![allow(unsafe_code, reason = "mapping a file and handling SIGBUS are system calls without a safe form")]
 
 use crate::error::{Error, Result};
@@ -15,10 +16,10 @@ use std::os::fd::FromRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// How data are read: `--map mmap|read|sealed`.
+/// How data are read: the key `data.map` of a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
@@ -27,7 +28,7 @@ pub enum Access {
     Mmap,
     /// Read when asked for: for network disks, and for files that may change under the run.
     Read,
-    /// Copied once into memory that nobody can change or shrink (Linux).
+    /// Copied once into memory that nobody can change or shrink (Linux): immune to whatever happens to the file.
     Sealed,
 }
 
@@ -38,7 +39,7 @@ impl std::str::FromStr for Access {
             "mmap" => Ok(Access::Mmap),
             "read" => Ok(Access::Read),
             "sealed" => Ok(Access::Sealed),
-            _ => Err(Error::Usage(format!("--map is `{s}`, but mmap, read and sealed are known"))),
+            _ => Err(Error::config("data.map", format!("is `{s}`, but must be mmap, read or sealed"))),
         }
     }
 }
@@ -52,9 +53,11 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(path: &Path, file: &File) -> Result<Stamp> {
+    /// The stamp, and beside it the time of the last change of any kind: contents, but also name or permissions.
+    fn of(path: &Path, file: &File) -> Result<(Stamp, (i64, i64))> {
         let m = file.metadata().map_err(|e| Error::io(path, e))?;
-        Ok(Stamp { len: m.len(), modified: (m.mtime(), m.mtime_nsec()), inode: (m.dev(), m.ino()) })
+        let stamp = Stamp { len: m.len(), modified: (m.mtime(), m.mtime_nsec()), inode: (m.dev(), m.ino()) };
+        Ok((stamp, (m.ctime(), m.ctime_nsec())))
     }
 }
 
@@ -69,13 +72,14 @@ pub(crate) struct Bytes {
     path: PathBuf,
     file: File,
     stamp: Stamp,
+    touched: Mutex<(i64, i64)>,
     store: Store,
 }
 
 impl Bytes {
     /// Takes over an open regular file.
     pub(crate) fn new(path: &Path, file: File, access: Access) -> Result<Bytes> {
-        let stamp = Stamp::of(path, &file)?;
+        let (stamp, touched) = Stamp::of(path, &file)?;
         let store = match access {
             Access::Read => Store::Read,
             Access::Sealed => Store::Sealed(seal(path, &file, stamp.len)?),
@@ -84,12 +88,18 @@ impl Bytes {
                 // cannot see is another process writing to the file: the file is read-only and made by
                 // rename, its bytes are plain data that no invariant hangs on (checked again where they index
                 // anything), and a truncation ends in the handler below.
-                let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+                let map = unsafe { Mmap::map(&file) }.map_err(|e| match e.kind() {
+                    std::io::ErrorKind::OutOfMemory => {
+                        let what = format!("the map of {} (--set data.map=read needs none)", path.display());
+                        Error::OutOfMemory { bytes: usize::try_from(stamp.len).unwrap_or(usize::MAX), what }
+                    }
+                    _ => Error::io(path, e),
+                })?;
                 let _watch = Watch::new(path, &map)?;
                 Store::Map { map, _watch }
             }
         };
-        Ok(Bytes { path: path.into(), file, stamp, store })
+        Ok(Bytes { path: path.into(), file, stamp, touched: Mutex::new(touched), store })
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -126,15 +136,21 @@ impl Bytes {
     }
 
     /// Errors when the open file was changed since it was opened. A file renamed over it does no harm and is
-    /// not seen.
-    pub(crate) fn still_intact(&self) -> Result<()> {
-        let now = Stamp::of(&self.path, &self.file)?;
-        if matches!(self.store, Store::Sealed(_)) || now == self.stamp {
-            return Ok(());
+    /// not seen. True when something happened to it since the last call that may have left the contents alone (another
+    /// name, other permissions) or may have put the time back afterwards: whoever asks looks at the contents then.
+    pub(crate) fn still_intact(&self) -> Result<bool> {
+        if matches!(self.store, Store::Sealed(_)) {
+            return Ok(false);
+        }
+        let (now, touched) = Stamp::of(&self.path, &self.file)?;
+        if now == self.stamp {
+            // A poisoned lock guards a plain value, whole at any moment.
+            let mut last = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(std::mem::replace(&mut *last, touched) != touched);
         }
         let what = format!(
             "the file changed while it was in use ({} bytes, was {}); replace a packed set by renaming a new file \
-             over it, never rewritten in place (`--map sealed` is immune)",
+             over it, never rewritten in place (--set data.map=sealed is immune)",
             now.len, self.stamp.len
         );
         Err(Error::data(&self.path, None, what))
@@ -170,7 +186,7 @@ fn seal(path: &Path, file: &File, len: u64) -> Result<Mmap> {
 
 #[cfg(not(target_os = "linux"))]
 fn seal(path: &Path, _: &File, _: u64) -> Result<Mmap> {
-    Err(Error::Usage(format!("{}: --map sealed needs Linux; use --map read", path.display())))
+    Err(Error::Usage(format!("{}: data.map=sealed needs Linux; use read", path.display())))
 }
 
 const WATCHED: usize = 64;
@@ -208,7 +224,7 @@ impl Watch {
             .iter()
             .find(|s| s.start.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok());
         let Some(slot) = free else {
-            let what = format!("{WATCHED} files are mapped already; open this one with `--map read`");
+            let what = format!("{WATCHED} files are mapped already; open this one with --set data.map=read");
             return Err(Error::data(path, None, what));
         };
         let name = path.as_os_str().as_bytes();
@@ -261,8 +277,7 @@ extern "C" fn on_bus(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
                 .iter()
                 .take(slot.name_len.load(Ordering::Relaxed))
                 .map(|b| b.load(Ordering::Relaxed));
-            let tail =
-                b": truncated while mapped; copy the file anew, or use `--map read` or `--map sealed`\n";
+            let tail = b": truncated while mapped; copy the file anew (--set data.map=sealed is immune)\n";
             for byte in name.chain(tail.iter().copied()).take(text.len()) {
                 text[n] = byte;
                 n += 1;

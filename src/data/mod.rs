@@ -26,7 +26,7 @@ pub mod sampler;
 mod sets;
 mod write;
 
-pub use bundled::{Packed, open, open_named, pack_from, pack_named};
+pub use bundled::{Packed, check_written, open, open_named, pack_from, pack_named};
 pub use convert::Out;
 pub use dataset::{Column, Dataset, IGNORE, Pass, Samples, Windows};
 pub use header::{About, Field, Header, Kind, Split};
@@ -34,7 +34,7 @@ pub use info::{Info, Listed, inspect, list, verify};
 pub use loader::{Batch, Loader, LoaderOptions, LoaderStats};
 pub use map::Access;
 pub use pack::{PackOptions, Vocabulary, pack_path};
-pub use path::{check_regular_file, open_regular, safe_path};
+pub use path::{check_folder, check_regular_file, open_regular};
 pub use rtd::Rtd;
 pub use sampler::{Cursor, Last, Permutation, Plan, Sampler};
 pub use write::Writer;

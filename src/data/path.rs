@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 /// Opens a regular file for reading and gives its length. Folders, pipes, sockets and devices are refused
 /// before they are opened, since opening a pipe or a device can already block or do something.
@@ -41,28 +41,63 @@ pub fn check_regular_file(path: &Path) -> Result<()> {
     Err(Error::data(path, None, format!("this is {seen}; a regular file is wanted")))
 }
 
-/// The file that `name`, written inside some other file, means below `root`. Refused (as usage, exit code 2):
-/// absolute names, `..`, NUL, links that lead out of `root`, and anything that is not a regular file. Nothing
-/// outside is opened.
-pub fn safe_path(root: &Path, name: &str) -> Result<PathBuf> {
-    let refuse = |why: &str| Err(Error::Usage(format!("path {name:?} in {}: {why}", root.display())));
+/// Errors when `name`, a path written inside some other file, does not stay below `root`: absolute names, `..`, NUL,
+/// links that lead out of it, and what is no regular file are refused as usage (exit code 2). Nothing is opened. A
+/// file that is not there is left to who opens it.
+pub(crate) fn stays_below(root: &Path, name: &str) -> Result<()> {
+    let refuse = |why: &str| Err(Error::Usage(format!("path {name:?} {why}")));
     if name.is_empty() || name.contains('\0') {
         return refuse("is empty or holds a NUL byte");
     }
     let named = Path::new(name);
     if !named.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
-        return refuse("must stay inside that folder (no `..`, not absolute)");
+        return refuse("must stay inside the folder that it is looked for in (no `..`, not absolute)");
     }
-    let io = |path: &Path, e| Error::io(path, e);
-    let root_real = root.canonicalize().map_err(|e| io(root, e))?;
-    let joined = root_real.join(named);
-    // Links are followed by name alone, without opening anything.
-    let real = joined.canonicalize().map_err(|e| io(&joined, e))?;
-    if !real.starts_with(&root_real) {
-        return refuse("is a link that leads out of that folder");
+    let path = root.join(named);
+    if path.symlink_metadata().is_err() {
+        return Ok(());
     }
-    match check_regular_file(&real) {
+    if !leads_below(root, &path)? {
+        return refuse("is a link that leads out of the folder that it is looked for in");
+    }
+    match check_regular_file(&path) {
         Err(Error::Data { what, .. }) => refuse(&what),
-        other => other.map(|()| real),
+        other => other,
     }
+}
+
+/// True when the links in `path` end below `root`. They are followed by name, without opening anything.
+fn leads_below(root: &Path, path: &Path) -> Result<bool> {
+    let real = |p: &Path| p.canonicalize().map_err(|e| Error::io(p, e));
+    Ok(real(path)?.starts_with(real(root)?))
+}
+
+/// Errors (as usage, exit code 2) when something in `folder`, which may come from elsewhere, is a link that leads out of
+/// it, or neither a file nor a folder: whoever reads and writes files there by name then reaches no others.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    check_below(folder, folder, 0)
+}
+
+/// Folders in folders that are looked into; a run folder has one level.
+const DEEPEST: usize = 8;
+
+fn check_below(root: &Path, folder: &Path, depth: usize) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        // A file of another process may be gone by now; then it is none of ours.
+        let Ok(own) = path.symlink_metadata() else { continue };
+        let refuse = |why: &str| Err(Error::Usage(format!("{} {why}; remove it", path.display())));
+        if own.is_symlink() && !matches!(leads_below(root, &path), Ok(true)) {
+            return refuse("is a link that leads out of the folder");
+        }
+        match std::fs::metadata(&path) {
+            // A folder behind a link stands below `root`, where it is met anyhow.
+            Ok(m) if m.is_dir() && !own.is_symlink() && depth < DEEPEST => {
+                check_below(root, &path, depth + 1)?
+            }
+            Ok(m) if !m.is_dir() && !m.is_file() => return refuse("is neither a file nor a folder"),
+            _ => {}
+        }
+    }
+    Ok(())
 }

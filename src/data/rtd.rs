@@ -3,6 +3,7 @@
 use crate::data::header::{BLOCK, Field, Header, PREAMBLE, Preamble, Split};
 use crate::data::map::{Access, Bytes};
 use crate::data::path::open_regular;
+use crate::data::readers::zeros;
 use crate::data::write::identity;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -37,7 +38,7 @@ impl Rtd {
         file.read_exact_at(&mut first, 0).map_err(io)?;
         let preamble = Preamble::decode(path, &first, len)?;
         // The length is known to be inside the file, so this takes no more memory than the file has bytes.
-        let mut bytes = vec![0; preamble.header_len as usize];
+        let mut bytes = zeros(path, preamble.header_len as usize)?;
         file.read_exact_at(&mut bytes, preamble.header_at).map_err(io)?;
         let header = preamble.header(path, &bytes)?;
         drop(bytes);
@@ -137,9 +138,13 @@ impl Rtd {
         Ok(())
     }
 
-    /// Errors when the file changed since it was opened; the loader asks at each epoch.
+    /// Errors when the file changed since it was opened; the loader asks at each epoch. Where its length and time
+    /// are the same but something happened to it, each block is checked again when it is touched next.
     pub fn still_intact(&self) -> Result<()> {
-        self.bytes.still_intact()
+        if self.bytes.still_intact()? {
+            self.seen.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        Ok(())
     }
 
     /// Reads everything: each block against its checksum, the whole against the set's identity.

@@ -150,6 +150,16 @@ impl Writer {
         Ok(())
     }
 
+    /// A file without a name on the disk that the set goes to, for what is too large for memory; it is gone once closed.
+    pub(crate) fn scratch(&self) -> Result<File> {
+        TempFile::create(&self.temp.target).map(|(_, file)| file)
+    }
+
+    /// The name that the set will take.
+    pub(crate) fn target(&self) -> &Path {
+        &self.temp.target
+    }
+
     /// Names a range of samples.
     pub fn split(&mut self, name: &str, start: u64, count: u64) {
         self.header.splits.push(Split { name: name.into(), start, count });

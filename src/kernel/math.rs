@@ -42,6 +42,22 @@ pub(super) fn exp(x: f32) -> f32 {
     e * f32::from_bits((shifted.to_bits() << 23).wrapping_add(offset << 23)) * last
 }
 
+/// [`exp`] for x ≤ 0 in three quarters of the operations: what would lie below the smallest normal number is 0.
+#[inline(always)]
+pub(super) fn exp_nonpositive(x: f32) -> f32 {
+    const LEAST: f32 = -87.336_54; // ln of 2^-126
+    let c = if x < LEAST { LEAST } else { x };
+    let shifted = c * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (c - n * 0.693_359_375) + n * 2.121_944_4e-4;
+    let p =
+        poly(r, [0.5, 0.16666512191295624, 0.0416661873459816, 0.008369598537683487, 0.0013951717410236597]);
+    let e = (p * (r * r) + r) + 1.0;
+    // n ≥ -126, so one exponent field holds it: the low bits of `shifted`, moved there, less those of ROUND.
+    let y = e * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    if x < LEAST { 0.0 } else { y }
+}
+
 /// ln x = k·ln 2 + ln m with m in [√½, √2).
 #[inline(always)]
 pub(super) fn ln(x: f32) -> f32 {
@@ -138,6 +154,7 @@ mod tests {
     #[test]
     fn errors_stay_within_the_promised_ulps() {
         assert!(worst_ulp(super::exp, f64::exp, -87.3, 88.7) <= 2.0);
+        assert!(worst_ulp(super::exp_nonpositive, f64::exp, -87.336, 0.0) <= 2.0);
         assert!(worst_ulp(super::ln, f64::ln, 1e-6, 4.0) <= 2.0);
         assert!(worst_ulp(super::ln, f64::ln, 4.0, 1e30) <= 2.0);
         assert!(worst_ulp(super::tanh, f64::tanh, -10.0, 10.0) <= 3.0);
@@ -166,12 +183,13 @@ mod tests {
         assert_eq!(super::exp(f32::INFINITY), f32::INFINITY);
         assert_eq!(super::exp(0.0), 1.0);
         assert!(super::exp(-100.0) > 0.0, "subnormal results are kept");
+        assert_eq!([f32::NEG_INFINITY, -1e30, -87.34, 0.0].map(super::exp_nonpositive), [0.0, 0.0, 0.0, 1.0]);
         assert_eq!(super::ln(0.0), f32::NEG_INFINITY);
         assert_eq!(super::ln(f32::INFINITY), f32::INFINITY);
         assert_eq!(super::ln(1.0), 0.0);
         assert!(super::ln(-1.0).is_nan());
         assert_eq!((super::tanh(40.0), super::tanh(f32::NEG_INFINITY)), (1.0, -1.0));
-        for f in [super::exp, super::ln, super::tanh] {
+        for f in [super::exp, super::exp_nonpositive, super::ln, super::tanh] {
             assert!(f(f32::NAN).is_nan());
         }
     }

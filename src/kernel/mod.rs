@@ -7,7 +7,7 @@
 //! | `math.rs` | branch-free f32 exp, log, tanh, erf that compilers vectorise |
 //! | `simd.rs` | [`vectorized!`](crate::vectorized!): one body compiled for AVX-512, AVX2 and plain, chosen at run time |
 //! | `par.rs` | fixed chunks over the thread pool, above a measured work threshold |
-//! | `gemm.rs` | matrix products |
+//! | `gemm/` | matrix products |
 //! | `reduce.rs` | sums and maxima over an axis |
 //! | `basic.rs` | the kernels that the tape itself needs: accumulate, copy, scale |
 

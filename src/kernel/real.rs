@@ -37,6 +37,8 @@ pub trait Real:
     fn f64(self) -> f64;
     /// e^x. f32: within 2 ulp.
     fn exp(self) -> Self;
+    /// e^x for x ≤ 0, 0 where that is below the smallest normal number. f32: within 2 ulp.
+    fn exp_nonpositive(self) -> Self;
     /// Natural logarithm. f32: within 2 ulp.
     fn ln(self) -> Self;
     /// Hyperbolic tangent. f32: within 3 ulp.
@@ -54,13 +56,23 @@ pub trait Real:
     fn max_nan(self, other: Self) -> Self;
     /// True for NaN.
     fn is_nan(self) -> bool;
-    /// C = alpha·A·B + beta·C on one thread; see [`gemm::View`].
+    /// C = alpha·A·B on one thread, or C += when `accumulate`; see [`gemm::View`].
     fn gemm(
         a: gemm::View<'_, Self>,
         b: gemm::View<'_, Self>,
         alpha: Self,
-        beta: Self,
+        accumulate: bool,
         c: gemm::ViewMut<'_, Self>,
+    );
+    /// [`gemm::transpose`].
+    fn transpose(from: gemm::View<'_, Self>, to: &mut [Self]);
+    /// [`gemm::matmul_then`] of a product that is not empty.
+    fn matmul(
+        a: gemm::View<'_, Self>,
+        b: gemm::View<'_, Self>,
+        c: &mut [Self],
+        accumulate: bool,
+        finish: &(dyn Fn(&mut [Self]) + Sync),
     );
 
     /// 1 / (1 + e^-x), without overflow for large |x|.
@@ -114,6 +126,10 @@ impl Real for f32 {
         math::exp(self)
     }
     #[inline(always)]
+    fn exp_nonpositive(self) -> f32 {
+        math::exp_nonpositive(self)
+    }
+    #[inline(always)]
     fn ln(self) -> f32 {
         math::ln(self)
     }
@@ -129,10 +145,22 @@ impl Real for f32 {
         a: gemm::View<'_, f32>,
         b: gemm::View<'_, f32>,
         alpha: f32,
-        beta: f32,
+        accumulate: bool,
         c: gemm::ViewMut<'_, f32>,
     ) {
-        gemm::sgemm(a, b, alpha, beta, c);
+        gemm::sgemm(a, b, alpha, accumulate, c);
+    }
+    fn transpose(from: gemm::View<'_, f32>, to: &mut [f32]) {
+        gemm::stranspose(from, to);
+    }
+    fn matmul(
+        a: gemm::View<'_, f32>,
+        b: gemm::View<'_, f32>,
+        c: &mut [f32],
+        accumulate: bool,
+        finish: &(dyn Fn(&mut [f32]) + Sync),
+    ) {
+        gemm::smatmul(a, b, c, accumulate, finish);
     }
 }
 
@@ -140,6 +168,10 @@ impl Real for f64 {
     common!(f64);
     #[inline(always)]
     fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    #[inline(always)]
+    fn exp_nonpositive(self) -> f64 {
         f64::exp(self)
     }
     #[inline(always)]
@@ -159,9 +191,21 @@ impl Real for f64 {
         a: gemm::View<'_, f64>,
         b: gemm::View<'_, f64>,
         alpha: f64,
-        beta: f64,
+        accumulate: bool,
         c: gemm::ViewMut<'_, f64>,
     ) {
-        gemm::dgemm(a, b, alpha, beta, c);
+        gemm::dgemm(a, b, alpha, accumulate, c);
+    }
+    fn transpose(from: gemm::View<'_, f64>, to: &mut [f64]) {
+        gemm::copy(from, to);
+    }
+    fn matmul(
+        a: gemm::View<'_, f64>,
+        b: gemm::View<'_, f64>,
+        c: &mut [f64],
+        accumulate: bool,
+        finish: &(dyn Fn(&mut [f64]) + Sync),
+    ) {
+        gemm::matmul_rows(a, b, c, accumulate, finish);
     }
 }

@@ -58,13 +58,12 @@ fn conv2d_forward<T: Real>(
             for (y, &b) in y.chunks_exact_mut(p.win.pixels_out()).zip(b) {
                 y.fill(b);
             }
-            let beta = if b.is_empty() { T::ZERO } else { T::ONE };
             for (g, rows) in p.bands() {
                 let (pixels, width) = (p.win.pixels_out(), p.win.output[1]);
                 let cols = p.patches(&x[p.channels(g)], &rows, scratch);
                 let w = View::new(&w[g * p.rows() * k..][..p.rows() * k], p.rows(), k);
                 let y = &mut y[g * p.rows() * pixels + rows.start * width..];
-                T::gemm(w, cols, T::ONE, beta, ViewMut::pitched(y, p.rows(), rows.len() * width, pixels));
+                T::gemm(w, cols, T::ONE, !b.is_empty(), ViewMut::pitched(y, p.rows(), rows.len() * width, pixels));
             }
         }
     });
@@ -94,7 +93,7 @@ fn conv2d_backward_input<T: Real>(
                 let pixels = rows.len() * p.win.output[1];
                 let w = View::transposed(&w[g * p.rows() * k..][..p.rows() * k], k, p.rows());
                 let cols = &mut scratch[..k * pixels];
-                T::gemm(w, p.outputs(dy, g, &rows), T::ONE, T::ZERO, ViewMut::new(cols, k, pixels));
+                T::gemm(w, p.outputs(dy, g, &rows), T::ONE, false, ViewMut::new(cols, k, pixels));
                 p.scatter(cols, &rows, &mut dx[p.channels(g)]);
             }
         }
@@ -126,7 +125,7 @@ fn conv2d_backward_weight<T: Real>(
             for (g, rows) in p.bands() {
                 let dw = &mut dw[g * p.rows() * k..][..p.rows() * k];
                 let cols = p.patches(&x[p.channels(g)], &rows, scratch).flipped();
-                T::gemm(p.outputs(dy, g, &rows), cols, T::ONE, T::ONE, ViewMut::new(dw, p.rows(), k));
+                T::gemm(p.outputs(dy, g, &rows), cols, T::ONE, true, ViewMut::new(dw, p.rows(), k));
             }
         }
     });

@@ -129,9 +129,9 @@ vectorized! {
             let even = g * smoothing / T::of(n as f64);
             let x = &x[r * n..][..n];
             if accumulate {
-                zip_lanes([x], dx, |[x], dx| dx + ((x - m).exp() * p - even));
+                zip_lanes([x], dx, |[x], dx| dx + ((x - m).exp_nonpositive() * p - even));
             } else {
-                zip_lanes([x], dx, |[x], _| (x - m).exp() * p - even);
+                zip_lanes([x], dx, |[x], _| (x - m).exp_nonpositive() * p - even);
             }
             dx[t as usize] -= g * (T::ONE - smoothing);
         }

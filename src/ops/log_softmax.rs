@@ -73,9 +73,9 @@ vectorized! {
             }
             for (((y, dy), dx), &sum) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(&sums) {
                 if accumulate {
-                    zip_lanes([y, dy], dx, |[y, dy], dx| dx + (dy - y.exp() * sum));
+                    zip_lanes([y, dy], dx, |[y, dy], dx| dx + (dy - y.exp_nonpositive() * sum));
                 } else {
-                    zip_lanes([y, dy], dx, |[y, dy], _| dy - y.exp() * sum);
+                    zip_lanes([y, dy], dx, |[y, dy], _| dy - y.exp_nonpositive() * sum);
                 }
             }
         }
@@ -93,7 +93,7 @@ vectorized! {
             }
             for x in x.chunks_exact(inner) {
                 for ((sum, &x), &m) in sum.iter_mut().zip(&x[at.clone()]).zip(&m) {
-                    *sum += (x - m).exp();
+                    *sum += (x - m).exp_nonpositive();
                 }
             }
             sum.iter_mut().for_each(|s| *s = s.ln());
@@ -117,7 +117,7 @@ vectorized! {
             for ((y, dy), dx) in y.chunks_exact(inner).zip(dy.chunks_exact(inner)).zip(dx.chunks_exact_mut(inner)) {
                 let (y, dy) = (&y[at.clone()], &dy[at.clone()]);
                 for (((dx, &y), &dy), &sum) in dx[at.clone()].iter_mut().zip(y).zip(dy).zip(&sum) {
-                    let d = dy - y.exp() * sum;
+                    let d = dy - y.exp_nonpositive() * sum;
                     *dx = if accumulate { *dx + d } else { d };
                 }
             }

@@ -57,8 +57,7 @@ fn matmul_batched<T: Real>(
     let independent = c.len() == batches * m * n;
     if independent && batches >= rayon::current_num_threads() && batches > 1 {
         par::chunks_mut(c, m * n, batches * m * n * k / 32, |i, c| {
-            let beta = if accumulate { T::ONE } else { T::ZERO };
-            T::gemm(view_a(i), view_b(i), T::ONE, beta, ViewMut::new(c, m, n));
+            T::gemm(view_a(i), view_b(i), T::ONE, accumulate, ViewMut::new(c, m, n));
         });
         return;
     }

@@ -203,18 +203,18 @@ pub(crate) fn sum_exp<T: Real>(x: &[T], m: T) -> T {
     let mut sums = [T::ZERO; LANES];
     for x in xs {
         for l in 0..LANES {
-            sums[l] += (x[l] - m).exp();
+            sums[l] += (x[l] - m).exp_nonpositive();
         }
     }
     if let (false, Some(last)) = (tail.is_empty(), x.last_chunk::<LANES>()) {
         let done = LANES - tail.len();
         for l in 0..LANES {
-            let e = (last[l] - m).exp();
+            let e = (last[l] - m).exp_nonpositive();
             sums[l] += if l >= done { e } else { T::ZERO };
         }
     } else {
         for (sum, &x) in sums.iter_mut().zip(tail) {
-            *sum += (x - m).exp();
+            *sum += (x - m).exp_nonpositive();
         }
     }
     sum_of([&sums], |[s]| s)

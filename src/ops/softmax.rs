@@ -58,7 +58,7 @@ vectorized! {
                 *m = max_number(x);
             }
             for ((x, y), &m) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(&stats) {
-                zip_lanes([x], y, |[x], _| (x - m).exp());
+                zip_lanes([x], y, |[x], _| (x - m).exp_nonpositive());
             }
             for (y, scale) in y.chunks_exact(n).zip(&mut stats) {
                 *scale = T::ONE / sum_of([y], |[y]| y);
@@ -90,7 +90,7 @@ vectorized! {
             for (x, y) in x.chunks_exact(inner).zip(y.chunks_exact_mut(inner)) {
                 let (x, y) = (&x[at.clone()], &mut y[at.clone()]);
                 for (((y, &x), &m), sum) in y.iter_mut().zip(x).zip(&m).zip(&mut sum) {
-                    *y = (x - m).exp();
+                    *y = (x - m).exp_nonpositive();
                     *sum += *y;
                 }
             }

@@ -222,6 +222,11 @@ impl Config {
             texts.push((text, path.display().to_string()));
         }
         let config = keys::read(&texts, settings)?;
+        // What stands in a file that may come from elsewhere is kept to this folder; what is typed is not.
+        let typed = settings.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == "data.path"));
+        if !texts.is_empty() && !typed {
+            crate::data::check_written(&config.data.path)?;
+        }
         config.validate()?;
         Ok(config)
     }

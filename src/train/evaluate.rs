@@ -2,7 +2,7 @@
 
 use super::{Task, ngram};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Io, Model, Module};
 use crate::shape::DType;
 use crate::tape::{Params, Tape};
@@ -68,6 +68,7 @@ pub(super) fn ngrams(task: &Task) -> Result<Option<Receiver<Vec<f64>>>> {
     let (train, held_out) = (read(&train)?, read(&held_out)?);
     let (send, receive) = channel();
     // A thread that is still counting when the run ends is left behind: its answer has no reader then.
-    std::thread::spawn(move || send.send(ngram::losses(&train, &held_out, vocabulary)));
+    let count = move || send.send(ngram::losses(&train, &held_out, vocabulary));
+    std::thread::Builder::new().spawn(count).map_err(|e| Error::no_thread("the n-grams", &e))?;
     Ok(Some(receive))
 }

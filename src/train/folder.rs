@@ -48,6 +48,7 @@ impl Folder {
             let what = format!("{} is no run folder: it has no config.toml", path.display());
             return Err(Error::Usage(what));
         }
+        crate::data::check_folder(path)?;
         Folder::lock(path)
     }
 

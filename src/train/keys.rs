@@ -23,7 +23,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("precision", "f32"),
     ("tensorboard", "write TensorBoard event files too"),
     ("data.path", "a packed file *.rtd, or the name of a bundled set (`data list`)"),
-    ("data.map", "how it is read: mmap, read, sealed"),
+    ("data.map", "how it is read: mmap; read; sealed: copied to memory, immune to changes of the file"),
     ("data.input", "field that the model reads; empty: the first real one"),
     ("data.target", "field that is predicted; empty: the last labelled one"),
     ("model.kind", "gpt, mlp, cnn"),

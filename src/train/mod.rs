@@ -143,6 +143,7 @@ impl Trained {
         if !file.is_file() {
             return Err(Error::Usage(format!("{} is no run folder: it has no config.toml", dir.display())));
         }
+        crate::data::check_folder(dir)?;
         let config = Config::load(&file)?;
         let found = snapshot::load_latest(dir)?;
         let Some(snapshot) = found.snapshot else {

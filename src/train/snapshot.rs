@@ -185,6 +185,7 @@ pub fn load_latest(dir: &Path) -> Result<Found> {
     for step in steps(dir)? {
         match Snapshot::load(&dir.join(name(step))) {
             Ok(snapshot) => return Ok(Found { snapshot: Some(snapshot), notices }),
+            Err(e @ Error::OutOfMemory { .. }) => return Err(e),
             Err(e) => {
                 notices.push(format!("{e}; trying the snapshot before it"));
                 first_error.get_or_insert(e);
@@ -228,9 +229,11 @@ impl Snapshot {
     pub fn load(path: &Path) -> Result<Snapshot> {
         let read = |file: &str| {
             let file = path.join(file);
-            crate::data::check_regular_file(&file)
-                .and_then(|_| fs::read(&file).map_err(|e| Error::io(&file, e)))
-                .map_err(|e| Error::snapshot(path, format!("cannot be read: {e}")))
+            crate::data::readers::read_file(&file).map_err(|e| match e {
+                // Says nothing about the snapshot.
+                Error::OutOfMemory { .. } => e,
+                e => Error::snapshot(path, format!("cannot be read: {e}")),
+            })
         };
         let state = decode(&read("state.bin")?).map_err(|e| Error::snapshot(path.join("state.bin"), e))?;
         let files = [read(FILES[0])?, read(FILES[1])?];

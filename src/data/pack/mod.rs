@@ -1,10 +1,13 @@
-//! Packing: arrays, text, tables, sounds and folders of images into `*.rtd`.
+//! Packing: arrays, text, tables, and folders of images or sounds into `*.rtd`.
 
+mod arrays;
+mod folder;
 pub(crate) mod images;
 pub(crate) mod speech;
 pub(crate) mod table;
 pub(crate) mod text;
 mod user;
+mod user_table;
 
 pub use text::Vocabulary;
 pub use user::{PackOptions, pack_path};
@@ -55,19 +58,34 @@ pub(crate) fn held_out(n: u64, share: f64) -> u64 {
 
 /// A fixed random order of `n` rows: for files that are sorted, whose tail would be another population than
 /// the head.
-pub(crate) fn fixed_order(n: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn fixed_order(n: usize) -> impl Iterator<Item = usize> + Clone {
     let order = Permutation::new(0, 0, n as u64);
     (0..n as u64).map(move |k| order.index(k) as usize)
 }
 
 /// Mean and deviation of each of `width` columns over whole rows; a constant column gets deviation 1.
 pub(crate) fn statistics(rows: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
-    let n = (rows.len() / width).max(1) as f64;
-    let column = |k: usize| rows.iter().skip(k).step_by(width).map(|&v| v as f64);
-    let mean: Vec<f64> = (0..width).map(|k| column(k).sum::<f64>() / n).collect();
-    let std = (0..width).map(|k| (column(k).map(|v| (v - mean[k]).powi(2)).sum::<f64>() / n).sqrt() as f32);
-    let std = std.map(|s| if s > 1e-12 { s } else { 1.0 }).collect();
-    (mean.iter().map(|&m| m as f32).collect(), std)
+    moments(width, rows.chunks_exact(width).map(|row| row.iter().copied()))
+}
+
+/// The same over rows that are gone through twice and held nowhere.
+pub(crate) fn moments<R: Iterator<Item = f32>>(
+    width: usize,
+    rows: impl Iterator<Item = R> + Clone,
+) -> (Vec<f32>, Vec<f32>) {
+    let (mut mean, mut square, mut n) = (vec![0.0; width], vec![0.0; width], 0.0f64);
+    for row in rows.clone() {
+        mean.iter_mut().zip(row).for_each(|(m, v)| *m += v as f64);
+        n += 1.0;
+    }
+    let n = n.max(1.0);
+    mean.iter_mut().for_each(|m| *m /= n);
+    for row in rows {
+        let column = square.iter_mut().zip(&mean);
+        column.zip(row).for_each(|((s, m), v)| *s += (v as f64 - m).powi(2));
+    }
+    let std = square.iter().map(|s| (s / n).sqrt() as f32).map(|s| if s > 1e-12 { s } else { 1.0 });
+    (mean.iter().map(|&m| m as f32).collect(), std.collect())
 }
 
 /// Little-endian bytes of f32 values.

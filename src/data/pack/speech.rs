@@ -14,7 +14,7 @@ const FRAMES: usize = 32;
 const SECOND: usize = 8000;
 
 /// Rows of `width`, cut to `keep` rows or filled up with `fill`.
-fn fit(rows: &[f32], keep: usize, fill: &[f32]) -> Vec<f32> {
+pub(crate) fn fit(rows: &[f32], keep: usize, fill: &[f32]) -> Vec<f32> {
     let width = fill.len();
     let mut out = rows[..rows.len().min(keep * width)].to_vec();
     while out.len() < keep * width {

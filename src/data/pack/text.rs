@@ -2,11 +2,12 @@
 
 use crate::data::header::{Field, Header};
 use crate::data::pack::Inputs;
-use crate::data::readers::read_text;
+use crate::data::readers::{expanded, for_each_text};
 use crate::data::write::Writer;
 use crate::error::{Error, Result};
 use crate::shape::DType;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 
 /// Symbols and their ids: `encode` and `decode` of a set packed from text.
@@ -17,11 +18,6 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The distinct characters of `text`, in the order of their code points.
-    pub fn of(text: &str) -> Vocabulary {
-        let distinct: BTreeSet<char> = text.chars().collect();
-        Vocabulary::new(distinct.into_iter().map(String::from).collect())
-    }
     /// The vocabulary that a packed set holds, if it was packed from text.
     pub fn from_header(header: &Header) -> Option<Vocabulary> {
         let symbols = &header.about.vocabulary;
@@ -60,10 +56,15 @@ impl Vocabulary {
     }
 }
 
-/// Packs `text`; its last `val` (0 to 1) becomes the split `val`.
-pub(crate) fn pack(path: &Path, text: &str, train: impl Fn(u64) -> u64, w: &mut Writer) -> Result<()> {
-    let vocabulary = Vocabulary::of(text);
-    let count = text.chars().count() as u64;
+/// Packs a text of any length; its last `val` (0 to 1) becomes the split `val`. `open` is called twice: the vocabulary
+/// must be known before the first id is written.
+pub(crate) fn pack<'a>(
+    path: &Path,
+    open: impl Fn() -> Result<Box<dyn Read + 'a>>,
+    train: impl Fn(u64) -> u64,
+    w: &mut Writer,
+) -> Result<()> {
+    let (vocabulary, count) = survey(path, open()?)?;
     let n = vocabulary.len();
     if n < 2 {
         return Err(Error::data(
@@ -83,16 +84,20 @@ pub(crate) fn pack(path: &Path, text: &str, train: impl Fn(u64) -> u64, w: &mut 
         }
     };
     w.field(Field::tokens(dtype, n as u32))?;
-    let mut piece = Vec::with_capacity(1 << 16);
-    for c in text.chars() {
-        let id = vocabulary.ids[&c];
-        piece.extend_from_slice(&id.to_le_bytes()[..dtype.size()]);
-        if piece.len() >= 1 << 16 {
-            w.write(&piece)?;
-            piece.clear();
+    let changed = || Error::data(path, None, "the text changed while it was packed; try again");
+    let (mut ids, mut written) = (Vec::with_capacity(1 << 18), 0);
+    for_each_text(path, open()?, |piece| {
+        ids.clear();
+        for c in piece.chars() {
+            let id = vocabulary.ids.get(&c).ok_or_else(changed)?;
+            ids.extend_from_slice(&id.to_le_bytes()[..dtype.size()]);
+            written += 1;
         }
+        w.write(&ids)
+    })?;
+    if written != count {
+        return Err(changed());
     }
-    w.write(&piece)?;
     w.about().vocabulary = vocabulary.symbols;
     let train = train(count);
     w.split("train", 0, train);
@@ -102,11 +107,25 @@ pub(crate) fn pack(path: &Path, text: &str, train: impl Fn(u64) -> u64, w: &mut 
     Ok(())
 }
 
+/// The distinct characters of a text, in the order of their code points, and how many characters it has.
+fn survey(path: &Path, source: impl Read) -> Result<(Vocabulary, u64)> {
+    let (mut seen, mut count) = (vec![false; char::MAX as usize + 1], 0);
+    for_each_text(path, source, |piece| {
+        for c in piece.chars() {
+            seen[c as usize] = true;
+            count += 1;
+        }
+        Ok(())
+    })?;
+    let distinct = (0..).zip(&seen).filter(|(_, seen)| **seen).filter_map(|(k, _)| char::from_u32(k));
+    Ok((Vocabulary::new(distinct.map(String::from).collect()), count))
+}
+
 /// A bundled text: the last tenth is held out.
 pub(crate) fn bundled(inputs: &Inputs, w: &mut Writer) -> Result<()> {
     for input in inputs.iter() {
-        let text = read_text(&input.path, input.bytes.clone())?;
-        pack(&input.path, &text, |n| n * 9 / 10, w)?;
+        let open = || expanded(&input.bytes[..]).map_err(|e| Error::io(&input.path, e));
+        pack(&input.path, open, |n| n * 9 / 10, w)?;
     }
     Ok(())
 }

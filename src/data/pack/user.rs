@@ -1,9 +1,9 @@
 //! Packing what a user has: a file or folder of any known format.
 
 use crate::data::header::{About, Field};
-use crate::data::pack::table::distinct;
-use crate::data::pack::{f32_bytes, fixed_order, held_out, statistics, text};
-use crate::data::readers::{self, Array, Table, read_file};
+use crate::data::pack::{arrays, folder, held_out, text, user_table};
+use crate::data::path::check_regular_file;
+use crate::data::readers;
 use crate::data::write::Writer;
 use crate::error::{Error, Result};
 use crate::shape::DType;
@@ -35,10 +35,10 @@ impl Default for PackOptions {
     }
 }
 
-/// Packs a text (.txt, .md), token shard (.bin), table (.csv), array (.npy, .npz, .safetensors, IDX), or a
-/// folder with a sub-folder of PNG images for each class; texts, tables and IDX also with .gz. Samples are
-/// put in a fixed random order before the split `val` is cut off their end, since files are often sorted; a
-/// text is cut at its end as it stands. Returns the path of the set.
+/// Packs a text (.txt, .md), token shard (.bin), table (.csv, .tsv), array (.npy, .npz, .safetensors, IDX), or a
+/// folder with a sub-folder of PNG images or WAV recordings for each class; texts, tables and IDX also with
+/// .gz. Samples are put in a fixed random order before the split `val` is cut off their end, since files are
+/// often sorted; a text is cut at its end as it stands. Returns the path of the set.
 pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBuf> {
     let path = path.as_ref();
     if !(0.0..1.0).contains(&options.val) {
@@ -46,6 +46,9 @@ pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBu
             "a share of {} held out; 0 up to (not including) 1 is wanted",
             options.val
         )));
+    }
+    if !path.is_dir() {
+        check_regular_file(path)?;
     }
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
     let name = name.ok_or_else(|| Error::Usage(format!("{} names no file", path.display())))?;
@@ -72,86 +75,27 @@ pub fn pack_path(path: impl AsRef<Path>, options: &PackOptions) -> Result<PathBu
 
 fn fill(path: &Path, name: &str, options: &PackOptions, w: &mut Writer) -> Result<()> {
     if path.is_dir() {
-        return folder(path, options, w);
+        return folder::pack(path, options, w);
     }
-    let named = |array: Array| match array.row_shape().len() {
-        2.. if array.dtype == DType::U8 => vec![("image".to_string(), array)],
-        _ => vec![("x".to_string(), array)],
-    };
-    let arrays = match name.rsplit_once('.').map_or("", |(_, ending)| ending) {
+    match name.rsplit_once('.').map_or("", |(_, ending)| ending) {
         "txt" | "md" => {
-            let text = readers::read_text(path, read_file(path)?)?;
-            return text::pack(path, &text, |n| n - held_out(n, options.val), w);
+            text::pack(path, || readers::open_expanded(path), |n| n - held_out(n, options.val), w)
         }
-        "bin" => return shard(path, options, w),
-        "csv" => return table(path, options, w),
-        "npy" => named(readers::read_npy(path, &read_file(path)?)?),
-        "npz" => readers::read_npz(path, &read_file(path)?)?,
-        "safetensors" => readers::read_safetensors(path, &read_file(path)?)?,
-        _ if name.contains("idx") => named(readers::read_idx(path, &read_file(path)?)?),
+        "bin" => shard(path, options, w),
+        "csv" => user_table::pack(path, b',', options, w),
+        "tsv" | "tab" => user_table::pack(path, b'\t', options, w),
+        "npy" | "npz" | "safetensors" => arrays::pack(path, options, w),
+        _ if name.contains("idx") => arrays::pack(path, options, w),
         _ => {
-            let what = "the ending tells no format; .txt, .bin, .csv, .npy, .npz, .safetensors, *idx* and \
-                        folders of PNG are read; texts, CSV and IDX also with .gz";
-            return Err(Error::data(path, None, what));
+            let what = "the ending tells no format; .txt, .bin, .csv, .tsv, .npy, .npz, .safetensors, *idx* \
+                        and folders of PNG or WAV are read; texts, tables and IDX also with .gz";
+            Err(Error::data(path, None, what))
         }
-    };
-    let mut arrays = arrays;
-    if let Some(labels) = options.labels.clone().or_else(|| label_file(path)) {
-        let bytes = read_file(&labels)?;
-        let npy = labels.extension().is_some_and(|e| e == "npy");
-        let array =
-            if npy { readers::read_npy(&labels, &bytes)? } else { readers::read_idx(&labels, &bytes)? };
-        arrays.push(("label".into(), array));
     }
-    self::arrays(path, &arrays, options, w)
 }
 
-/// `train-labels-idx1-ubyte` beside `train-images-idx3-ubyte`.
-fn label_file(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let labels = name.replace("images", "labels").replace("idx3", "idx1");
-    let beside = path.with_file_name(&labels);
-    (labels != name && beside.exists()).then_some(beside)
-}
-
-/// Named arrays with the same number of rows.
-fn arrays(path: &Path, arrays: &[(String, Array)], options: &PackOptions, w: &mut Writer) -> Result<()> {
-    let n = arrays.first().map_or(0, |(_, a)| a.rows());
-    let shapes =
-        || arrays.iter().map(|(name, a)| format!("{name} {:?}", a.shape)).collect::<Vec<_>>().join(", ");
-    if n == 0 || arrays.iter().any(|(_, a)| a.rows() != n || a.shape.is_empty() || a.row_bytes() == 0) {
-        let what = format!("{}; each array needs the same number of rows, one a sample", shapes());
-        return Err(Error::data(path, None, what));
-    }
-    for (name, a) in arrays {
-        let mut field = Field::samples(name, a.dtype, a.row_shape());
-        if a.dtype == DType::U8 && a.row_shape().len() >= 2 {
-            // Images are `[channels, height, width]` in a batch.
-            let one: Vec<usize> = std::iter::once(1).chain(a.row_shape().iter().copied()).collect();
-            let dims = if a.row_shape().len() == 2 { &one[..] } else { a.row_shape() };
-            field = Field::samples(name, a.dtype, dims).normalised(vec![0.0], vec![255.0]);
-        } else if name == "label" && a.row_shape().is_empty() {
-            let ids = a.to_i32(path)?;
-            let (least, most) = ids.iter().fold((0, 0), |(l, m), &v| (v.min(l), v.max(m)));
-            if least < 0 {
-                return Err(Error::data(
-                    path,
-                    None,
-                    format!("label {least} is below 0; classes are numbered from 0"),
-                ));
-            }
-            field.bound = most as u32 + 1;
-            w.about().classes = (0..=most.min(9999)).map(|k| k.to_string()).collect();
-        }
-        w.field(field)?;
-        let bytes = a.row_bytes();
-        fixed_order(n).try_for_each(|k| w.write(&a.data[k * bytes..][..bytes]))?;
-    }
-    split(n as u64, options, w);
-    Ok(())
-}
-
-fn split(n: u64, options: &PackOptions, w: &mut Writer) {
+/// The last `options.val` of `n` samples become the split `val`.
+pub(crate) fn split(n: u64, options: &PackOptions, w: &mut Writer) {
     let val = held_out(n, options.val);
     w.split("train", 0, n - val);
     if val > 0 {
@@ -189,104 +133,5 @@ fn shard(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
         w.write(&piece)
     })?;
     split(shard.count(), options, w);
-    Ok(())
-}
-
-/// Every column but the target is a number, standardised with the statistics of the training rows. The target
-/// is a `label` when its cells are names or small whole numbers, else a real `target`.
-fn table(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
-    let bytes = readers::gunzip(path, read_file(path)?, readers::EXPANDED_MOST)?;
-    let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
-    let header = !String::from_utf8_lossy(line).split(',').any(|c| c.trim().parse::<f64>().is_ok());
-    let table = readers::read_csv(path, &bytes, header)?;
-    let width = table.columns.len();
-    let target = options.target.as_ref().map_or(Ok(width.saturating_sub(1)), |t| table.column(t))?;
-    if width < 2 {
-        return Err(Error::data(path, None, "one column; features and a target are wanted"));
-    }
-    let n = table.rows.len();
-    let mut features = vec![];
-    for row in fixed_order(n) {
-        for column in (0..width).filter(|&c| c != target) {
-            features.push(table.number(row, column)?);
-        }
-    }
-    let train = n - held_out(n as u64, options.val) as usize;
-    let (mean, std) = statistics(&features[..train * (width - 1)], width - 1);
-    w.field(Field::samples("features", DType::F32, &[width - 1]).normalised(mean, std))?;
-    w.write(&f32_bytes(&features))?;
-    target_column(&table, target, train, w)?;
-    split(n as u64, options, w);
-    Ok(())
-}
-
-fn target_column(table: &Table, target: usize, train: usize, w: &mut Writer) -> Result<()> {
-    let n = table.rows.len();
-    let cell = |row: usize| table.rows[row][target].as_str();
-    // The first row decides what the column is; a cell that does not fit is then an error with its line.
-    let numeric = cell(0).parse::<f32>().is_ok_and(f32::is_finite);
-    let all = || fixed_order(n).map(|row| table.number(row, target)).collect::<Result<Vec<f32>>>();
-    let numbers = if numeric { Some(all()?) } else { None };
-    let classes = distinct(table, target);
-    let label = |v: &f32| v.fract() == 0.0 && (0.0..256.0).contains(v);
-    match numbers {
-        Some(v) if !v.iter().all(label) => {
-            let (mean, std) = statistics(&v[..train], 1);
-            w.field(Field::samples("target", DType::F32, &[1]).normalised(mean, std))?;
-            w.write(&f32_bytes(&v))
-        }
-        Some(v) => {
-            let classes = v.iter().fold(0.0, |m: f32, &v| m.max(v)) as u32 + 1;
-            w.about().classes = (0..classes).map(|k| k.to_string()).collect();
-            w.field(Field::samples("label", DType::U8, &[]).below(classes))?;
-            w.write(&v.iter().map(|&v| v as u8).collect::<Vec<_>>())
-        }
-        None => {
-            let ids = fixed_order(n)
-                .map(|row| classes.binary_search_by(|c| c.as_str().cmp(cell(row))).unwrap_or(0));
-            let ids: Vec<u8> = ids.flat_map(|k| (k as u16).to_le_bytes()).collect();
-            w.field(Field::samples("label", DType::U16, &[]).below(classes.len() as u32))?;
-            w.about().classes = classes;
-            w.write(&ids)
-        }
-    }
-}
-
-/// A folder with one sub-folder a class, of PNG images of one size.
-fn folder(path: &Path, options: &PackOptions, w: &mut Writer) -> Result<()> {
-    let list = |p: &Path| -> Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(p).map_err(|e| Error::io(p, e))?;
-        let mut all: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-        all.sort();
-        Ok(all)
-    };
-    let (mut classes, mut files) = (vec![], vec![]);
-    for sub in list(path)?.into_iter().filter(|p| p.is_dir()) {
-        let png = |p: &PathBuf| p.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-        files.extend(list(&sub)?.into_iter().filter(png).map(|f| (f, classes.len())));
-        classes.push(sub.file_name().unwrap_or_default().to_string_lossy().into_owned());
-    }
-    let Some((first, _)) = files.first() else {
-        return Err(Error::data(
-            path,
-            None,
-            "no PNG images in sub-folders; one sub-folder a class is wanted",
-        ));
-    };
-    let shape = readers::read_png(first, &read_file(first)?)?.shape;
-    w.field(Field::samples("image", DType::U8, &shape).normalised(vec![0.0], vec![255.0]))?;
-    for k in fixed_order(files.len()) {
-        let image = readers::read_png(&files[k].0, &read_file(&files[k].0)?)?;
-        if image.shape != shape {
-            let what =
-                format!("an image of {:?} beside one of {shape:?}; bring all to one size", image.shape);
-            return Err(Error::data(&files[k].0, None, what));
-        }
-        w.write(&image.data)?;
-    }
-    w.field(Field::samples("label", DType::I32, &[]).below(classes.len() as u32))?;
-    fixed_order(files.len()).try_for_each(|k| w.write(&(files[k].1 as i32).to_le_bytes()))?;
-    w.about().classes = classes;
-    split(files.len() as u64, options, w);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! PNG images, as bytes `[channels, height, width]`.
 
-use super::{Array, DEFLATE_MOST};
+use super::{Array, DEFLATE_MOST, zeros};
 use crate::error::{Error, Result};
 use crate::shape::DType;
 use png::{ColorType, Decoder, Limits, Transformations};
@@ -19,7 +19,7 @@ pub fn read_png(path: &Path, bytes: &[u8]) -> Result<Array> {
     let mut reader = decoder.read_info().map_err(sound)?;
     let size = reader.output_buffer_size().filter(|&n| n as u64 <= most.saturating_mul(8));
     let size = size.ok_or_else(|| bad("the image claims more pixels than its bytes can hold".into()))?;
-    let mut pixels = vec![0; size];
+    let mut pixels = zeros(path, size)?;
     let frame = reader.next_frame(&mut pixels).map_err(sound)?;
     reader.finish().map_err(sound)?;
     let (stored, kept) = match frame.color_type {

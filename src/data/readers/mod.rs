@@ -6,6 +6,7 @@ mod idx;
 mod image;
 mod npy;
 mod safetensors;
+mod stored;
 mod table;
 mod tar;
 mod text;
@@ -15,19 +16,25 @@ mod zip;
 
 pub use idx::read_idx;
 pub use image::read_png;
+pub(crate) use npy::stored_npy;
 pub use npy::{read_npy, read_npz};
 pub use safetensors::read_safetensors;
+pub(crate) use safetensors::stored_safetensors;
+pub(crate) use stored::{Stored, Wide};
+pub(crate) use table::{Row, Rows, has_header};
 pub use table::{Table, read_csv};
 pub use tar::read_tar;
+pub(crate) use text::for_each_text;
 pub use text::read_text;
 pub use tokens::{Shard, read_shard};
+pub(crate) use wav::read_wav_head;
 pub use wav::{Wave, read_wav};
 pub use zip::read_zip;
 
 use crate::data::path::open_regular;
 use crate::error::{Error, Result};
 use crate::shape::DType;
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Deflate cannot expand more than this: a bound on what a compressed file may claim to hold.
@@ -104,6 +111,45 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// So many zeros, where the size comes from a file.
+pub(crate) fn zeros(path: &Path, bytes: usize) -> Result<Vec<u8>> {
+    let mut zeros = Vec::new();
+    let what = || format!("a part of {}", path.display());
+    zeros.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes, what: what() })?;
+    zeros.resize(bytes, 0);
+    Ok(zeros)
+}
+
+/// Opens a regular file to be read in pieces, gzip being expanded on the way.
+pub(crate) fn open_expanded(path: &Path) -> Result<Box<dyn Read>> {
+    let (file, len) = open_regular(path)?;
+    expanded(BufReader::with_capacity(1 << 16, file.take(len))).map_err(|e| Error::io(path, e))
+}
+
+/// The bytes of `source`, or where they are gzip, what they expand to: at most [`EXPANDED_MOST`].
+pub(crate) fn expanded<'a>(mut source: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    if !is_gzip(source.fill_buf()?) {
+        return Ok(Box::new(source));
+    }
+    Ok(Box::new(Expanded { inner: flate2::bufread::MultiGzDecoder::new(source), left: EXPANDED_MOST }))
+}
+
+/// What a gzip stream expands to, with errors that say what to do.
+struct Expanded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Expanded<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(out).map_err(|e| io::Error::new(e.kind(), damage(&e)))?;
+        let most =
+            || io::Error::other(format!("expands to more than {EXPANDED_MOST} bytes; unpack it first"));
+        self.left = self.left.checked_sub(n as u64).ok_or_else(most)?;
+        Ok(n)
+    }
+}
+
 /// True for the first bytes of a gzip file.
 pub(crate) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
@@ -124,12 +170,12 @@ pub(crate) fn gunzip(path: &Path, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>> 
     Ok(out)
 }
 
-pub(crate) fn damaged(path: &Path, e: &std::io::Error) -> Error {
-    Error::data(
-        path,
-        None,
-        format!("the compressed data are damaged or cut short ({e}); fetch the file anew"),
-    )
+pub(crate) fn damaged(path: &Path, e: &io::Error) -> Error {
+    Error::data(path, None, damage(e))
+}
+
+fn damage(e: &io::Error) -> String {
+    format!("the compressed data are damaged or cut short ({e}); fetch the file anew")
 }
 
 /// Bytes that `shape` elements of `size` bytes take, found to be at most `have`. `at` is where the file
@@ -144,14 +190,14 @@ pub(crate) fn bytes_of(path: &Path, at: u64, shape: &[usize], size: usize, have:
     })
 }
 
-/// 64-bit integers as i32, each checked: ids and labels fit, or the file is not what it is taken for.
+/// Wide integers as i32, each checked: ids and labels fit, or the file is not what it is taken for.
 pub(crate) fn narrow<const N: usize>(
     path: &Path,
     at: u64,
     bytes: &[u8],
+    out: &mut Vec<u8>,
     get: impl Fn([u8; N]) -> i128,
-) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(bytes.len() / N * 4);
+) -> Result<()> {
     for (k, &b) in bytes.as_chunks::<N>().0.iter().enumerate() {
         let v = get(b);
         let v = i32::try_from(v).map_err(|_| {
@@ -160,5 +206,5 @@ pub(crate) fn narrow<const N: usize>(
         })?;
         out.extend_from_slice(&v.to_le_bytes());
     }
-    Ok(out)
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! NumPy's `.npy` (format versions 1 to 3, row-major) and `.npz` (a zip of them).
 
-use super::{Array, bytes_of, narrow, read_zip};
+use super::{Array, Stored, Wide, bytes_of, read_zip};
 use crate::error::{Error, Result};
 use crate::shape::DType;
 use std::path::Path;
@@ -8,6 +8,11 @@ use std::path::Path;
 /// Reads the bytes of an `.npy` file. Wide integers become i32 when they fit; other types and orders are
 /// refused.
 pub fn read_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
+    stored_npy(path, bytes)?.load(path)
+}
+
+/// Where the array lies in the bytes of an `.npy` file.
+pub(crate) fn stored_npy<'a>(path: &Path, bytes: &'a [u8]) -> Result<Stored<'a>> {
     let bad = |at: usize, what: &str| Err(Error::data(path, Some(at as u64), what));
     if bytes.len() < 10 || bytes[..6] != *b"\x93NUMPY" {
         return bad(0, "not an .npy file; write one with numpy.save");
@@ -38,18 +43,18 @@ pub fn read_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
             "more bytes follow than the shape says; write the file anew with numpy.save",
         );
     }
-    let (dtype, data) = match h.descr {
-        "<f4" => (DType::F32, data.to_vec()),
-        "<f8" => (DType::F64, data.to_vec()),
-        "<f2" => (DType::F16, data.to_vec()),
-        "<i4" => (DType::I32, data.to_vec()),
-        "<u2" => (DType::U16, data.to_vec()),
-        "|u1" | "|b1" => (DType::U8, data.to_vec()),
-        "|i1" => (DType::I32, narrow(path, at, data, |b| i8::from_le_bytes(b).into())?),
-        "<i2" => (DType::I32, narrow(path, at, data, |b| i16::from_le_bytes(b).into())?),
-        "<u4" => (DType::I32, narrow(path, at, data, |b| u32::from_le_bytes(b).into())?),
-        "<i8" => (DType::I32, narrow(path, at, data, |b| i64::from_le_bytes(b).into())?),
-        "<u8" => (DType::I32, narrow(path, at, data, |b| u64::from_le_bytes(b).into())?),
+    let (dtype, wide) = match h.descr {
+        "<f4" => (DType::F32, None),
+        "<f8" => (DType::F64, None),
+        "<f2" => (DType::F16, None),
+        "<i4" => (DType::I32, None),
+        "<u2" => (DType::U16, None),
+        "|u1" | "|b1" => (DType::U8, None),
+        "|i1" => (DType::I32, Some(Wide::I8)),
+        "<i2" => (DType::I32, Some(Wide::I16)),
+        "<u4" => (DType::I32, Some(Wide::U32)),
+        "<i8" => (DType::I32, Some(Wide::I64)),
+        "<u8" => (DType::I32, Some(Wide::U64)),
         other => {
             let what = format!(
                 "elements of type {other:?}; save as little-endian float32 or int32 (x.astype('<f4'))"
@@ -57,7 +62,7 @@ pub fn read_npy(path: &Path, bytes: &[u8]) -> Result<Array> {
             return bad(start, &what);
         }
     };
-    Ok(Array { dtype, shape: h.shape, data })
+    Ok(Stored { dtype, shape: h.shape, data, at, wide })
 }
 
 /// Reads the bytes of an `.npz` file: named arrays in the order of the archive.

@@ -1,7 +1,9 @@
 //! WAV sound: one channel, as numbers from -1 to 1.
 
+use crate::data::path::open_regular;
 use crate::error::{Error, Result};
 use hound::{SampleFormat, WavReader};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 /// One channel of sound.
@@ -15,23 +17,8 @@ pub struct Wave {
 
 /// Reads the bytes of a WAV file of one channel, integers of 8 to 32 bits or 32-bit floats.
 pub fn read_wav(path: &Path, bytes: &[u8]) -> Result<Wave> {
-    let sound = |e: hound::Error| {
-        Error::data(path, None, format!("not a sound WAV file: {e}; record or fetch it anew"))
-    };
-    let mut reader = WavReader::new(bytes).map_err(sound)?;
+    let mut reader = open(path, bytes, bytes.len() as u64)?;
     let spec = reader.spec();
-    if spec.channels != 1 {
-        let what =
-            format!("{} channels, one is wanted; mix it down first (sox in.wav -c 1 out.wav)", spec.channels);
-        return Err(Error::data(path, None, what));
-    }
-    if reader.len() as usize > bytes.len() {
-        return Err(Error::data(
-            path,
-            None,
-            format!("claims {} samples in {} bytes", reader.len(), bytes.len()),
-        ));
-    }
     let samples: std::result::Result<Vec<f32>, hound::Error> = match spec.sample_format {
         SampleFormat::Float => reader.samples::<f32>().collect(),
         SampleFormat::Int => {
@@ -39,9 +26,34 @@ pub fn read_wav(path: &Path, bytes: &[u8]) -> Result<Wave> {
             reader.samples::<i32>().map(|s| s.map(|v| v as f32 * scale)).collect()
         }
     };
-    let samples = samples.map_err(sound)?;
+    let samples = samples.map_err(|e| unsound(path, &e))?;
     if let Some(k) = samples.iter().position(|s| !s.is_finite()) {
         return Err(Error::data(path, None, format!("sample {k} is not a finite number")));
     }
     Ok(Wave { rate: spec.sample_rate, samples })
+}
+
+/// Samples a second and number of samples that the file states, without reading them.
+pub(crate) fn read_wav_head(path: &Path) -> Result<(u32, usize)> {
+    let (file, len) = open_regular(path)?;
+    let reader = open(path, BufReader::new(file), len)?;
+    Ok((reader.spec().sample_rate, reader.len() as usize))
+}
+
+fn open<R: Read>(path: &Path, from: R, len: u64) -> Result<WavReader<R>> {
+    let reader = WavReader::new(from).map_err(|e| unsound(path, &e))?;
+    let channels = reader.spec().channels;
+    if channels != 1 {
+        let what = format!("{channels} channels, one is wanted; mix it down first (sox in.wav -c 1 out.wav)");
+        return Err(Error::data(path, None, what));
+    }
+    if u64::from(reader.len()) > len {
+        let what = format!("claims {} samples in {len} bytes; record or fetch it anew", reader.len());
+        return Err(Error::data(path, None, what));
+    }
+    Ok(reader)
+}
+
+fn unsound(path: &Path, e: &hound::Error) -> Error {
+    Error::data(path, None, format!("not a sound WAV file: {e}; record or fetch it anew"))
 }

@@ -1,0 +1,147 @@
+//! scaled_dot_product_attention: O = softmax(Q·Kᵀ/√d)·V for each head, streaming over blocks of keys, so memory grows
+//! linearly with the number of tokens. With `is_causal` query i sees keys j ≤ i.
+//!
+//! Forward, one block of queries against one block of keys after the other (Milakov and Gimelshein 2018; Dao et al. 2022):
+//!   m' = max(m, rowmax S),  c = e^{m − m'},  P = e^{S − m'},  l' = c·l + rowsum P,  O' = c·O + P·V;  at the end O/l and
+//!   L = m + ln l.
+//! Backward, recomputed from L:  P = e^{S − L},  D_i = dO_i·O_i,  dV = Pᵀ·dO,  dP = dO·Vᵀ,  dS = P∘(dP − D),
+//!   dQ = dS·K/√d,  dK = dSᵀ·Q/√d.  Blocks are visited in a fixed order and no two threads share an output, so the bits are
+//! always the same. Several query heads may share one key head (grouped queries). Cost: 4·Tq·Tk·d flops a head forward,
+//! 10·Tq·Tk·d backward; half of both when causal.
+
+mod cpu;
+
+use super::elementwise::{expect_inputs, expect_real};
+use super::{AttrDoc, Entry, Kind, Port, Sample};
+use crate::error::{Error, Result};
+use crate::kernel;
+use crate::kernel::Arg;
+use crate::shape::Spec;
+use crate::tape::{Adjoint, Cx, Op, Var};
+use crate::tensor::{SmallList, Tensor};
+use cpu::{attention_backward, attention_forward};
+use std::sync::Arc;
+
+kernel! {
+    /// o [B·H, Tq, d] and log_sum [B·H, Tq] from q [B·H, Tq, d], k and v [B·H/group, Tk, d]. `extents` = [Tq, Tk, d, group].
+    pub static FORWARD = attention_forward(
+        q: in T, k: in T, v: in T, o: out T, log_sum: out T, extents: val dims, causal: val flag,
+    );
+    /// dq, dk, dv from the same and from d_o; `extents` as above. `delta` [B·H, Tq] is memory for D.
+    pub static BACKWARD = attention_backward(
+        q: in T, k: in T, v: in T, o: in T, log_sum: in T, d_o: in T, dq: out T, dk: out T, dv: out T, delta: out T,
+        extents: val dims, causal: val flag,
+    );
+}
+
+/// softmax(Q·Kᵀ/√d)·V.
+#[derive(Debug, Clone, Copy)]
+pub struct ScaledDotProductAttention {
+    /// Query i sees keys j ≤ i only.
+    pub is_causal: bool,
+}
+
+const NAME: &str = "scaled_dot_product_attention";
+
+/// [Tq, Tk, d, queries that share a key head].
+fn extents(q: &Spec, k: &Spec) -> [usize; 4] {
+    let (q, k) = (q.shape.dims(), k.shape.dims());
+    [q[2], k[2], q[3], q[1] / k[1].max(1)]
+}
+
+impl Op for ScaledDotProductAttention {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
+        expect_inputs(NAME, x, 3, 3)?;
+        for (s, name) in x.iter().zip(["query", "key", "value"]) {
+            expect_real(NAME, name, s)?;
+            if s.shape.rank() != 4 || s.dtype != x[0].dtype {
+                return Err(Error::shape(NAME, format!("{name} is {s}, but all three must be {}[batch, heads, tokens, width]", x[0].dtype)));
+            }
+        }
+        let (q, k) = (x[0].shape.dims(), x[1].shape.dims());
+        if x[1] != x[2] || q[0] != k[0] || q[3] != k[3] || k[1] == 0 || !q[1].is_multiple_of(k[1]) || q[3] == 0 {
+            let what = format!(
+                "query has shape {}, key {} and value {}: batch and width must agree, key and value be alike, and the query heads be a multiple of the key heads",
+                x[0].shape, x[1].shape, x[2].shape
+            );
+            return Err(Error::shape(NAME, what));
+        }
+        if k[2] == 0 && q[2] > 0 {
+            return Err(Error::shape(NAME, format!("key has shape {}: a softmax over no keys has no value", x[1].shape)));
+        }
+        Ok(smallvec::smallvec![x[0]])
+    }
+
+    fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        let mut o = cx.empty(x[0].spec())?;
+        let mut log_sum = cx.empty(Spec::new(x[0].dtype(), &x[0].dims()[..3])?)?;
+        let extents = extents(&x[0].spec(), &x[1].spec());
+        let (out, sum) = (Arg::Out(&mut o), Arg::Out(&mut log_sum));
+        let args = &mut [Arg::In(x[0]), Arg::In(x[1]), Arg::In(x[2]), out, sum, Arg::Dims(&extents), Arg::Flag(self.is_causal)];
+        cx.launch(&FORWARD, args)?;
+        x.iter().for_each(|t| cx.keep(t));
+        cx.keep(&o);
+        cx.keep(&log_sum);
+        Ok(smallvec::smallvec![o])
+    }
+
+    fn backward(&self, cx: &mut Cx<'_>, kept: &[Tensor], dy: &[Option<Tensor>], dx: &mut [Adjoint]) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        let [mut dq, mut dk, mut dv] = [cx.empty(kept[0].spec())?, cx.empty(kept[1].spec())?, cx.empty(kept[2].spec())?];
+        let mut delta = cx.empty(kept[4].spec())?;
+        let extents = extents(&kept[0].spec(), &kept[1].spec());
+        let args = &mut [
+            Arg::In(&kept[0]),
+            Arg::In(&kept[1]),
+            Arg::In(&kept[2]),
+            Arg::In(&kept[3]),
+            Arg::In(&kept[4]),
+            Arg::In(dy),
+            Arg::Out(&mut dq),
+            Arg::Out(&mut dk),
+            Arg::Out(&mut dv),
+            Arg::Out(&mut delta),
+            Arg::Dims(&extents),
+            Arg::Flag(self.is_causal),
+        ];
+        cx.launch(&BACKWARD, args)?;
+        dx[0].add(cx, dq)?;
+        dx[1].add(cx, dk)?;
+        dx[2].add(cx, dv)
+    }
+}
+
+impl<'t> Var<'t> {
+    /// Attention of the queries `self` [B, H, Tq, d] to `key` and `value` [B, H or fewer, Tk, d].
+    pub fn scaled_dot_product_attention(&self, key: &Var<'t>, value: &Var<'t>, is_causal: bool) -> Result<Var<'t>> {
+        self.tape().apply1(ScaledDotProductAttention { is_causal }, &[self, key, value])
+    }
+}
+
+/// scaled_dot_product_attention in the table of ops.
+pub static ENTRY: Entry = Entry {
+    name: NAME,
+    doc: "softmax(Q·Kᵀ/√d)·V for each head, memory linear in tokens",
+    inputs: &[Port::real("query"), Port::real("key"), Port::real("value")],
+    outputs: &["output"],
+    attrs: &[AttrDoc { name: "is_causal", kind: Kind::Bool, default: Some("false"), doc: "query i sees keys j <= i only" }],
+    build: |a| Ok(Arc::new(ScaledDotProductAttention { is_causal: a.flag("is_causal")? })),
+    kernels: &[&FORWARD, &BACKWARD],
+    samples: || {
+        let qkv = |note, q: [usize; 4], k: [usize; 4]| Sample::new(note).normal(&q).normal(&k).normal(&k);
+        vec![
+            qkv("causal", [2, 2, 5, 4], [2, 2, 5, 4]).attr("is_causal", true),
+            qkv("full", [1, 2, 3, 4], [1, 2, 6, 4]),
+            qkv("causal, several tiles", [1, 1, 70, 2], [1, 1, 70, 2]).attr("is_causal", true),
+            qkv("grouped queries, more keys than a tile", [1, 4, 3, 2], [1, 2, 67, 2]),
+            qkv("causal, more queries than keys", [1, 1, 6, 3], [1, 1, 4, 3]).attr("is_causal", true),
+            qkv("one token", [2, 1, 1, 3], [2, 1, 1, 3]).attr("is_causal", true),
+            qkv("16 x 4 heads x 256 x 32", [16, 4, 256, 32], [16, 4, 256, 32]).attr("is_causal", true).large(),
+            qkv("1 x 4 heads x 2048 x 64", [1, 4, 2048, 64], [1, 4, 2048, 64]).attr("is_causal", true).large(),
+        ]
+    },
+};
