@@ -93,7 +93,7 @@ fn pack(path: &str) -> Result<()> {
     let key = Key::new(0, 0);
     for piece in 0..1_u64 << 10 {
         let words = (0..1_u64 << 18).map(|i| key.block(piece << 18 | i));
-        let tokens = words.flatten().map(|word| (u64::from(word) * 50_257 >> 32) as u16);
+        let tokens = words.flatten().map(|word| ((u64::from(word) * 50_257) >> 32) as u16);
         let bytes: Vec<u8> = tokens.flat_map(u16::to_le_bytes).collect();
         w.write(&bytes)?;
     }
