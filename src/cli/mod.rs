@@ -147,9 +147,14 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
 
 /// Gives the pool that many threads (0: one for each processor), which change no bit of the result. Left to itself it
 /// would start at first use, where nobody can be told that it does not. This thread is one of them: it works on its part of
-/// an operation at once, and wakes as many threads less.
+/// an operation at once, and wakes as many threads less. But it must not be the only one: while it waits for the thread that
+/// reads data, that thread may wait for the pool.
 fn threads(n: usize) -> Result<()> {
-    match rayon::ThreadPoolBuilder::new().num_threads(n).use_current_thread().build_global() {
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|v| v.parse().ok()).filter(|&t| t > 0);
+    let cores = || std::thread::available_parallelism().map_or(1, |c| c.get());
+    let all = if n > 0 { n } else { asked.unwrap_or_else(cores) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(all);
+    match if all > 1 { pool.use_current_thread() } else { pool }.build_global() {
         Ok(()) => Ok(()),
         // A program with ringtape inside may have a pool already; that one is used then.
         Err(e) => match std::error::Error::source(&e).and_then(|e| e.downcast_ref()) {
