@@ -271,8 +271,8 @@ fn a_snapshot_of_another_model_or_optimizer_names_what_differs() {
         Run::resume(&at, change).err().map(|e| e.to_string()).unwrap_or_default()
     };
     assert!(resume("optimizer.name=sgd").contains("optimizer.name"));
-    assert!(resume("model.dim=32").contains("token.weight"));
-    assert!(resume("model.layers=2").contains("blocks.1"));
+    assert!(resume("model.dim=32").contains("model.dim"));
+    assert!(resume("model.layers=2").contains("start a new run"));
     assert!(resume("data.path=tang-poems").contains("data"));
     assert!(resume("seed=5").contains("seed"));
     assert_eq!(resume("steps=20"), "");
@@ -293,4 +293,27 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_op() {
     assert_eq!(e.exit_code(), 6);
     let text = e.to_string();
     assert!(text.contains("step") && (text.contains("op `") || text.contains("gradient")), "{text}");
+}
+
+#[test]
+fn a_run_that_diverged_goes_on_from_its_last_snapshot() {
+    let d = dir();
+    let at = d.path().join("run");
+    let settings = ["snapshot_every=4", "schedule.name=constant", "schedule.warmup_steps=0"];
+    train(text(&[&settings[..], &["steps=4"]].concat()), &at);
+    let before = fingerprint(&at, 4);
+    let go_on = |settings: &[&str]| {
+        let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
+        let change = |c: &mut Config| {
+            *c = c.with(&settings)?;
+            Ok(())
+        };
+        Run::resume(&at, change)?.train(&Stop::never(), &mut Silent)
+    };
+    let e = go_on(&["steps=12", "optimizer.lr=1e30", "clip=0"]).unwrap_err();
+    assert_eq!(e.exit_code(), 6, "{e}");
+    assert!(fingerprint(&at, 4)[..2] == before[..2], "the snapshot is as it was");
+    // With a rate that works the same folder is of use again.
+    go_on(&["optimizer.lr=0.001", "clip=1"]).unwrap();
+    assert!(fingerprint(&at, 12)[0] != before[0], "it learned on");
 }

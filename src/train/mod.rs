@@ -12,6 +12,7 @@
 //! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
 
+mod changes;
 pub mod config;
 mod evaluate;
 mod folder;

@@ -1,5 +1,6 @@
 //! The loop: batch, tape, forward, loss, backward, clip, step, log.
 
+use super::changes;
 use super::evaluate::{Evaluation, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
@@ -64,17 +65,20 @@ impl Run {
     }
 
     /// Goes on with the run in `dir` from its last complete snapshot, or from the start if it has none. `change` may alter
-    /// the configuration (more steps, say) first; what would change the bits of steps done is up to the caller.
+    /// the configuration (more steps, say) first; a change that the steps already done depend on is an error.
     pub fn resume(dir: &Path, change: impl FnOnce(&mut Config) -> Result<()>) -> Result<Run> {
         let folder = Folder::resume(dir)?;
-        let mut config = Config::load(&dir.join("config.toml"))?;
+        let started = Config::load(&dir.join("config.toml"))?;
+        let mut config = started.clone();
         change(&mut config)?;
         config.validate()?;
+        let changed = changes::between(&started, &config)?;
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
         snapshot::sweep(dir)?;
         let found = snapshot::load_latest(dir)?;
-        let run = Run::assemble(config, folder, task, device, model, params, Some(found))?;
+        let mut run = Run::assemble(config, folder, task, device, model, params, Some(found))?;
+        run.notices.extend(changed);
         // Only once the snapshot fits it.
         run.folder.write("config.toml", &run.config.to_toml())?;
         Ok(run)
@@ -94,6 +98,7 @@ impl Run {
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
         let state = snapshot.as_ref().map(|s| s.state.clone());
+        // Somebody may have edited config.toml.
         if let Some(seed) = state.as_ref().map(|s| s.seed).filter(|s| *s != config.seed) {
             let what = format!(
                 "is {}, but the run was started with {seed}; set it back, or start a new run",
