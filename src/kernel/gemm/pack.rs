@@ -1,8 +1,8 @@
 //! Copies of operands in the order in which the micro-kernel reads them.
 #![allow(unsafe_code, reason = "hands the transposing kernel pointers into checked slices")]
 
-use super::View;
-use super::micro::Kernels;
+use super::micro::{Kernels, Operands};
+use super::{View, pairs, round};
 use crate::vectorized;
 use bytemuck::{Pod, Zeroable};
 use std::cell::Cell;
@@ -17,7 +17,7 @@ pub(super) struct Line([f32; 16]);
 pub(super) type Scratch = Cell<Vec<Line>>;
 
 thread_local! {
-    static LEFT: Scratch = const { Cell::new(Vec::new()) };
+    pub(super) static LEFT: Scratch = const { Cell::new(Vec::new()) };
     pub(super) static RIGHT: Scratch = const { Cell::new(Vec::new()) };
 }
 
@@ -33,13 +33,19 @@ pub(super) fn scratch<R>(memory: &'static LocalKey<Scratch>, n: usize, f: impl F
     out
 }
 
-/// Columns `from..from + cols` of `b` as one panel: `k.width` numbers a row, zeros beyond `cols`.
+/// Columns `from..from + cols` of `b` as one panel: `k.width` units a row, zeros beyond `cols`.
 pub(super) fn panel(k: &Kernels, b: View<'_, f32>, from: usize, cols: usize, to: &mut [f32]) {
     let b = b.block(0, from, b.rows, cols);
+    if let Operands::Pairs(convert) = &k.operands {
+        return pairs::panel(k, convert, b, to);
+    }
     if b.col == 1 {
         copy_rows(b.data, b.rows, cols, b.row, k.width, to);
     } else {
         transpose(k, b, k.width, to);
+    }
+    if let Operands::Rounded = k.operands {
+        round::all(to);
     }
 }
 
@@ -101,6 +107,14 @@ impl<'a> Left<'a> {
     pub(super) fn in_place(a: View<'a, f32>) -> Self {
         Left { data: a.data, cols: a.cols, row: a.row, col: a.col, strip_row: a.row }
     }
+    /// Rows of `cols` units, `pitch` apart.
+    pub(super) fn rows(data: &'a [f32], cols: usize, pitch: usize) -> Self {
+        Left { data, cols, row: pitch, col: 1, strip_row: pitch }
+    }
+    /// Strips of `height` rows, column after column.
+    pub(super) fn strips(data: &'a [f32], cols: usize, height: usize) -> Self {
+        Left { data, cols, row: 1, col: height, strip_row: cols }
+    }
     /// The strip of `rows` rows that starts at row `i`, a multiple of the height of a tile.
     pub(super) fn strip(&self, i: usize, rows: usize) -> View<'a, f32> {
         View::strided(&self.data[i * self.strip_row..], rows, self.cols, self.row, self.col)
@@ -109,19 +123,22 @@ impl<'a> Left<'a> {
 
 /// Packs `a` for `f`: strips as high as a tile, column after column; or rows at a step that spreads them over the cache.
 pub(super) fn left(k: &Kernels, a: View<'_, f32>, f: impl FnOnce(Left<'_>)) {
-    let pitch = a.cols.next_multiple_of(16) + 16;
+    let pitch = a.cols.div_ceil(k.depth()).next_multiple_of(16) + 16;
     scratch(&LEFT, a.rows.next_multiple_of(k.height) * pitch, |to| {
-        if a.col == 1 {
-            copy_rows(a.data, a.rows, a.cols, a.row, pitch, to);
-            f(Left { data: to, cols: a.cols, row: pitch, col: 1, strip_row: pitch });
-        } else {
-            match (a.row, k.height) {
-                (1, 12) => strips_12(a.data, a.col, a.rows, a.cols, to),
-                (1, 6) => strips_6(a.data, a.col, a.rows, a.cols, to),
-                (_, height) => strips_of(a, height, to),
-            }
-            f(Left { data: to, cols: a.cols, row: 1, col: k.height, strip_row: a.cols });
+        if let Operands::Pairs(convert) = &k.operands {
+            return pairs::left(convert, a, pitch, to, f);
         }
+        let rows = a.col == 1;
+        match (a.row, k.height) {
+            _ if rows => copy_rows(a.data, a.rows, a.cols, a.row, pitch, to),
+            (1, 12) => strips_12(a.data, a.col, a.rows, a.cols, to),
+            (1, 6) => strips_6(a.data, a.col, a.rows, a.cols, to),
+            (_, height) => strips_of(a, height, to),
+        }
+        if let Operands::Rounded = k.operands {
+            round::all(to);
+        }
+        f(if rows { Left::rows(to, a.cols, pitch) } else { Left::strips(to, a.cols, k.height) });
     });
 }
 
