@@ -219,6 +219,6 @@ impl Real for f64 {
         accumulate: bool,
         finish: &(dyn Fn(&mut [f64]) + Sync),
     ) {
-        gemm::matmul_rows(a, b, c, accumulate, finish);
+        gemm::dmatmul(a, b, c, accumulate, finish);
     }
 }

@@ -220,12 +220,30 @@ pub(super) fn smatmul(
             finish(c);
         }
         Some(k) => blocked::parallel(k, a, b, c, accumulate, finish),
-        None => round::operands(precision, a, b, |a, b| matmul_rows(a, b, c, accumulate, finish)),
+        None => round::operands(precision, a, b, |a, b| {
+            matmul_rows(sgemm_portable, a, b, c, accumulate, finish);
+        }),
     }
 }
 
-/// [`matmul_then`] by single-threaded products of some rows each.
-pub(super) fn matmul_rows<T: Real>(
+/// A product on one thread: A, B, alpha, whether to add, C.
+type Single<T> = fn(View<'_, T>, View<'_, T>, T, bool, ViewMut<'_, T>);
+
+/// [`matmul_then`] of f64.
+pub(super) fn dmatmul(
+    a: View<'_, f64>,
+    b: View<'_, f64>,
+    c: &mut [f64],
+    accumulate: bool,
+    finish: &(dyn Fn(&mut [f64]) + Sync),
+) {
+    matmul_rows(dgemm, a, b, c, accumulate, finish);
+}
+
+/// [`matmul_then`] by products of some rows each. They are of one kind, so that a last row alone has the bits that it has
+/// among others.
+fn matmul_rows<T: Real>(
+    single: Single<T>,
     a: View<'_, T>,
     b: View<'_, T>,
     c: &mut [T],
@@ -239,7 +257,7 @@ pub(super) fn matmul_rows<T: Real>(
     let rows = if threads == 1 { m } else { m.div_ceil(threads * 2).next_multiple_of(8).max(32) };
     par::chunks_mut(c, rows * n, work, |i, c| {
         let high = c.len() / n;
-        T::gemm(a.block(i * rows, 0, high, a.cols), b, T::ONE, accumulate, ViewMut::new(c, high, n));
+        single(a.block(i * rows, 0, high, a.cols), b, T::ONE, accumulate, ViewMut::new(c, high, n));
         finish(c);
     });
 }
@@ -281,7 +299,9 @@ mod tests {
                 let add = form & 4 != 0;
                 let start = if add { 1.0 } else { f32::NAN };
                 let mut finished = vec![start; m * n];
-                matmul_then(Precision::F32, a, b, &mut finished, add, |rows| rows.iter_mut().for_each(|x| *x *= 2.0));
+                matmul_then(Precision::F32, a, b, &mut finished, add, |rows| {
+                    rows.iter_mut().for_each(|x| *x *= 2.0)
+                });
                 let mut single = vec![start; m * (n + 1)];
                 f32::gemm(a, b, -0.5, add, ViewMut::pitched(&mut single, m, n, n + 1));
                 for (at, want) in reference(a, b).into_iter().enumerate() {

@@ -40,7 +40,13 @@ pub(super) fn panel(k: &Kernels, convert: &Convert, b: View<'_, f32>, to: &mut [
 }
 
 /// `a` as pairs for `f`, in the memory `to`: rows `pitch` apart, or strips of 12 rows where its columns lie together.
-pub(super) fn left(convert: &Convert, a: View<'_, f32>, pitch: usize, to: &mut [f32], f: impl FnOnce(Left<'_>)) {
+pub(super) fn left(
+    convert: &Convert,
+    a: View<'_, f32>,
+    pitch: usize,
+    to: &mut [f32],
+    f: impl FnOnce(Left<'_>),
+) {
     let units = a.cols.div_ceil(2);
     assert!(to.len() >= a.rows.next_multiple_of(12) * pitch && pitch >= units, "A has room for its pairs");
     if a.row == 1 && a.col != 1 {
@@ -77,8 +83,7 @@ pub(super) mod x86 {
     use super::Convert;
     use std::arch::x86_64::*;
 
-    pub(in super::super) const AVX512: Convert =
-        Convert { along, panel: across::<32>, strips: across::<12> };
+    pub(in super::super) const AVX512: Convert = Convert { along, panel: across::<32>, strips: across::<12> };
 
     /// The lowest `n` of 16 lanes.
     fn lanes(n: usize) -> __mmask16 {
@@ -103,7 +108,8 @@ pub(super) mod x86 {
             let rest = n - whole;
             if rest > 0 {
                 let low = _mm512_maskz_loadu_ps(lanes(rest), from.add(whole));
-                let high = _mm512_maskz_loadu_ps(lanes(rest.saturating_sub(16)), from.wrapping_add(whole + 16));
+                let high =
+                    _mm512_maskz_loadu_ps(lanes(rest.saturating_sub(16)), from.wrapping_add(whole + 16));
                 let pairs: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_mask_storeu_ps(to.add(whole / 2), lanes(rest.div_ceil(2)), pairs);
             }
@@ -124,7 +130,8 @@ pub(super) mod x86 {
         unsafe {
             let order = _mm512_loadu_epi16(order.as_ptr().cast());
             for p in 0..units {
-                let (first, second) = (from.wrapping_add(2 * p * step), from.wrapping_add((2 * p + 1) * step));
+                let (first, second) =
+                    (from.wrapping_add(2 * p * step), from.wrapping_add((2 * p + 1) * step));
                 let both = 2 * p + 1 < k;
                 for s in 0..n.div_ceil(W) {
                     for v in (0..W).step_by(16) {
