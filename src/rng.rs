@@ -44,25 +44,33 @@ impl Key {
         c
     }
     /// Blocks `first..first + N` side by side: word w of block `first + i` is at `[w][i]`. A vector of blocks costs what
-    /// one does by [`Key::block`].
+    /// one does by [`Key::block`]. Words are held in 64 bits, whose upper halves may be anything until the end: products
+    /// of the lower halves are then one instruction a vector, without widening and narrowing around it.
     #[inline(always)]
     pub fn blocks<const N: usize>(self, first: u64) -> [[u32; N]; 4] {
-        let mut c = [[0; N], [0; N], [self.stream as u32; N], [(self.stream >> 32) as u32; N]];
+        let low = |word: u64| word & 0xffff_ffff;
+        let mut c = [[0; N], [0; N], [self.stream; N], [self.stream >> 32; N]];
         for i in 0..N {
             let index = first.wrapping_add(i as u64);
-            (c[0][i], c[1][i]) = (index as u32, (index >> 32) as u32);
+            (c[0][i], c[1][i]) = (index, index >> 32);
         }
         let mut k = [self.seed as u32, (self.seed >> 32) as u32];
         for _ in 0..10 {
             for i in 0..N {
-                let p0 = MUL[0] as u64 * c[0][i] as u64;
-                let p1 = MUL[1] as u64 * c[2][i] as u64;
-                let (a, b) = ((p1 >> 32) as u32 ^ c[1][i] ^ k[0], (p0 >> 32) as u32 ^ c[3][i] ^ k[1]);
-                (c[0][i], c[1][i], c[2][i], c[3][i]) = (a, p1 as u32, b, p0 as u32);
+                let p0 = MUL[0] as u64 * low(c[0][i]);
+                let p1 = MUL[1] as u64 * low(c[2][i]);
+                let (a, b) = (p1 >> 32 ^ c[1][i] ^ k[0] as u64, p0 >> 32 ^ c[3][i] ^ k[1] as u64);
+                (c[0][i], c[1][i], c[2][i], c[3][i]) = (a, p1, b, p0);
             }
             k = [k[0].wrapping_add(WEYL[0]), k[1].wrapping_add(WEYL[1])];
         }
-        c
+        let mut words = [[0; N]; 4];
+        for w in 0..4 {
+            for i in 0..N {
+                words[w][i] = c[w][i] as u32;
+            }
+        }
+        words
     }
     /// Word `index` of the sequence.
     #[inline(always)]

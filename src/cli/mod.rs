@@ -146,9 +146,10 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
 }
 
 /// Gives the pool that many threads (0: one for each processor), which change no bit of the result. Left to itself it
-/// would start at first use, where nobody can be told that it does not.
+/// would start at first use, where nobody can be told that it does not. This thread is one of them: it works on its part of
+/// an operation at once, and wakes as many threads less.
 fn threads(n: usize) -> Result<()> {
-    match rayon::ThreadPoolBuilder::new().num_threads(n).build_global() {
+    match rayon::ThreadPoolBuilder::new().num_threads(n).use_current_thread().build_global() {
         Ok(()) => Ok(()),
         // A program with ringtape inside may have a pool already; that one is used then.
         Err(e) => match std::error::Error::source(&e).and_then(|e| e.downcast_ref()) {

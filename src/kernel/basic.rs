@@ -41,7 +41,7 @@ vectorized! {
 
     /// Sum of squares, in f64, of one chunk.
     fn squares<T: Real>(x: &[T]) -> f64 {
-        super::simd::sum_by(x.len(), |i| x[i].f64() * x[i].f64())
+        super::reduce::sum_of([x], |[x]| x.f64() * x.f64())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{gemm, math};
 use crate::tensor::Element;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
@@ -42,8 +43,9 @@ pub trait Real:
     fn ln(self) -> Self;
     /// Hyperbolic tangent. f32: within 3 ulp.
     fn tanh(self) -> Self;
-    /// Error function. f32: within 3 ulp.
-    fn erf(self) -> Self;
+    /// The standard normal distribution Φ and its density φ. f32: Φ within 6 ulp from −1 up; below,
+    /// relative errors of up to 3e-7·(1 + x²/2).
+    fn normal(self) -> (Self, Self);
     /// Square root, correctly rounded.
     fn sqrt(self) -> Self;
     /// Power.
@@ -148,8 +150,8 @@ impl Real for f32 {
         math::tanh(self)
     }
     #[inline(always)]
-    fn erf(self) -> f32 {
-        math::erf(self)
+    fn normal(self) -> (f32, f32) {
+        math::normal(self)
     }
     fn gemm_in(
         precision: gemm::Precision,
@@ -195,8 +197,9 @@ impl Real for f64 {
         f64::tanh(self)
     }
     #[inline(always)]
-    fn erf(self) -> f64 {
-        libm::erf(self)
+    fn normal(self) -> (f64, f64) {
+        let below = 0.5 * libm::erfc(-self * FRAC_1_SQRT_2);
+        (below, (-0.5 * self * self).exp() / (2.0 * PI).sqrt())
     }
     fn gemm_in(
         _: gemm::Precision,

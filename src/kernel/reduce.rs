@@ -133,6 +133,19 @@ fn finish<T: Real>(y: &mut T, total: T, scale: T, accumulate: bool) {
     *y = if accumulate { *y + total } else { total };
 }
 
+/// Folds the sixteen accumulators: halves, quarters, and so on.
+#[inline(always)]
+fn tree<F: Fold, T: Real>(mut acc: [T; LANES]) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            acc[l] = F::join(acc[l], acc[l + width]);
+        }
+        width /= 2;
+    }
+    acc[0]
+}
+
 /// Folds consecutive elements: sixteen interleaved accumulators, then a tree; one after the other when they are few.
 #[inline(always)]
 fn fold_run<F: Fold, T: Real>(x: &[T]) -> T {
@@ -149,14 +162,26 @@ fn fold_run<F: Fold, T: Real>(x: &[T]) -> T {
     for (a, &x) in acc.iter_mut().zip(tail) {
         *a = F::join(*a, x);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            acc[l] = F::join(acc[l], acc[l + width]);
+    tree::<F, T>(acc)
+}
+
+/// Σ f over the elements of slices of equal length, in the order of [`sum_by`](super::simd::sum_by): with slices in its
+/// hands the compiler sees whole vectors, where a sum by index checks each element against the end.
+#[inline(always)]
+pub fn sum_of<T: Real, S: Real, const N: usize>(x: [&[T]; N], f: impl Fn([T; N]) -> S) -> S {
+    let n = x[0].len();
+    let parts = x.map(|x| x[..n].as_chunks::<LANES>());
+    let mut acc = [S::ZERO; LANES];
+    for i in 0..n / LANES {
+        let block = parts.map(|(whole, _)| &whole[i]);
+        for l in 0..LANES {
+            acc[l] += f(block.map(|b| b[l]));
         }
-        width /= 2;
     }
-    acc[0]
+    for l in 0..n % LANES {
+        acc[l] += f(parts.map(|(_, tail)| tail[l]));
+    }
+    tree::<Sum, S>(acc)
 }
 
 vectorized! {

@@ -152,8 +152,15 @@ pub fn max_number<T: crate::kernel::Real>(x: &[T]) -> T {
             acc[l] = if c[l] > acc[l] { c[l] } else { acc[l] };
         }
     }
-    for (a, &v) in acc.iter_mut().zip(tail) {
-        *a = if v > *a { v } else { *a };
+    // The tail is the last whole vector once more: what was seen already changes no maximum.
+    if let Some(c) = x.last_chunk::<LANES>() {
+        for l in 0..LANES {
+            acc[l] = if c[l] > acc[l] { c[l] } else { acc[l] };
+        }
+    } else {
+        for (a, &v) in acc.iter_mut().zip(tail) {
+            *a = if v > *a { v } else { *a };
+        }
     }
     let mut width = LANES / 2;
     while width > 0 {

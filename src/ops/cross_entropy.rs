@@ -17,7 +17,8 @@ use super::ids::check_ids;
 use super::rows::{per_chunk, sum_exp, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::simd::{max_number, sum_by};
+use crate::kernel::reduce::sum_of;
+use crate::kernel::simd::max_number;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{DType, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -55,7 +56,7 @@ fn counted(target: &[i32], ignore: u64) -> usize {
 
 fn cross_entropy_reduce<T: Real>(loss: &[T], target: &[i32], y: &mut [T], ignore: u64, mean: bool) {
     // In f64, since there may be very many rows; in one fixed order.
-    let sum = sum_by(loss.len(), |i| loss[i].f64());
+    let sum = sum_of([loss], |[l]| l.f64());
     y[0] = T::of(if mean { sum / counted(target, ignore) as f64 } else { sum });
 }
 
@@ -106,7 +107,7 @@ vectorized! {
             *loss = log - (x[t as usize] - m);
             if smoothing != T::ZERO {
                 // Only when asked for: a logit of -inf makes this term infinite.
-                let mean = sum_by(n, |i| x[i] - m) / T::of(n as f64);
+                let mean = sum_of([x], |[x]| x - m) / T::of(n as f64);
                 *loss = (T::ONE - smoothing) * *loss + smoothing * (log - mean);
             }
         }
@@ -128,9 +129,9 @@ vectorized! {
             let even = g * smoothing / T::of(n as f64);
             let x = &x[r * n..][..n];
             if accumulate {
-                zip_lanes(x, dx, |x, dx| dx + ((x - m).exp() * p - even));
+                zip_lanes([x], dx, |[x], dx| dx + ((x - m).exp_nonpositive() * p - even));
             } else {
-                zip_lanes(x, dx, |x, _| (x - m).exp() * p - even);
+                zip_lanes([x], dx, |[x], _| (x - m).exp_nonpositive() * p - even);
             }
             dx[t as usize] -= g * (T::ONE - smoothing);
         }

@@ -5,6 +5,7 @@
 //! multiplications for every four elements.
 
 use super::elementwise::{expect_inputs, expect_real};
+use super::rows::put;
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Real, par};
@@ -31,28 +32,56 @@ fn dropout_mask<T: Real>(x: &[T], y: &mut [T], p: T, seed: u64, stream: u64, acc
     });
 }
 
-/// Blocks of random words made side by side: a vector of 32-bit words.
-const SIDE: usize = 16;
+/// Blocks of random words made side by side: enough vectors to hide the chain of rounds.
+const SIDE: usize = 32;
+/// Elements that they decide.
+const RUN: usize = 4 * SIDE;
 
 vectorized! {
     fn mask_chunk<T: Real>(x: &[T], y: &mut [T], limit: u32, keep: T, key: Key, first: u64, accumulate: bool) {
-        for (j, (y, x)) in y.chunks_mut(4 * SIDE).zip(x.chunks(4 * SIDE)).enumerate() {
-            let words = key.blocks::<SIDE>(first + (j * SIDE) as u64);
-            let mut m = [T::ZERO; 4 * SIDE];
-            for i in 0..SIDE {
-                for w in 0..4 {
-                    // The word's upper 24 bits, as crate::rng::unit reads it.
-                    m[4 * i + w] = if words[w][i] >> 8 < limit { T::ZERO } else { keep };
-                }
-            }
-            let drop = |x: T, m: T| if m == T::ZERO { T::ZERO } else { x * m };
-            if accumulate {
-                y.iter_mut().zip(x).zip(&m).for_each(|((y, &x), &m)| *y += drop(x, m));
-            } else {
-                y.iter_mut().zip(x).zip(&m).for_each(|((y, &x), &m)| *y = drop(x, m));
-            }
+        if accumulate {
+            mask_runs::<T, true>(x, y, limit, keep, key, first);
+        } else {
+            mask_runs::<T, false>(x, y, limit, keep, key, first);
         }
     }
+}
+
+#[inline(always)]
+fn mask_runs<T: Real, const ADD: bool>(x: &[T], y: &mut [T], limit: u32, keep: T, key: Key, mut first: u64) {
+    let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<RUN>(), y.as_chunks_mut::<RUN>());
+    for (x, y) in xs.iter().zip(ys) {
+        let words = words(key, first);
+        for i in 0..RUN {
+            put::<T, ADD>(&mut y[i], masked(x[i], words[i], limit, keep));
+        }
+        first += SIDE as u64;
+    }
+    if !x_tail.is_empty() {
+        let words = words(key, first);
+        for ((y, &x), &word) in y_tail.iter_mut().zip(x_tail).zip(&words) {
+            put::<T, ADD>(y, masked(x, word, limit, keep));
+        }
+    }
+}
+
+/// The word of each element of a run.
+#[inline(always)]
+fn words(key: Key, first: u64) -> [u32; RUN] {
+    let blocks = key.blocks::<SIDE>(first);
+    let mut words = [0; RUN];
+    for i in 0..SIDE {
+        for w in 0..4 {
+            words[4 * i + w] = blocks[w][i];
+        }
+    }
+    words
+}
+
+/// x·m, where the word's upper 24 bits decide, as crate::rng::unit reads it.
+#[inline(always)]
+fn masked<T: Real>(x: T, word: u32, limit: u32, keep: T) -> T {
+    if word >> 8 < limit { T::ZERO } else { x * keep }
 }
 
 /// Elements dropped at random.

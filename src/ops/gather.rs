@@ -6,6 +6,7 @@
 
 use super::elementwise::{Plan, expect_inputs, expect_real, walk};
 use super::ids::check_ids;
+use super::rows::put;
 use super::scatter_add::SCATTER;
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
@@ -36,13 +37,20 @@ fn gather_axis<T: Real>(
     par::chunks_mut(y, par::CHUNK, index.len(), |i, y| {
         let start = i * par::CHUNK;
         walk(start..start + y.len(), dims, [steps], |at, [from], n| {
-            let index = &index[start + at..][..n];
-            for (j, (y, &k)) in y[at..at + n].iter_mut().zip(index).enumerate() {
-                let x = x[from + j * step + k as usize * along];
-                *y = if accumulate { *y + x } else { x };
-            }
+            let (x, index, y) = (&x[from..], &index[start + at..][..n], &mut y[at..at + n]);
+            if accumulate { take_run::<T, true>(x, index, y, step, along) } else { take_run::<T, false>(x, index, y, step, along) }
         });
     });
+}
+
+/// y_j = x at j·step + index_j·along, or y_j +=; along the last axis that is x at the index itself.
+fn take_run<T: Real, const ADD: bool>(x: &[T], index: &[i32], y: &mut [T], step: usize, along: usize) {
+    let pairs = y.iter_mut().zip(index);
+    if (step, along) == (0, 1) {
+        pairs.for_each(|(y, &k)| put::<T, ADD>(y, x[k as usize]));
+    } else {
+        pairs.enumerate().for_each(|(j, (y, &k))| put::<T, ADD>(y, x[j * step + k as usize * along]));
+    }
 }
 
 /// How positions of an index of shape `index` become places in a tensor of shape `x`.

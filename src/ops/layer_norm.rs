@@ -8,10 +8,10 @@
 //! two reads and a write backward; bound by memory.
 
 use super::elementwise::expect_inputs;
-use super::rows::{self, BLOCK, SUM_PARTS, per_chunk};
+use super::rows::{self, BLOCK, GROUP, SUM_PARTS, per_chunk, put};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::simd::sum_by;
+use crate::kernel::reduce::sum_of;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -31,6 +31,8 @@ kernel! {
 
 fn layer_norm_forward<T: Real>(x: &[T], w: &[T], b: &[T], y: &mut [T], stats: &mut [T], n: usize, eps: T) {
     let rows = per_chunk(n);
+    let (mut ones, mut zeros) = (vec![], vec![]);
+    let (w, b) = (rows::or_filled(w, &mut ones, T::ONE, n), rows::or_filled(b, &mut zeros, T::ZERO, n));
     par::chunks_mut2((y, rows * n), (stats, 2 * rows), x.len() / 4, |i, y, stats| {
         forward_rows(&x[i * rows * n..][..y.len()], w, b, y, stats, n, eps);
     });
@@ -47,8 +49,14 @@ fn layer_norm_backward<T: Real>(
     n: usize,
     accumulate: bool,
 ) {
+    let mut ones = vec![];
+    let w = rows::or_filled(w, &mut ones, T::ONE, n);
     rows::blocks(dx, parts, [x.len() / n.max(1), n, 2 * n], |at, dx, parts| {
         let (x, dy) = (&x[at.start * n..at.end * n], &dy[at.start * n..at.end * n]);
+        // An output that nobody wants is made all the same: rare, and cheaper than loops for each case.
+        let (mut no_dx, mut no_parts) = (vec![], vec![]);
+        let dx = rows::or_scratch(dx, &mut no_dx, x.len());
+        let parts = rows::or_scratch(parts, &mut no_parts, 2 * n);
         backward_rows(x, w, &stats[2 * at.start..2 * at.end], dy, dx, parts, n, accumulate);
     });
 }
@@ -57,23 +65,13 @@ vectorized! {
     fn forward_rows<T: Real>(x: &[T], w: &[T], b: &[T], y: &mut [T], stats: &mut [T], n: usize, eps: T) {
         let count = T::of(n as f64);
         for ((x, y), stats) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(stats.chunks_exact_mut(2)) {
-            let mean = sum_by(n, |i| x[i]) / count;
+            let mean = sum_of([x], |[x]| x) / count;
             // The second walk subtracts the mean first: Σx² − n·μ² would cancel where μ is large.
-            let var = sum_by(n, |i| (x[i] - mean) * (x[i] - mean)) / count;
+            let var = sum_of([x], |[x]| (x - mean) * (x - mean)) / count;
             let r = T::ONE / (var + eps).sqrt();
             (stats[0], stats[1]) = (mean, r);
-            if w.is_empty() {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = (x - mean) * r;
-                }
-            } else if b.is_empty() {
-                for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                    *y = (x - mean) * r * w;
-                }
-            } else {
-                for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(w).zip(b) {
-                    *y = (x - mean) * r * w + b;
-                }
+            for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(w).zip(b) {
+                *y = (x - mean) * r * w + b;
             }
         }
     }
@@ -83,33 +81,45 @@ vectorized! {
     ) {
         let count = T::of(n as f64);
         parts.fill(T::ZERO);
-        let (dw, db) = parts.split_at_mut(parts.len() / 2);
-        for (r, ((x, dy), stats)) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(stats.chunks_exact(2)).enumerate() {
-            let (mean, inv) = (stats[0], stats[1]);
-            for (((dw, db), &x), &dy) in dw.iter_mut().zip(db.iter_mut()).zip(x).zip(dy) {
-                *dw += dy * ((x - mean) * inv);
-                *db += dy;
+        let groups = x.chunks(GROUP * n).zip(dy.chunks(GROUP * n)).zip(stats.chunks(2 * GROUP));
+        for (((x, dy), stats), dx) in groups.zip(dx.chunks_mut(GROUP * n)) {
+            // Σg/n and Σ(g·x̂)/n of each row; in walks of their own, each of which becomes whole vectors.
+            let (mut g, mut gx) = ([T::ZERO; GROUP], [T::ZERO; GROUP]);
+            for (dy, g) in dy.chunks_exact(n).zip(&mut g) {
+                *g = sum_of([dy, w], |[dy, w]| dy * w) / count;
             }
-            if dx.is_empty() {
-                continue;
+            for (((x, dy), s), gx) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(stats.chunks_exact(2)).zip(&mut gx) {
+                let (mu, r) = (s[0], s[1]);
+                *gx = sum_of([x, dy, w], |[x, dy, w]| dy * w * ((x - mu) * r)) / count;
             }
-            let dx = &mut dx[r * n..][..n];
-            if w.is_empty() {
-                let g = sum_by(n, |i| dy[i]) / count;
-                let gx = sum_by(n, |i| dy[i] * ((x[i] - mean) * inv)) / count;
-                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                    let d = inv * (dy - g - (x - mean) * inv * gx);
-                    *dx = if accumulate { *dx + d } else { d };
-                }
+            if accumulate {
+                gradients::<T, true>([x, dy, w, stats], [&g, &gx], dx, parts, n);
             } else {
-                let w = &w[..n];
-                let g = sum_by(n, |i| dy[i] * w[i]) / count;
-                let gx = sum_by(n, |i| dy[i] * w[i] * ((x[i] - mean) * inv)) / count;
-                for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
-                    let d = inv * (dy * w - g - (x - mean) * inv * gx);
-                    *dx = if accumulate { *dx + d } else { d };
-                }
+                gradients::<T, false>([x, dy, w, stats], [&g, &gx], dx, parts, n);
             }
+        }
+    }
+}
+
+/// dx, and dy·x̂ and dy added to `parts`, of one group of rows.
+#[inline(always)]
+fn gradients<T: Real, const ADD: bool>(
+    [x, dy, w, stats]: [&[T]; 4],
+    means: [&[T; GROUP]; 2],
+    dx: &mut [T],
+    parts: &mut [T],
+    n: usize,
+) {
+    let (dw, db) = parts.split_at_mut(n);
+    let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n));
+    for (((x, dy), dx), ((s, &g), &gx)) in rows.zip(stats.chunks_exact(2).zip(means[0]).zip(means[1])) {
+        let (mu, r) = (s[0], s[1]);
+        let weights = w.iter().zip(dw.iter_mut().zip(db.iter_mut()));
+        for (((dx, &x), &dy), (&w, (dw, db))) in dx.iter_mut().zip(x).zip(dy).zip(weights) {
+            let hat = (x - mu) * r;
+            *dw += dy * hat;
+            *db += dy;
+            put::<T, ADD>(dx, r * (dy * w - g - hat * gx));
         }
     }
 }

@@ -6,11 +6,12 @@
 //! forward, two reads and a write backward, an exp for each element in both.
 
 use super::elementwise::{expect_inputs, expect_real};
-use super::rows::{self, per_chunk, sum_exp, zip_lanes};
+use super::rows::{self, GROUP, per_chunk, sum_exp, zip_lanes};
 use super::softmax::{DIM, WIDTH, samples};
 use super::{Entry, Port};
 use crate::error::Result;
-use crate::kernel::simd::{max_number, sum_by};
+use crate::kernel::reduce::sum_of;
+use crate::kernel::simd::max_number;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -49,25 +50,33 @@ fn log_softmax_backward<T: Real>(y: &[T], dy: &[T], dx: &mut [T], n: usize, inne
 
 vectorized! {
     fn forward_rows<T: Real>(x: &[T], y: &mut [T], n: usize) {
-        for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-            let m = max_number(x);
-            let log = sum_exp(x, m).ln();
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = (x - m) - log;
+        for (x, y) in x.chunks(GROUP * n).zip(y.chunks_mut(GROUP * n)) {
+            let (mut max, mut log) = ([T::ZERO; GROUP], [T::ONE; GROUP]);
+            for (x, m) in x.chunks_exact(n).zip(&mut max) {
+                *m = max_number(x);
+            }
+            for ((x, &m), sum) in x.chunks_exact(n).zip(&max).zip(&mut log) {
+                *sum = sum_exp(x, m);
+            }
+            log.iter_mut().for_each(|s| *s = s.ln());
+            for (((x, y), &m), &log) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(&max).zip(&log) {
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - m) - log);
             }
         }
     }
 
     fn backward_rows<T: Real>(y: &[T], dy: &[T], dx: &mut [T], n: usize, accumulate: bool) {
-        for ((y, dy), dx) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
-            let sum = sum_by(n, |i| dy[i]);
-            if accumulate {
-                zip_lanes(y, dx, |y, dx| dx - y.exp() * sum);
-            } else {
-                zip_lanes(y, dx, |y, _| -(y.exp() * sum));
+        for ((y, dy), dx) in y.chunks(GROUP * n).zip(dy.chunks(GROUP * n)).zip(dx.chunks_mut(GROUP * n)) {
+            let mut sums = [T::ZERO; GROUP];
+            for (dy, sum) in dy.chunks_exact(n).zip(&mut sums) {
+                *sum = sum_of([dy], |[dy]| dy);
             }
-            for (dx, &dy) in dx.iter_mut().zip(dy) {
-                *dx += dy;
+            for (((y, dy), dx), &sum) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(&sums) {
+                if accumulate {
+                    zip_lanes([y, dy], dx, |[y, dy], dx| dx + (dy - y.exp_nonpositive() * sum));
+                } else {
+                    zip_lanes([y, dy], dx, |[y, dy], _| dy - y.exp_nonpositive() * sum);
+                }
             }
         }
     }
@@ -84,7 +93,7 @@ vectorized! {
             }
             for x in x.chunks_exact(inner) {
                 for ((sum, &x), &m) in sum.iter_mut().zip(&x[at.clone()]).zip(&m) {
-                    *sum += (x - m).exp();
+                    *sum += (x - m).exp_nonpositive();
                 }
             }
             sum.iter_mut().for_each(|s| *s = s.ln());
@@ -108,7 +117,7 @@ vectorized! {
             for ((y, dy), dx) in y.chunks_exact(inner).zip(dy.chunks_exact(inner)).zip(dx.chunks_exact_mut(inner)) {
                 let (y, dy) = (&y[at.clone()], &dy[at.clone()]);
                 for (((dx, &y), &dy), &sum) in dx[at.clone()].iter_mut().zip(y).zip(dy).zip(&sum) {
-                    let d = dy - y.exp() * sum;
+                    let d = dy - y.exp_nonpositive() * sum;
                     *dx = if accumulate { *dx + d } else { d };
                 }
             }

@@ -32,10 +32,16 @@ fn max_pool2d_forward<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], window: 
     let (input, output) = (win.pixels_in(), win.pixels_out());
     let planes = per_chunk(output);
     let work = y.len() * win.kernel[0] * win.kernel[1];
+    let corner = |o: usize| (o / win.output[1] * win.stride[0] * win.input[1] + o % win.output[1] * win.stride[1]) as i32;
+    let corners: Vec<i32> = if win.padding == [0; 2] { (0..output).map(corner).collect() } else { vec![] };
     par::chunks_mut2((y, planes * output), (place, planes * output), work, |i, y, place| {
         let out = y.chunks_exact_mut(output).zip(place.chunks_exact_mut(output));
         for (x, (y, place)) in x[i * planes * input..].chunks_exact(input).zip(out) {
-            maxima(x, y, place, win);
+            if corners.is_empty() {
+                maxima(x, y, place, win);
+            } else {
+                maxima_inside(x, y, place, &corners, win);
+            }
         }
     });
 }
@@ -59,6 +65,29 @@ fn max_pool2d_backward<T: Real>(dy: &[T], place: &[i32], dx: &mut [T], window: &
 }
 
 vectorized! {
+    /// [`maxima`] where there is no padding: each window is inside, so taps need no check. `corners` are the places of the
+    /// windows' first taps, the same in every plane.
+    fn maxima_inside<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], corners: &[i32], win: Window) {
+        let mut values = [T::ZERO; 4 * LANES];
+        let outputs = y.chunks_mut(values.len()).zip(place.chunks_mut(values.len()));
+        for ((y, place), corners) in outputs.zip(corners.chunks(values.len())) {
+            y.fill(T::NEG_INFINITY);
+            place.copy_from_slice(corners);
+            for (i, j) in (0..win.kernel[0]).flat_map(|i| (0..win.kernel[1]).map(move |j| (i, j))) {
+                let tap = i * win.input[1] + j;
+                let x = &x[tap..];
+                for (v, &corner) in values.iter_mut().zip(corners) {
+                    *v = x[corner as usize];
+                }
+                for (((best, at), &v), &corner) in y.iter_mut().zip(place.iter_mut()).zip(&values).zip(corners) {
+                    let wins = (v > *best) | v.is_nan();
+                    *best = if wins { v } else { *best };
+                    *at = if wins { corner + tap as i32 } else { *at };
+                }
+            }
+        }
+    }
+
     /// One plane, as many outputs at a time as a vector has lanes: their values are gathered one by one, and
     /// compared side by side without a branch, since which one wins is chance.
     fn maxima<T: Real>(x: &[T], y: &mut [T], place: &mut [i32], win: Window) {

@@ -4,9 +4,11 @@
 
 use super::cross_entropy::Reduction;
 use super::elementwise::{expect_inputs, expect_real};
+use super::rows::put;
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, Real, par, simd};
+use crate::kernel::reduce::sum_of;
+use crate::kernel::{Arg, Real, par};
 use crate::shape::{Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
@@ -49,15 +51,25 @@ fn mse_loss_backward<T: Real>(x: &[T], t: &[T], dy: &[T], dx: &mut [T], scale: T
 
 vectorized! {
     fn squares<T: Real>(x: &[T], t: &[T]) -> T {
-        simd::sum_by(x.len(), |i| (x[i] - t[i]) * (x[i] - t[i]))
+        sum_of([x, t], |[x, t]| (x - t) * (x - t))
     }
 
     fn backward_chunk<T: Real>(x: &[T], t: &[T], dy: &[T], dx: &mut [T], scale: T, accumulate: bool) {
-        for (i, dx) in dx.iter_mut().enumerate() {
-            let dy = if dy.len() == 1 { dy[0] } else { dy[i] };
-            let d = scale * (x[i] - t[i]) * dy;
-            *dx = if accumulate { *dx + d } else { d };
+        if accumulate {
+            differences::<T, true>(x, t, dy, dx, scale);
+        } else {
+            differences::<T, false>(x, t, dy, dx, scale);
         }
+    }
+}
+
+#[inline(always)]
+fn differences<T: Real, const ADD: bool>(x: &[T], t: &[T], dy: &[T], dx: &mut [T], scale: T) {
+    let pairs = dx.iter_mut().zip(x).zip(t);
+    if let [dy] = *dy {
+        pairs.for_each(|((dx, &x), &t)| put::<T, ADD>(dx, scale * (x - t) * dy));
+    } else {
+        pairs.zip(dy).for_each(|(((dx, &x), &t), &dy)| put::<T, ADD>(dx, scale * (x - t) * dy));
     }
 }
 

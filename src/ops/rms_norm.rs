@@ -7,10 +7,10 @@
 //! write backward; bound by memory. (B. Zhang, R. Sennrich, "Root mean square layer normalization", 2019.)
 
 use super::elementwise::expect_inputs;
-use super::rows::{self, BLOCK, SUM_PARTS, per_chunk};
+use super::rows::{self, BLOCK, GROUP, SUM_PARTS, per_chunk, put};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::Result;
-use crate::kernel::simd::sum_by;
+use crate::kernel::reduce::sum_of;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{DType, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -30,6 +30,8 @@ kernel! {
 
 fn rms_norm_forward<T: Real>(x: &[T], w: &[T], y: &mut [T], stats: &mut [T], n: usize, eps: T) {
     let rows = per_chunk(n);
+    let mut ones = vec![];
+    let w = rows::or_filled(w, &mut ones, T::ONE, n);
     par::chunks_mut2((y, rows * n), (stats, rows), x.len() / 4, |i, y, stats| {
         forward_rows(&x[i * rows * n..][..y.len()], w, y, stats, n, eps);
     });
@@ -46,8 +48,14 @@ fn rms_norm_backward<T: Real>(
     n: usize,
     accumulate: bool,
 ) {
+    let mut ones = vec![];
+    let w = rows::or_filled(w, &mut ones, T::ONE, n);
     rows::blocks(dx, parts, [x.len() / n.max(1), n, n], |at, dx, parts| {
         let (x, dy) = (&x[at.start * n..at.end * n], &dy[at.start * n..at.end * n]);
+        // An output that nobody wants is made all the same: rare, and cheaper than loops for each case.
+        let (mut no_dx, mut no_parts) = (vec![], vec![]);
+        let dx = rows::or_scratch(dx, &mut no_dx, x.len());
+        let parts = rows::or_scratch(parts, &mut no_parts, n);
         backward_rows(x, w, &stats[at], dy, dx, parts, n, accumulate);
     });
 }
@@ -55,16 +63,10 @@ fn rms_norm_backward<T: Real>(
 vectorized! {
     fn forward_rows<T: Real>(x: &[T], w: &[T], y: &mut [T], stats: &mut [T], n: usize, eps: T) {
         for ((x, y), stats) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(stats) {
-            let r = T::ONE / (sum_by(n, |i| x[i] * x[i]) / T::of(n as f64) + eps).sqrt();
+            let r = T::ONE / (sum_of([x], |[x]| x * x) / T::of(n as f64) + eps).sqrt();
             *stats = r;
-            if w.is_empty() {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = x * r;
-                }
-            } else {
-                for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                    *y = x * r * w;
-                }
+            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+                *y = x * r * w;
             }
         }
     }
@@ -73,28 +75,36 @@ vectorized! {
         x: &[T], w: &[T], stats: &[T], dy: &[T], dx: &mut [T], parts: &mut [T], n: usize, accumulate: bool,
     ) {
         parts.fill(T::ZERO);
-        for (i, ((x, dy), &r)) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(stats).enumerate() {
-            for ((dw, &x), &dy) in parts.iter_mut().zip(x).zip(dy) {
-                *dw += dy * (x * r);
+        let groups = x.chunks(GROUP * n).zip(dy.chunks(GROUP * n)).zip(stats.chunks(GROUP));
+        for (((x, dy), stats), dx) in groups.zip(dx.chunks_mut(GROUP * n)) {
+            // r·Σ(g·x̂)/n of each row.
+            let mut means = [T::ZERO; GROUP];
+            for (((x, dy), &r), mean) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(stats).zip(&mut means) {
+                *mean = r * sum_of([x, dy, w], |[x, dy, w]| dy * w * (x * r)) / T::of(n as f64);
             }
-            if dx.is_empty() {
-                continue;
-            }
-            let dx = &mut dx[i * n..][..n];
-            if w.is_empty() {
-                let gx = r * sum_by(n, |i| dy[i] * (x[i] * r)) / T::of(n as f64);
-                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                    let d = r * (dy - x * gx);
-                    *dx = if accumulate { *dx + d } else { d };
-                }
+            if accumulate {
+                gradients::<T, true>([x, dy, w, stats], &means, dx, parts, n);
             } else {
-                let w = &w[..n];
-                let gx = r * sum_by(n, |i| dy[i] * w[i] * (x[i] * r)) / T::of(n as f64);
-                for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
-                    let d = r * (dy * w - x * gx);
-                    *dx = if accumulate { *dx + d } else { d };
-                }
+                gradients::<T, false>([x, dy, w, stats], &means, dx, parts, n);
             }
+        }
+    }
+}
+
+/// dx, and dy·x̂ added to `dw`, of one group of rows.
+#[inline(always)]
+fn gradients<T: Real, const ADD: bool>(
+    [x, dy, w, stats]: [&[T]; 4],
+    means: &[T; GROUP],
+    dx: &mut [T],
+    dw: &mut [T],
+    n: usize,
+) {
+    let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n));
+    for (((x, dy), dx), (&r, &gx)) in rows.zip(stats.iter().zip(means)) {
+        for (((dx, &x), &dy), (&w, dw)) in dx.iter_mut().zip(x).zip(dy).zip(w.iter().zip(dw.iter_mut())) {
+            *dw += dy * (x * r);
+            put::<T, ADD>(dx, r * (dy * w - x * gx));
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::elementwise::expect_real;
 use crate::error::{Error, Result};
-use crate::kernel::simd::{LANES, sum_by};
+use crate::kernel::reduce::sum_of;
+use crate::kernel::simd::LANES;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{Shape, Spec};
 use crate::tape::{Adjoint, Cx};
@@ -64,6 +65,25 @@ pub(crate) fn blocks<T: Real>(
     } else {
         par::chunks_mut2((dx, BLOCK * n), (parts, m), work, |i, dx, parts| f(at(i), dx, parts));
     }
+}
+
+/// `out`, or `scratch` with `len` elements when `out` is empty.
+pub(crate) fn or_scratch<'a, T: Real>(out: &'a mut [T], scratch: &'a mut Vec<T>, len: usize) -> &'a mut [T] {
+    if !out.is_empty() {
+        return out;
+    }
+    scratch.resize(len, T::ZERO);
+    scratch
+}
+
+/// `given`, or `scratch` filled with `value` when nothing is given: what stands in for an absent weight or bias, so that the
+/// loops have one form.
+pub(crate) fn or_filled<'a, T: Real>(given: &'a [T], scratch: &'a mut Vec<T>, value: T, n: usize) -> &'a [T] {
+    if !given.is_empty() {
+        return given;
+    }
+    scratch.resize(n, value);
+    scratch
 }
 
 /// Backward of a norm over rows of `x`: `launch(cx, dx, parts, accumulate)` runs the kernel that fills dx
@@ -135,29 +155,44 @@ vectorized! {
     }
 }
 
-/// y = f(x, y), element by element, in whole vectors: one scalar exp costs as much as a vector of them, so
+/// Rows that kernels with a sum a row take together, a walk for each step: rows are independent, so the processor works on
+/// several at a time, which the chain from a row's elements to its sum and back would keep it from. Few enough for the L1
+/// cache.
+pub(crate) const GROUP: usize = 8;
+
+/// y = v, or y += v when `ADD`: for loops that are compiled once for each.
+#[inline(always)]
+pub(crate) fn put<T: Real, const ADD: bool>(y: &mut T, v: T) {
+    *y = if ADD { *y + v } else { v };
+}
+
+/// y = f(x…, y), element by element, in whole vectors: one scalar exp costs as much as a vector of them, so
 /// the tail is the last whole vector of the row once more, with the elements that are done already left as
 /// they are.
 #[inline(always)]
-pub(crate) fn zip_lanes<T: Real>(x: &[T], y: &mut [T], f: impl Fn(T, T) -> T) {
-    let (xs, x_tail) = x.as_chunks::<LANES>();
-    let (ys, y_tail) = y.as_chunks_mut::<LANES>();
-    for (x, y) in xs.iter().zip(ys) {
+pub(crate) fn zip_lanes<T: Real, const N: usize>(x: [&[T]; N], y: &mut [T], f: impl Fn([T; N], T) -> T) {
+    let n = y.len();
+    let whole = x.map(|x| x[..n].as_chunks::<LANES>().0);
+    let (ys, tail) = y.as_chunks_mut::<LANES>();
+    for (i, y) in ys.iter_mut().enumerate() {
+        let x = whole.map(|x| &x[i]);
         for l in 0..LANES {
-            y[l] = f(x[l], y[l]);
+            y[l] = f(x.map(|x| x[l]), y[l]);
         }
     }
-    let done = LANES - x_tail.len();
-    if done == LANES {
+    if tail.is_empty() {
         return;
     }
-    if xs.is_empty() {
-        y_tail.iter_mut().zip(x_tail).for_each(|(y, &x)| *y = f(x, *y));
-    } else if let (Some(x), Some(y)) = (x.last_chunk::<LANES>(), y.last_chunk_mut::<LANES>()) {
-        for l in 0..LANES {
-            let v = f(x[l], y[l]);
-            y[l] = if l >= done { v } else { y[l] };
-        }
+    if n < LANES {
+        tail.iter_mut().enumerate().for_each(|(l, y)| *y = f(x.map(|x| x[l]), *y));
+        return;
+    }
+    let (from, done) = (n - LANES, LANES - n % LANES);
+    let x = x.map(|x| &x[from..n]);
+    let y = &mut y[from..];
+    for l in 0..LANES {
+        let v = f(x.map(|x| x[l]), y[l]);
+        y[l] = if l >= done { v } else { y[l] };
     }
 }
 
@@ -168,21 +203,19 @@ pub(crate) fn sum_exp<T: Real>(x: &[T], m: T) -> T {
     let mut sums = [T::ZERO; LANES];
     for x in xs {
         for l in 0..LANES {
-            sums[l] += (x[l] - m).exp();
+            sums[l] += (x[l] - m).exp_nonpositive();
         }
     }
-    let done = LANES - tail.len();
-    if done == LANES {
-        return sum_by(LANES, |l| sums[l]);
+    if let (false, Some(last)) = (tail.is_empty(), x.last_chunk::<LANES>()) {
+        let done = LANES - tail.len();
+        for l in 0..LANES {
+            let e = (last[l] - m).exp_nonpositive();
+            sums[l] += if l >= done { e } else { T::ZERO };
+        }
+    } else {
+        for (sum, &x) in sums.iter_mut().zip(tail) {
+            *sum += (x - m).exp_nonpositive();
+        }
     }
-    let mut last = [T::NEG_INFINITY; LANES]; // e^-inf adds 0
-    match x.last_chunk::<LANES>() {
-        Some(x) => last = *x,
-        None => last[done..].copy_from_slice(tail),
-    }
-    for l in 0..LANES {
-        let e = (last[l] - m).exp();
-        sums[l] += if l >= done { e } else { T::ZERO };
-    }
-    sum_by(LANES, |l| sums[l])
+    sum_of([&sums], |[s]| s)
 }

@@ -43,8 +43,11 @@ fn scatter_add_axis<T: Real>(
     par::chunks_mut(&mut y[..parts * size], size, index.len(), |i, y| {
         walk(i * each..(i + 1) * each, dims, [steps], |at, [to], n| {
             let (at, to) = (i * each + at, to - i * if slices == 1 { 0 } else { size });
-            for (j, (&k, &x)) in index[at..at + n].iter().zip(&src[at..at + n]).enumerate() {
-                y[to + j * steps[last] + k as usize * along] += x;
+            let (y, pairs) = (&mut y[to..], index[at..at + n].iter().zip(&src[at..at + n]));
+            if (steps[last], along) == (0, 1) {
+                pairs.for_each(|(&k, &x)| y[k as usize] += x);
+            } else {
+                pairs.enumerate().for_each(|(j, (&k, &x))| y[j * steps[last] + k as usize * along] += x);
             }
         });
     });

@@ -6,10 +6,11 @@
 //! one pass over memory forward (a row stays in cache for its three walks), two reads and a write backward.
 
 use super::elementwise::{expect_inputs, expect_real};
-use super::rows::{self, per_chunk, zip_lanes};
+use super::rows::{self, GROUP, per_chunk, put, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::Result;
-use crate::kernel::simd::{max_number, sum_by};
+use crate::kernel::reduce::sum_of;
+use crate::kernel::simd::max_number;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -51,21 +52,28 @@ pub(super) const WIDTH: usize = 64;
 
 vectorized! {
     fn forward_rows<T: Real>(x: &[T], y: &mut [T], n: usize) {
-        for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-            let m = max_number(x);
-            zip_lanes(x, y, |x, _| (x - m).exp());
-            let scale = T::ONE / sum_by(n, |i| y[i]);
-            y.iter_mut().for_each(|y| *y *= scale);
+        for (x, y) in x.chunks(GROUP * n).zip(y.chunks_mut(GROUP * n)) {
+            let mut stats = [T::ZERO; GROUP];
+            for (x, m) in x.chunks_exact(n).zip(&mut stats) {
+                *m = max_number(x);
+            }
+            for ((x, y), &m) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(&stats) {
+                zip_lanes([x], y, |[x], _| (x - m).exp_nonpositive());
+            }
+            for (y, scale) in y.chunks_exact(n).zip(&mut stats) {
+                *scale = T::ONE / sum_of([y], |[y]| y);
+            }
+            for (y, &scale) in y.chunks_exact_mut(n).zip(&stats) {
+                y.iter_mut().for_each(|y| *y *= scale);
+            }
         }
     }
 
     fn backward_rows<T: Real>(y: &[T], dy: &[T], dx: &mut [T], n: usize, accumulate: bool) {
-        for ((y, dy), dx) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
-            let dot = sum_by(n, |i| dy[i] * y[i]);
-            for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-                let d = y * (dy - dot);
-                *dx = if accumulate { *dx + d } else { d };
-            }
+        if accumulate {
+            gradients::<T, true>(y, dy, dx, n);
+        } else {
+            gradients::<T, false>(y, dy, dx, n);
         }
     }
 
@@ -82,7 +90,7 @@ vectorized! {
             for (x, y) in x.chunks_exact(inner).zip(y.chunks_exact_mut(inner)) {
                 let (x, y) = (&x[at.clone()], &mut y[at.clone()]);
                 for (((y, &x), &m), sum) in y.iter_mut().zip(x).zip(&m).zip(&mut sum) {
-                    *y = (x - m).exp();
+                    *y = (x - m).exp_nonpositive();
                     *sum += *y;
                 }
             }
@@ -110,6 +118,19 @@ vectorized! {
                     *dx = if accumulate { *dx + d } else { d };
                 }
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn gradients<T: Real, const ADD: bool>(y: &[T], dy: &[T], dx: &mut [T], n: usize) {
+    for ((y, dy), dx) in y.chunks(GROUP * n).zip(dy.chunks(GROUP * n)).zip(dx.chunks_mut(GROUP * n)) {
+        let mut dots = [T::ZERO; GROUP];
+        for ((y, dy), dot) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(&mut dots) {
+            *dot = sum_of([y, dy], |[y, dy]| dy * y);
+        }
+        for (((y, dy), dx), &dot) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(&dots) {
+            dx.iter_mut().zip(y).zip(dy).for_each(|((dx, &y), &dy)| put::<T, ADD>(dx, y * (dy - dot)));
         }
     }
 }

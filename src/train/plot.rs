@@ -1,7 +1,11 @@
 //! Line charts as inline SVG: axes with round ticks, labels with units, a legend. Colours come from the page's CSS.
 
-use super::report::escape;
 use std::fmt::Write;
+
+/// Text as HTML.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
 
 /// One line of a chart.
 pub(super) struct Line {

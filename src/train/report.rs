@@ -1,7 +1,7 @@
 //! `report.html`: one file that shows a run, with nothing to fetch and no script.
 
 use super::metrics::{self, Metrics};
-use super::plot::{Chart, Line};
+use super::plot::{Chart, Line, escape};
 use super::{Config, Summary, write_whole};
 use crate::error::Result;
 use std::fmt::Write;
@@ -22,11 +22,6 @@ svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--so
 pre{white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid var(--grid);border-radius:8px;padding:12px;font-size:.88rem}
 code{font-size:.92em}
 ";
-
-/// Text as HTML.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// Writes `dir/report.html` from `dir/metrics.jsonl` and what is known of the run.
 pub(super) fn write(dir: &Path, config: &Config, baselines: &[f64], summary: Option<&Summary>) -> Result<()> {

@@ -4,7 +4,7 @@
 use crate::data::header::Field;
 use crate::data::map::{Access, Bytes};
 use crate::data::pack::fixed_order;
-use crate::data::pack::user::{PackOptions, split};
+use crate::data::pack::options::{PackOptions, split};
 use crate::data::path::open_regular;
 use crate::data::readers::{self, Array, Stored, read_file};
 use crate::data::write::Writer;

@@ -2,8 +2,8 @@
 //! at a time, so their sum may be larger than memory.
 
 use crate::data::header::Field;
+use crate::data::pack::options::{PackOptions, split};
 use crate::data::pack::speech::fit;
-use crate::data::pack::user::{PackOptions, split};
 use crate::data::pack::{f32_bytes, fixed_order};
 use crate::data::readers::{self, read_file};
 use crate::data::write::Writer;

@@ -3,14 +3,16 @@
 mod arrays;
 mod folder;
 pub(crate) mod images;
+mod options;
 pub(crate) mod speech;
 pub(crate) mod table;
 pub(crate) mod text;
 mod user;
 mod user_table;
 
+pub use options::PackOptions;
 pub use text::Vocabulary;
-pub use user::{PackOptions, pack_path};
+pub use user::pack_path;
 
 use crate::data::sampler::Permutation;
 use crate::error::{Error, Result};

@@ -1,6 +1,7 @@
 //! Packing what a user has: a file or folder of any known format.
 
 use crate::data::header::{About, Field};
+use crate::data::pack::options::{PackOptions, split};
 use crate::data::pack::{arrays, folder, held_out, text, user_table};
 use crate::data::path::check_regular_file;
 use crate::data::readers;
@@ -8,32 +9,6 @@ use crate::data::write::Writer;
 use crate::error::{Error, Result};
 use crate::shape::DType;
 use std::path::{Path, PathBuf};
-
-/// How a user's files are packed.
-#[derive(Clone, Debug)]
-pub struct PackOptions {
-    /// Where the set goes; else beside its source, with the ending `.rtd`. An existing file is never
-    /// overwritten.
-    pub out: Option<PathBuf>,
-    /// Share (0 to 1) of the samples, or of the end of a text, that becomes the split `val`.
-    pub val: f64,
-    /// Labels in a file of their own (IDX, .npy). For `*-images-idx3-*` the file `*-labels-idx1-*` beside it
-    /// is found.
-    pub labels: Option<PathBuf>,
-    /// Column of a CSV to foretell; else the last.
-    pub target: Option<String>,
-    /// Ids of a token shard are below this.
-    pub vocabulary: Option<u32>,
-    /// Licence, kept in the set.
-    pub licence: String,
-}
-
-impl Default for PackOptions {
-    fn default() -> PackOptions {
-        let licence = "not stated".into();
-        PackOptions { out: None, val: 0.1, labels: None, target: None, vocabulary: None, licence }
-    }
-}
 
 /// Packs a text (.txt, .md), token shard (.bin), table (.csv, .tsv), array (.npy, .npz, .safetensors, IDX), or a
 /// folder with a sub-folder of PNG images or WAV recordings for each class; texts, tables and IDX also with
@@ -91,15 +66,6 @@ fn fill(path: &Path, name: &str, options: &PackOptions, w: &mut Writer) -> Resul
                         and folders of PNG or WAV are read; texts, tables and IDX also with .gz";
             Err(Error::data(path, None, what))
         }
-    }
-}
-
-/// The last `options.val` of `n` samples become the split `val`.
-pub(crate) fn split(n: u64, options: &PackOptions, w: &mut Writer) {
-    let val = held_out(n, options.val);
-    w.split("train", 0, n - val);
-    if val > 0 {
-        w.split("val", n - val, val);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::data::header::Field;
 use crate::data::map::{Access, Bytes};
-use crate::data::pack::user::{PackOptions, split};
+use crate::data::pack::options::{PackOptions, split};
 use crate::data::pack::{fixed_order, held_out, moments};
 use crate::data::readers::{Row, Rows, has_header, open_expanded};
 use crate::data::write::Writer;

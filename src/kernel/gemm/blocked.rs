@@ -1,12 +1,13 @@
 //! f32 products by our own micro-kernel: which part of the operands is packed, in what order the tiles are visited.
 //!
-//! After Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), with two differences that small
-//! products need: rows of A are read where they lie (only their elements are broadcast, so their stride costs nothing),
-//! and so are rows of B, unless they are long.
+//! After Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), with a difference that pays as
+//! long as matrices have hundreds of columns, not thousands: A is read where it lies in either orientation (only single
+//! elements of it are broadcast, so a stride costs no instruction), and so are rows of B. What remains is that the processor
+//! does not foresee such strides; the next block is asked for while this one is computed.
 #![allow(unsafe_code, reason = "hands the micro-kernel pointers into checked slices")]
 
-use super::micro::{HEIGHT, Kernels, Tile, WIDTH};
-use super::pack::{self, Left, RIGHT};
+use super::micro::{HEIGHT, Kernels, Operands, Tile, WIDTH};
+use super::pack::{self, RIGHT};
 use super::{View, ViewMut, reach};
 use crate::kernel::par;
 use std::ops::Range;
@@ -17,6 +18,8 @@ const BLOCK: usize = 320;
 const SWEEP: usize = 512;
 /// Rows of C that one job of the thread pool computes, a multiple of all tile heights.
 const ROWS: usize = 96;
+/// Rows of C that one thread computes block after block of k: with 256 columns they take 192 KiB of the L2 cache.
+const STRETCH: usize = 192;
 /// Numbers of B packed at a time: 16 MiB.
 const PACKED: usize = 4 << 20;
 /// Step from row to row of a B read where it lies: 320 rows of 512 span as many pages as the translation cache holds well.
@@ -74,8 +77,10 @@ pub(super) fn parallel(
 ) {
     let (m, n) = (a.rows, b.cols);
     let work = super::work(m, a.cols, n);
-    // Few rows are dealt out evenly, many in jobs whose part of C stays in the L2 cache until `finish`.
-    let rows = ROWS.min(m.div_ceil(rayon::current_num_threads()).next_multiple_of(4));
+    // Few rows are dealt out evenly, many in jobs whose part of C stays in the L2 cache until `finish`. With several blocks
+    // of k a job is tall, since each reads all of B.
+    let most = if a.cols > BLOCK { 4 * STRETCH } else { ROWS };
+    let rows = most.min(m.div_ceil(rayon::current_num_threads()).next_multiple_of(4));
     let job = |part: &Part, right: Right<'_>, add: bool, i: usize, c: &mut [f32]| {
         let high = c.len() / n;
         let a = a.block(i * rows, part.rows.start, high, part.rows.len());
@@ -172,34 +177,79 @@ fn sweep(
     c: &mut ViewMut<'_, f32>,
 ) {
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "gemm extents disagree");
-    for rows in cut(a.rows, ROWS) {
+    for rows in cut(a.rows, STRETCH) {
         for p in blocks(b.rows.div_ceil(k.depth())) {
             let store = Store { add: store.add || p.start > 0, ..store };
-            let from = p.start * k.depth();
-            let block = a.block(rows.start, from, rows.len(), (p.len() * k.depth()).min(b.rows - from));
-            let mut strips = |left: Left<'_>| {
+            let steps = p.start * k.depth()..b.rows.min(p.end * k.depth());
+            let block = a.block(rows.start, steps.start, rows.len(), steps.len());
+            let soon = Soon::new(a, b, right, rows.clone(), steps);
+            let mut strips = |left: View<'_, f32>| {
                 for cols in cut(b.cols, SWEEP) {
                     for i in (0..rows.len()).step_by(k.height) {
+                        if cols.start == 0 {
+                            soon.fetch(i..rows.len().min(i + k.height), rows.len());
+                        }
                         let high = k.height.min(rows.len() - i);
-                        strip(
-                            k,
-                            left.strip(i, high),
-                            b,
-                            right,
-                            store,
-                            c,
-                            At { i: rows.start + i, p: p.start, cols: cols.clone() },
-                        );
+                        let at = At { i: rows.start + i, p: p.start, cols: cols.clone() };
+                        strip(k, left.block(i, 0, high, p.len()), b, right, store, c, at);
                     }
                 }
             };
-            if k.reads_f32() && (b.cols <= 2 * k.width || !pack::left_helps(block)) {
-                strips(Left::in_place(block));
-            } else {
-                pack::left(k, block, strips);
+            match k.operands {
+                Operands::F32 if b.cols > 2 * k.width && pack::rows_collide(block) => {
+                    pack::spread(block, strips)
+                }
+                Operands::F32 => strips(block),
+                _ => pack::converted(k, block, strips),
             }
         }
     }
+}
+
+/// What the next block of k will read line by line, in strides that the processor does not foresee: a share of it is asked
+/// for with each strip of this block, so that it is in the L2 cache by then.
+struct Soon<'a> {
+    left: Option<View<'a, f32>>,
+    right: Option<View<'a, f32>>,
+}
+
+impl<'a> Soon<'a> {
+    fn new(
+        a: View<'a, f32>,
+        b: View<'a, f32>,
+        right: Right<'_>,
+        rows: Range<usize>,
+        p: Range<usize>,
+    ) -> Self {
+        let next = p.end..b.rows.min(p.end + p.len());
+        let left = (!next.is_empty() && a.row == 1)
+            .then(|| a.block(rows.start, next.start, rows.len(), next.len()).flipped());
+        let in_place = !next.is_empty() && matches!(right, Right::Direct);
+        Soon { left, right: in_place.then(|| b.block(next.start, 0, next.len(), b.cols)) }
+    }
+    /// The share of strip rows `part` of `all`.
+    fn fetch(&self, part: Range<usize>, all: usize) {
+        for view in [self.left, self.right].into_iter().flatten() {
+            let (from, to) = (part.start * view.rows / all, part.end * view.rows / all);
+            for row in from..to {
+                let row = &view.data[row * view.row..][..view.cols];
+                row.iter().step_by(16).for_each(fetch_line);
+            }
+        }
+    }
+}
+
+/// Asks for the cache line of `x`.
+#[inline(always)]
+fn fetch_line(x: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that a program could see; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
 }
 
 /// Where a strip lies: its first row of C, first unit of the rows of B, and columns.

@@ -58,10 +58,9 @@ pub(super) enum Operands {
 pub(super) struct Convert {
     /// So many numbers that lie together, two and two.
     pub along: unsafe fn(*const f32, usize, *mut f32),
-    /// From rows at a step, how many, numbers in each: two rows to one of [`WIDTH`] pairs, zeros beyond.
-    pub panel: unsafe fn((*const f32, usize), usize, usize, *mut f32),
-    /// The same to strips of [`HEIGHT`] columns, one after the other.
-    pub strips: unsafe fn((*const f32, usize), usize, usize, *mut f32),
+    /// Rows at a step, how many, numbers in each: two rows to one of so many pairs, a multiple of 16, zeros after those
+    /// of the numbers; rows of pairs at a step.
+    pub across: unsafe fn((*const f32, usize), usize, usize, usize, (*mut f32, usize)),
 }
 
 /// The tiles of one instruction set.

@@ -86,92 +86,25 @@ vectorized! {
     }
 }
 
-/// True when the rows of `a` cannot be read well where they lie: an element of each of 12 rows is then 12 lines of memory
-/// that the L1 cache has no place for, since a step of 4 KiB maps all to one set of 8, or that are used once each.
-pub(super) fn left_helps(a: View<'_, f32>) -> bool {
-    a.cols > 1 && (a.col != 1 || a.row.is_multiple_of(1024))
+/// True when rows of A start in the same set of the L1 cache, a step of 4 KiB apart: it has 8 places for the lines that
+/// the 12 rows of a tile need at once.
+pub(super) fn rows_collide(a: View<'_, f32>) -> bool {
+    a.rows > 8 && a.col == 1 && a.row.is_multiple_of(1024)
 }
 
-/// Rows of A as the micro-kernel reads them, a strip at a time.
-pub(super) struct Left<'a> {
-    data: &'a [f32],
-    cols: usize,
-    /// Steps from row to row and column to column of a strip, and from row to row between strips.
-    row: usize,
-    col: usize,
-    strip_row: usize,
-}
-
-impl<'a> Left<'a> {
-    /// Read where it lies.
-    pub(super) fn in_place(a: View<'a, f32>) -> Self {
-        Left { data: a.data, cols: a.cols, row: a.row, col: a.col, strip_row: a.row }
-    }
-    /// Rows of `cols` units, `pitch` apart.
-    pub(super) fn rows(data: &'a [f32], cols: usize, pitch: usize) -> Self {
-        Left { data, cols, row: pitch, col: 1, strip_row: pitch }
-    }
-    /// Strips of `height` rows, column after column.
-    pub(super) fn strips(data: &'a [f32], cols: usize, height: usize) -> Self {
-        Left { data, cols, row: 1, col: height, strip_row: cols }
-    }
-    /// The strip of `rows` rows that starts at row `i`, a multiple of the height of a tile.
-    pub(super) fn strip(&self, i: usize, rows: usize) -> View<'a, f32> {
-        View::strided(&self.data[i * self.strip_row..], rows, self.cols, self.row, self.col)
-    }
-}
-
-/// Packs `a` for `f`: strips as high as a tile, column after column; or rows at a step that spreads them over the cache.
-pub(super) fn left(k: &Kernels, a: View<'_, f32>, f: impl FnOnce(Left<'_>)) {
-    let pitch = a.cols.div_ceil(k.depth()).next_multiple_of(16) + 16;
-    scratch(&LEFT, a.rows.next_multiple_of(k.height) * pitch, |to| {
-        if let Operands::Pairs(convert) = &k.operands {
-            return pairs::left(convert, a, pitch, to, f);
-        }
-        let rows = a.col == 1;
-        match (a.row, k.height) {
-            _ if rows => copy_rows(a.data, a.rows, a.cols, a.row, pitch, to),
-            (1, 12) => strips_12(a.data, a.col, a.rows, a.cols, to),
-            (1, 6) => strips_6(a.data, a.col, a.rows, a.cols, to),
-            (_, height) => strips_of(a, height, to),
-        }
-        if let Operands::Rounded = k.operands {
-            round::all(to);
-        }
-        f(if rows { Left::rows(to, a.cols, pitch) } else { Left::strips(to, a.cols, k.height) });
+/// The rows of `a` for `f`, at a step that spreads them over the cache.
+pub(super) fn spread(a: View<'_, f32>, f: impl FnOnce(View<'_, f32>)) {
+    let pitch = a.cols.next_multiple_of(16) + 16;
+    scratch(&LEFT, a.rows * pitch, |to| {
+        copy_rows(a.data, a.rows, a.cols, a.row, pitch, to);
+        f(View::strided(to, a.rows, a.cols, pitch, 1));
     });
 }
 
-/// Strips of `height` rows, column after column: any strides.
-fn strips_of(a: View<'_, f32>, height: usize, to: &mut [f32]) {
-    for i in 0..a.rows {
-        for p in 0..a.cols {
-            to[i / height * height * a.cols + p * height + i % height] = a.data[i * a.row + p * a.col];
-        }
-    }
-}
-
-vectorized! {
-    /// [`strips_of`] 12 rows for columns that lie together, `step` apart.
-    fn strips_12(from: &[f32], step: usize, rows: usize, cols: usize, to: &mut [f32]) {
-        strips::<12>(from, step, rows, cols, to);
-    }
-    /// [`strips_of`] 6 rows likewise.
-    fn strips_6(from: &[f32], step: usize, rows: usize, cols: usize, to: &mut [f32]) {
-        strips::<6>(from, step, rows, cols, to);
-    }
-}
-
-#[inline(always)]
-fn strips<const H: usize>(from: &[f32], step: usize, rows: usize, cols: usize, to: &mut [f32]) {
-    for p in 0..cols {
-        let (whole, rest) = from[p * step..][..rows].as_chunks::<H>();
-        let to = &mut to[p * H..];
-        for (i, x) in whole.iter().enumerate() {
-            *to[i * H * cols..].first_chunk_mut().expect("room for whole strips") = *x;
-        }
-        if !rest.is_empty() {
-            to[whole.len() * H * cols..][..rest.len()].copy_from_slice(rest);
-        }
+/// `a` for `f` in units of bf16.
+pub(super) fn converted(k: &Kernels, a: View<'_, f32>, f: impl FnOnce(View<'_, f32>)) {
+    match &k.operands {
+        Operands::Pairs(convert) => pairs::left(convert, a, f),
+        _ => round::copied(a, &LEFT, f),
     }
 }

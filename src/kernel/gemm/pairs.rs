@@ -6,7 +6,7 @@
 
 use super::View;
 use super::micro::{Convert, Kernels};
-use super::pack::{Left, transpose};
+use super::pack::{LEFT, scratch, transpose};
 use super::round;
 
 /// Pairs of a row that are converted before they change places with columns.
@@ -19,7 +19,9 @@ pub(super) fn panel(k: &Kernels, convert: &Convert, b: View<'_, f32>, to: &mut [
     if b.col == 1 {
         // SAFETY: `kernels` chose the function by the processor; the view reaches `rows` rows of `cols` numbers at this
         // step, and the panel has room for `units` rows of a width.
-        unsafe { (convert.panel)((b.data.as_ptr(), b.row), b.rows, b.cols, to.as_mut_ptr()) };
+        unsafe {
+            (convert.across)((b.data.as_ptr(), b.row), b.rows, b.cols, k.width, (to.as_mut_ptr(), k.width))
+        };
     } else if b.row == 1 {
         let mut rows = [0.0; super::micro::WIDTH * STRETCH];
         for p in (0..units).step_by(STRETCH) {
@@ -39,30 +41,32 @@ pub(super) fn panel(k: &Kernels, convert: &Convert, b: View<'_, f32>, to: &mut [
     }
 }
 
-/// `a` as pairs for `f`, in the memory `to`: rows `pitch` apart, or strips of 12 rows where its columns lie together.
-pub(super) fn left(
-    convert: &Convert,
-    a: View<'_, f32>,
-    pitch: usize,
-    to: &mut [f32],
-    f: impl FnOnce(Left<'_>),
-) {
+/// `a` as pairs for `f`, in a copy in which lies together what does so in `a`.
+pub(super) fn left(convert: &Convert, a: View<'_, f32>, f: impl FnOnce(View<'_, f32>)) {
     let units = a.cols.div_ceil(2);
-    assert!(to.len() >= a.rows.next_multiple_of(12) * pitch && pitch >= units, "A has room for its pairs");
+    // An odd number of cache lines from row to row spreads them over all sets of the cache.
+    let pitch = |n: usize| (n.div_ceil(16) | 1) * 16;
     if a.row == 1 && a.col != 1 {
-        // SAFETY: `kernels` chose the function by the processor; the view reaches `cols` columns of `rows` numbers at
-        // this step, and the memory has room for `units` pairs of every row of all strips.
-        unsafe { (convert.strips)((a.data.as_ptr(), a.col), a.cols, a.rows, to.as_mut_ptr()) };
-        return f(Left::strips(to, units, 12));
+        let pitch = pitch(a.rows);
+        return scratch(&LEFT, units * pitch, |to| {
+            let (from, to_rows) = ((a.data.as_ptr(), a.col), (to.as_mut_ptr(), pitch));
+            // SAFETY: `kernels` chose the function by the processor; the view reaches `cols` columns of `rows` numbers at
+            // this step, and the memory holds `units` rows of `pitch` pairs.
+            unsafe { (convert.across)(from, a.cols, a.rows, a.rows.next_multiple_of(16), to_rows) };
+            f(View::strided(to, a.rows, units, 1, pitch));
+        });
     }
-    for (i, to) in to.chunks_exact_mut(pitch).enumerate().take(a.rows) {
-        if a.col == 1 {
-            along(convert, &a.data[i * a.row..][..a.cols], to);
-        } else {
-            to[..units].iter_mut().enumerate().for_each(|(p, x)| *x = pair(a, i, p));
+    let pitch = pitch(units);
+    scratch(&LEFT, a.rows * pitch, |to| {
+        for (i, to) in to.chunks_exact_mut(pitch).enumerate() {
+            if a.col == 1 {
+                along(convert, &a.data[i * a.row..][..a.cols], to);
+            } else {
+                to[..units].iter_mut().enumerate().for_each(|(p, x)| *x = pair(a, i, p));
+            }
         }
-    }
-    f(Left::rows(to, units, pitch));
+        f(View::strided(to, a.rows, units, pitch, 1));
+    });
 }
 
 /// Numbers that lie together as pairs; the last has a zero when it is alone.
@@ -83,7 +87,7 @@ pub(super) mod x86 {
     use super::Convert;
     use std::arch::x86_64::*;
 
-    pub(in super::super) const AVX512: Convert = Convert { along, panel: across::<32>, strips: across::<12> };
+    pub(in super::super) const AVX512: Convert = Convert { along, across };
 
     /// The lowest `n` of 16 lanes.
     fn lanes(n: usize) -> __mmask16 {
@@ -116,33 +120,35 @@ pub(super) mod x86 {
         }
     }
 
-    /// See [`Convert::panel`] and [`Convert::strips`]: `k` rows of `n` numbers, two and two, to strips of `W` pairs a row.
+    /// See [`Convert::across`].
     ///
     /// # Safety
-    /// With AVX-512 BW and BF16; the rows are readable at their step, all of the strips writable.
+    /// With AVX-512 BW and BF16; `k` rows of `n` numbers are readable at their step, half as many of `wide` pairs writable.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn across<const W: usize>((from, step): (*const f32, usize), k: usize, n: usize, to: *mut f32) {
+    unsafe fn across(
+        (from, step): (*const f32, usize),
+        k: usize,
+        n: usize,
+        wide: usize,
+        (to, pitch): (*mut f32, usize),
+    ) {
         // A number of the first row and its neighbour of the second: 0, 16, 1, 17, …
         let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
-        let units = k.div_ceil(2);
-        // SAFETY: loads are masked to the `n` numbers of a row, and there is no second row after the last; stores are
-        // masked to the `W` pairs of a row of a strip.
+        // SAFETY: loads are masked to the `n` numbers of a row, and there is no second row after the last; stores are whole
+        // vectors of the `wide` pairs of a row.
         unsafe {
             let order = _mm512_loadu_epi16(order.as_ptr().cast());
-            for p in 0..units {
-                let (first, second) =
-                    (from.wrapping_add(2 * p * step), from.wrapping_add((2 * p + 1) * step));
-                let both = 2 * p + 1 < k;
-                for s in 0..n.div_ceil(W) {
-                    for v in (0..W).step_by(16) {
-                        let wanted = lanes(n.saturating_sub(s * W + v)) & lanes(W - v);
-                        let low = _mm512_maskz_loadu_ps(wanted, first.wrapping_add(s * W + v));
-                        let high = if both { wanted } else { 0 };
-                        let high = _mm512_maskz_loadu_ps(high, second.wrapping_add(s * W + v));
-                        let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                        let pairs = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, pairs));
-                        _mm512_mask_storeu_ps(to.add((s * units + p) * W + v), lanes(W - v), pairs);
-                    }
+            for p in 0..k.div_ceil(2) {
+                let (first, second) = (from.add(2 * p * step), from.wrapping_add((2 * p + 1) * step));
+                let to = to.add(p * pitch);
+                let both = if 2 * p + 1 < k { !0 } else { 0 };
+                for v in (0..wide).step_by(16) {
+                    let wanted = lanes(n.saturating_sub(v));
+                    let low = _mm512_maskz_loadu_ps(wanted, first.wrapping_add(v));
+                    let high = _mm512_maskz_loadu_ps(wanted & both, second.wrapping_add(v));
+                    let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                    let pairs = _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, pairs));
+                    _mm512_storeu_ps(to.add(v), pairs);
                 }
             }
         }

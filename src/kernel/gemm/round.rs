@@ -59,19 +59,27 @@ pub(super) fn operands<R>(
 ) -> R {
     match precision {
         Precision::F32 => f(a, b),
-        Precision::Bf16 => copy(a, &LEFT, |a| copy(b, &RIGHT, |b| f(a, b))),
+        Precision::Bf16 => copied(a, &LEFT, |a| copied(b, &RIGHT, |b| f(a, b))),
     }
 }
 
-fn copy<R>(from: View<'_, f32>, memory: &'static LocalKey<Scratch>, f: impl FnOnce(View<'_, f32>) -> R) -> R {
-    // What lies together stays together.
+/// `from` for `f`, rounded in a copy in which lies together what does so in `from`.
+pub(super) fn copied<R>(
+    from: View<'_, f32>,
+    memory: &'static LocalKey<Scratch>,
+    f: impl FnOnce(View<'_, f32>) -> R,
+) -> R {
     let turn = from.row == 1 && from.col != 1;
     let seen = if turn { from.flipped() } else { from };
-    scratch(memory, seen.rows * seen.cols, |to| {
-        super::copy(seen, to);
+    // A step that spreads the rows over the cache.
+    let pitch = (seen.cols.div_ceil(16) | 1) * 16;
+    scratch(memory, seen.rows * pitch, |to| {
+        for (i, to) in to.chunks_exact_mut(pitch).enumerate() {
+            super::copy(seen.block(i, 0, 1, seen.cols), &mut to[..seen.cols]);
+        }
         all(to);
-        let dense = View::new(to, seen.rows, seen.cols);
-        f(if turn { dense.flipped() } else { dense })
+        let view = View::strided(to, seen.rows, seen.cols, pitch, 1);
+        f(if turn { view.flipped() } else { view })
     })
 }
 
