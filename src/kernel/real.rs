@@ -63,11 +63,23 @@ pub trait Real:
         alpha: Self,
         accumulate: bool,
         c: gemm::ViewMut<'_, Self>,
+    ) {
+        Self::gemm_in(gemm::Precision::F32, a, b, alpha, accumulate, c);
+    }
+    /// [`Real::gemm`] of operands that are rounded to `precision`; f64 are not.
+    fn gemm_in(
+        precision: gemm::Precision,
+        a: gemm::View<'_, Self>,
+        b: gemm::View<'_, Self>,
+        alpha: Self,
+        accumulate: bool,
+        c: gemm::ViewMut<'_, Self>,
     );
     /// [`gemm::transpose`].
     fn transpose(from: gemm::View<'_, Self>, to: &mut [Self]);
     /// [`gemm::matmul_then`] of a product that is not empty.
     fn matmul(
+        precision: gemm::Precision,
         a: gemm::View<'_, Self>,
         b: gemm::View<'_, Self>,
         c: &mut [Self],
@@ -141,26 +153,28 @@ impl Real for f32 {
     fn normal(self) -> (f32, f32) {
         math::normal(self)
     }
-    fn gemm(
+    fn gemm_in(
+        precision: gemm::Precision,
         a: gemm::View<'_, f32>,
         b: gemm::View<'_, f32>,
         alpha: f32,
         accumulate: bool,
         c: gemm::ViewMut<'_, f32>,
     ) {
-        gemm::sgemm(a, b, alpha, accumulate, c);
+        gemm::sgemm(precision, a, b, alpha, accumulate, c);
     }
     fn transpose(from: gemm::View<'_, f32>, to: &mut [f32]) {
         gemm::stranspose(from, to);
     }
     fn matmul(
+        precision: gemm::Precision,
         a: gemm::View<'_, f32>,
         b: gemm::View<'_, f32>,
         c: &mut [f32],
         accumulate: bool,
         finish: &(dyn Fn(&mut [f32]) + Sync),
     ) {
-        gemm::smatmul(a, b, c, accumulate, finish);
+        gemm::smatmul(precision, a, b, c, accumulate, finish);
     }
 }
 
@@ -187,7 +201,8 @@ impl Real for f64 {
         let below = 0.5 * libm::erfc(-self * FRAC_1_SQRT_2);
         (below, (-0.5 * self * self).exp() / (2.0 * PI).sqrt())
     }
-    fn gemm(
+    fn gemm_in(
+        _: gemm::Precision,
         a: gemm::View<'_, f64>,
         b: gemm::View<'_, f64>,
         alpha: f64,
@@ -200,12 +215,13 @@ impl Real for f64 {
         gemm::copy(from, to);
     }
     fn matmul(
+        _: gemm::Precision,
         a: gemm::View<'_, f64>,
         b: gemm::View<'_, f64>,
         c: &mut [f64],
         accumulate: bool,
         finish: &(dyn Fn(&mut [f64]) + Sync),
     ) {
-        gemm::matmul_rows(a, b, c, accumulate, finish);
+        gemm::dmatmul(a, b, c, accumulate, finish);
     }
 }

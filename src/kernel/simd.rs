@@ -1,7 +1,8 @@
 //! One body, several instruction sets: [`vectorized!`](crate::vectorized!) compiles a plain loop for AVX-512, AVX2 and the
 //! baseline, and chooses at run time, so no binary depends on the machine that built it.
 //!
-//! The variable `RINGTAPE_SIMD=avx512|avx2|plain` forces a narrower set (never a wider one than the processor has).
+//! The variable `RINGTAPE_SIMD=avx512|avx2|plain` forces a narrower set (never a wider one than the processor has);
+//! `avx512` is AVX-512 without its products of bf16.
 
 use std::sync::OnceLock;
 
@@ -39,6 +40,20 @@ fn detected() -> Isa {
     } else {
         Isa::Plain
     }
+}
+
+/// True when products of bf16 have instructions: AVX-512 BF16, unless a narrower set is forced.
+pub fn bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static BF16: OnceLock<bool> = OnceLock::new();
+        *BF16.get_or_init(|| {
+            let forced = std::env::var("RINGTAPE_SIMD").is_ok_and(|v| v == "avx512");
+            isa() == Isa::Avx512 && !forced && std::arch::is_x86_feature_detected!("avx512bf16")
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]

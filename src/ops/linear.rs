@@ -6,7 +6,7 @@ use super::axes::sum_to;
 use super::elementwise::{expect_inputs, expect_real};
 use super::{Entry, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::gemm::{self, View};
+use crate::kernel::gemm::{self, Precision, View};
 use crate::kernel::reduce::SUM;
 use crate::kernel::{Arg, Real};
 use crate::shape::Spec;
@@ -16,26 +16,43 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
-    /// y = x·wᵀ + bias. x [rows, input], w [output, input], y [rows, output]; an empty bias adds nothing.
-    pub static FORWARD = linear_forward(x: in T, w: in T, bias: in T, y: out T, rows: val size, input: val size, output: val size);
+    /// y = x·wᵀ + bias. x [rows, input], w [output, input], y [rows, output]; an empty bias adds nothing. Here as below
+    /// `bf16` rounds the operands of the product.
+    pub static FORWARD = linear_forward(
+        x: in T, w: in T, bias: in T, y: out T, rows: val size, input: val size, output: val size, bf16: val flag,
+    );
     /// dx = dy·w, or dx += when `accumulate`.
     pub static BACKWARD_INPUT = linear_backward_input(
-        dy: in T, w: in T, dx: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
+        dy: in T, w: in T, dx: out T, rows: val size, input: val size, output: val size, bf16: val flag,
+        accumulate: val flag,
     );
     /// dw = dyᵀ·x, or dw += when `accumulate`.
     pub static BACKWARD_WEIGHT = linear_backward_weight(
-        dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
+        dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, bf16: val flag,
+        accumulate: val flag,
     );
 }
 
-fn linear_forward<T: Real>(x: &[T], w: &[T], bias: &[T], y: &mut [T], rows: usize, input: usize, output: usize) {
-    gemm::matmul_then(View::new(x, rows, input), View::transposed(w, input, output), y, false, |y| {
+#[allow(clippy::too_many_arguments)]
+fn linear_forward<T: Real>(
+    x: &[T],
+    w: &[T],
+    bias: &[T],
+    y: &mut [T],
+    rows: usize,
+    input: usize,
+    output: usize,
+    bf16: bool,
+) {
+    let (x, w) = (View::new(x, rows, input), View::transposed(w, input, output));
+    gemm::matmul_then(Precision::bf16_if(bf16), x, w, y, false, |y| {
         if !bias.is_empty() {
             y.chunks_mut(output.max(1)).for_each(|row| add_row(bias, row));
         }
     });
 }
 
+#[allow(clippy::too_many_arguments)]
 fn linear_backward_input<T: Real>(
     dy: &[T],
     w: &[T],
@@ -43,11 +60,14 @@ fn linear_backward_input<T: Real>(
     rows: usize,
     input: usize,
     output: usize,
+    bf16: bool,
     accumulate: bool,
 ) {
-    gemm::matmul(View::new(dy, rows, output), View::new(w, output, input), dx, accumulate);
+    let (dy, w) = (View::new(dy, rows, output), View::new(w, output, input));
+    gemm::matmul_in(Precision::bf16_if(bf16), dy, w, dx, accumulate);
 }
 
+#[allow(clippy::too_many_arguments)]
 fn linear_backward_weight<T: Real>(
     dy: &[T],
     x: &[T],
@@ -55,9 +75,11 @@ fn linear_backward_weight<T: Real>(
     rows: usize,
     input: usize,
     output: usize,
+    bf16: bool,
     accumulate: bool,
 ) {
-    gemm::matmul(View::transposed(dy, output, rows), View::new(x, rows, input), dw, accumulate);
+    let (dy, x) = (View::transposed(dy, output, rows), View::new(x, rows, input));
+    gemm::matmul_in(Precision::bf16_if(bf16), dy, x, dw, accumulate);
 }
 
 vectorized! {
@@ -100,7 +122,8 @@ impl Op for Linear {
         let mut y = cx.empty(x[0].spec().with_shape(shape))?;
         let bias = x.get(2).map_or(Arg::Absent, |b| Arg::In(b));
         let [r, i, o] = [rows, input, output].map(Arg::Size);
-        cx.launch(&FORWARD, &mut [Arg::In(x[0]), Arg::In(x[1]), bias, Arg::Out(&mut y), r, i, o])?;
+        let bf16 = Arg::Flag(cx.precision().is_bf16());
+        cx.launch(&FORWARD, &mut [Arg::In(x[0]), Arg::In(x[1]), bias, Arg::Out(&mut y), r, i, o, bf16])?;
         cx.keep(x[0]);
         cx.keep(x[1]);
         Ok(smallvec::smallvec![y])
@@ -112,12 +135,12 @@ impl Op for Linear {
         let (rows, input, output) = extents(x, w);
         let sizes = || [rows, input, output].map(Arg::Size);
         dx[0].write(cx, |cx, out, add| {
-            let [r, i, o] = sizes();
-            cx.launch(&BACKWARD_INPUT, &mut [Arg::In(dy), Arg::In(w), Arg::Out(out), r, i, o, Arg::Flag(add)])
+            let ([r, i, o], bf16) = (sizes(), Arg::Flag(cx.precision().is_bf16()));
+            cx.launch(&BACKWARD_INPUT, &mut [Arg::In(dy), Arg::In(w), Arg::Out(out), r, i, o, bf16, Arg::Flag(add)])
         })?;
         dx[1].write(cx, |cx, out, add| {
-            let [r, i, o] = sizes();
-            cx.launch(&BACKWARD_WEIGHT, &mut [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, Arg::Flag(add)])
+            let ([r, i, o], bf16) = (sizes(), Arg::Flag(cx.precision().is_bf16()));
+            cx.launch(&BACKWARD_WEIGHT, &mut [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, bf16, Arg::Flag(add)])
         })?;
         dx.get_mut(2).map_or(Ok(()), |db| sum_to(cx, dy, 1.0, db))
     }

@@ -6,7 +6,7 @@
 use super::elementwise::{expect_inputs, expect_real};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::gemm::{self, View, ViewMut};
+use crate::kernel::gemm::{self, Precision, View, ViewMut};
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -17,10 +17,10 @@ use std::sync::Arc;
 kernel! {
     /// c = op(a)·op(b), or c += when `accumulate`. `extents` = [batches, m, n, k]; `lead` lists the leading extents of the
     /// loop over batches, `a_step`, `b_step` and `c_step` the steps of each operand along them (in matrices, 0 where it
-    /// stays; a c that stays is summed over, in order).
+    /// stays; a c that stays is summed over, in order). `bf16` rounds both operands.
     pub static MATMUL = matmul_batched(
         a: in T, b: in T, c: out T, extents: val dims, lead: val dims, a_step: val dims, b_step: val dims,
-        c_step: val dims, transpose_a: val flag, transpose_b: val flag, accumulate: val flag,
+        c_step: val dims, transpose_a: val flag, transpose_b: val flag, bf16: val flag, accumulate: val flag,
     );
 }
 
@@ -36,12 +36,14 @@ fn matmul_batched<T: Real>(
     c_step: &[usize],
     transpose_a: bool,
     transpose_b: bool,
+    bf16: bool,
     accumulate: bool,
 ) {
     let (batches, m, n, k) = (extents[0], extents[1], extents[2], extents[3]);
     if k == 0 && !accumulate {
         return c.fill(T::ZERO);
     }
+    let precision = Precision::bf16_if(bf16);
     let at = |i: usize, step: &[usize]| index(i, lead, step);
     let view_a = |i: usize| {
         let a = &a[at(i, a_step) * m * k..][..m * k];
@@ -57,7 +59,7 @@ fn matmul_batched<T: Real>(
     let independent = c.len() == batches * m * n;
     if independent && batches >= rayon::current_num_threads() && batches > 1 {
         par::chunks_mut(c, m * n, batches * m * n * k / 32, |i, c| {
-            T::gemm(view_a(i), view_b(i), T::ONE, accumulate, ViewMut::new(c, m, n));
+            T::gemm_in(precision, view_a(i), view_b(i), T::ONE, accumulate, ViewMut::new(c, m, n));
         });
         return;
     }
@@ -65,7 +67,7 @@ fn matmul_batched<T: Real>(
     for i in 0..batches {
         let j = at(i, c_step);
         let add = accumulate || std::mem::replace(&mut seen[j], true);
-        gemm::matmul(view_a(i), view_b(i), &mut c[j * m * n..][..m * n], add);
+        gemm::matmul_in(precision, view_a(i), view_b(i), &mut c[j * m * n..][..m * n], add);
     }
 }
 
@@ -154,6 +156,7 @@ impl Call<'_> {
             Arg::Dims(&sc[..rank]),
             Arg::Flag(self.a.2),
             Arg::Flag(self.b.2),
+            Arg::Flag(cx.precision().is_bf16()),
             Arg::Flag(accumulate),
         ];
         cx.launch(&MATMUL, args)

@@ -115,7 +115,7 @@ impl Tape {
         inputs.iter().try_for_each(|v| self.expect_own("checkpoint", v))?;
         let calls = self.calls.get();
         let mut inner = Tape::with(&self.params, false, self.mode, self.key);
-        inner.check_finite = self.check_finite;
+        (inner.check_finite, inner.precision) = (self.check_finite, self.precision);
         inner.calls.set(calls);
         let vars: SmallVec<[Var<'_>; 4]> = inputs.iter().map(|v| inner.constant(v.value.clone())).collect();
         let values: SmallList<Tensor> = body(&inner, &vars)?.into_iter().map(Var::into_value).collect();
@@ -220,7 +220,8 @@ impl Sweep<'_> {
                 Step::Op(op) if live => {
                     let dy = self.outputs(first, outputs)?;
                     let mut dx = self.inputs(&inputs, constants.as_deref().unwrap_or_default());
-                    let done = op.backward(&mut Cx::new(self.tape.device()), &kept, &dy, &mut dx);
+                    let mut cx = Cx::new(self.tape.device()).with_precision(self.tape.precision);
+                    let done = op.backward(&mut cx, &kept, &dy, &mut dx);
                     let put = self.put_inputs(op.name(), &inputs, dx);
                     done.and(put)?;
                 }
@@ -291,7 +292,7 @@ impl Sweep<'_> {
     ) -> Result<()> {
         let outer = self.tape;
         let mode = if outer.mode == Mode::Train { Mode::Replay } else { outer.mode };
-        let inner = Tape::with(&outer.params, true, mode, outer.key);
+        let inner = Tape::with(&outer.params, true, mode, outer.key).with_precision(outer.precision);
         inner.calls.set(r.calls);
         let mut vars: SmallVec<[Var<'_>; 4]> = SmallVec::new();
         let mut leaf_of: Vec<(VarId, VarId)> = Vec::new();

@@ -31,6 +31,7 @@ pub use params::{Init, Params, ParamsBuilder, Role, SegmentInfo, Slot, SlotInfo}
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernel::gemm::Precision;
 use crate::rng::Key;
 use crate::shape::{DType, Shape, Spec};
 use crate::tensor::{SmallList, Tensor};
@@ -89,6 +90,7 @@ pub struct Tape {
     calls: Cell<u64>,
     swept: Cell<bool>,
     check_finite: bool,
+    precision: Precision,
     deferred: RefCell<Vec<(Slot, Tensor)>>,
 }
 
@@ -113,6 +115,7 @@ impl Tape {
             calls: Cell::new(0),
             swept: Cell::new(false),
             check_finite: false,
+            precision: Precision::F32,
             deferred: RefCell::default(),
         }
     }
@@ -135,6 +138,12 @@ impl Tape {
     /// Makes every op check its outputs: the first NaN or infinity is an error that names the op.
     pub fn check_finite(mut self) -> Tape {
         self.check_finite = true;
+        self
+    }
+
+    /// Makes matrix products, forward and backward, round their operands: see [`Precision`].
+    pub fn with_precision(mut self, precision: Precision) -> Tape {
+        self.precision = precision;
         self
     }
 
@@ -233,7 +242,8 @@ impl Tape {
         let record = self.record && inputs.iter().any(|v| v.id.is_some());
         let mut kept = SmallList::new();
         let x: SmallVec<[&Tensor; 4]> = inputs.iter().map(|v| &v.value).collect();
-        let y = op.forward(&mut Cx::forward(self.device(), record.then_some(&mut kept)), &x)?;
+        let cx = Cx::forward(self.device(), record.then_some(&mut kept));
+        let y = op.forward(&mut cx.with_precision(self.precision), &x)?;
         if y.len() != want.len() || y.iter().zip(&want).any(|(t, s)| t.spec() != *s) {
             let what = format!(
                 "forward made {:?}, but infer promised {want:?}",

@@ -3,6 +3,7 @@
 use super::Adjoint;
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernel::gemm::Precision;
 use crate::kernel::{self, Arg, Kernel};
 use crate::shape::Spec;
 use crate::tensor::{SmallList, Tensor};
@@ -35,15 +36,24 @@ pub trait Op: Debug + Send + Sync {
 pub struct Cx<'a> {
     device: &'a Device,
     kept: Option<&'a mut SmallList<Tensor>>,
+    precision: Precision,
 }
 
 impl<'a> Cx<'a> {
     pub(super) fn forward(device: &'a Device, kept: Option<&'a mut SmallList<Tensor>>) -> Cx<'a> {
-        Cx { device, kept }
+        Cx { device, kept, precision: Precision::F32 }
     }
-    /// A context outside a tape: keeps nothing.
+    /// A context outside a tape: keeps nothing, multiplies in the type of its tensors.
     pub fn new(device: &'a Device) -> Cx<'a> {
-        Cx { device, kept: None }
+        Cx::forward(device, None)
+    }
+    /// The same with another precision of matrix products.
+    pub fn with_precision(self, precision: Precision) -> Cx<'a> {
+        Cx { precision, ..self }
+    }
+    /// To what matrix products round their operands.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
     /// Device of the tensors.
     pub fn device(&self) -> &'a Device {

@@ -3,6 +3,7 @@
 use super::keys;
 use crate::data::Access;
 use crate::error::{Error, Result};
+use crate::kernel::gemm::Precision;
 use crate::nn::ModelConfig;
 use crate::optim::ScheduleConfig;
 use serde::{Deserialize, Serialize};
@@ -72,14 +73,6 @@ impl OptimizerConfig {
     }
 }
 
-/// Numbers that training computes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    F32,
-}
-
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -110,7 +103,7 @@ pub struct Config {
     pub threads: usize,
     /// Device.
     pub device: String,
-    /// Numbers that training computes with.
+    /// To what matrix products round their operands; all else is f32.
     pub precision: Precision,
     /// Write TensorBoard event files too.
     pub tensorboard: bool,

@@ -33,7 +33,7 @@ pub fn evaluate(
     for batch in task.evaluation(device)?.take(limit) {
         let batch = batch?;
         let (input, target) = task.parts(&batch)?;
-        let tape = Tape::eval(params);
+        let tape = Tape::eval(params).with_precision(task.precision());
         let y = model.forward(&tape.constant(input.clone()))?;
         sum += task.loss(&y, target, true)?.value().item()?;
         let (n, right) = task.score(y.value(), target)?;

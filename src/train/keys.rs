@@ -20,7 +20,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("keep_snapshots", "snapshots kept: the newest, and the best beside them"),
     ("threads", "threads; 0: one for each processor"),
     ("device", "cpu"),
-    ("precision", "f32"),
+    (
+        "precision",
+        "f32, bf16: matrix products of bf16 with f32 sums; weights, gradients and the rest stay f32",
+    ),
     ("tensorboard", "write TensorBoard event files too"),
     ("data.path", "a packed file *.rtd, or the name of a bundled set (`data list`)"),
     ("data.map", "how it is read: mmap; read; sealed: copied to memory, immune to changes of the file"),
@@ -260,7 +263,8 @@ mod tests {
         assert!(bad("steps = 0").contains("steps"));
         assert!(bad("steps = -3").contains("-3"));
         assert!(bad("[model]\nkind = \"gptt\"").contains("model.kind"));
-        assert!(bad("precision = \"bf16\"").contains("precision"));
+        let e = bad("precision = \"bf15\"");
+        assert!(e.contains("precision") && e.contains("bf15") && e.contains("`f32` or `bf16`"), "{e}");
         assert!(bad("[model]\ndim = 130").contains("model.dim"));
         assert!(bad("steps = = 3").contains("x.toml"));
     }

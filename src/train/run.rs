@@ -307,7 +307,7 @@ impl Run {
     /// Also gives the changes of state that the forward pass asked for, to be made after the step.
     fn gradients(&mut self, batch: &Batch, index: u64, share: f64) -> Result<(f64, Vec<(Slot, Tensor)>)> {
         let (input, target) = self.task.parts(batch)?;
-        let tape = Tape::train(&self.params, self.config.seed, index);
+        let tape = self.tape(index);
         let y = self.model.forward(&tape.constant(input.clone()))?;
         let loss = self.task.loss(&y, target, false)?;
         let value = loss.value().item()?;
@@ -322,9 +322,13 @@ impl Run {
         Ok((value, tape.into_deferred()))
     }
 
+    fn tape(&self, index: u64) -> Tape {
+        Tape::train(&self.params, self.config.seed, index).with_precision(self.config.precision)
+    }
+
     /// Runs the same batch again with every op checked: the same bits, so the same op fails.
     fn first_bad_op(&self, input: &Tensor, target: &Tensor, index: u64, value: f64) -> Error {
-        let tape = Tape::train(&self.params, self.config.seed, index).check_finite();
+        let tape = self.tape(index).check_finite();
         let again = || -> Result<()> {
             let y = self.model.forward(&tape.constant(input.clone()))?;
             self.task.loss(&y, target, false).map(drop)

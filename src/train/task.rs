@@ -4,6 +4,7 @@ use super::Config;
 use crate::data::{self, Cursor, Dataset, IGNORE, Loader, LoaderOptions, Rtd, Samples, Windows};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernel::gemm::Precision;
 use crate::nn::Io;
 use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 use crate::shape::DType;
@@ -32,6 +33,7 @@ pub struct Task {
     context: usize,
     batch: usize,
     seed: u64,
+    precision: Precision,
 }
 
 type Source = Box<dyn Dataset>;
@@ -52,6 +54,7 @@ impl Task {
             context: config.model.context,
             batch: config.batch_size,
             seed: config.seed,
+            precision: config.precision,
             set: set.clone(),
         };
         if tokens {
@@ -85,6 +88,10 @@ impl Task {
     /// How predictions are judged.
     pub fn objective(&self) -> Objective {
         self.objective
+    }
+    /// To what matrix products round their operands, in training and in evaluation.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
     /// True for a language model: throughput is counted in tokens.
     pub fn is_text(&self) -> bool {

@@ -79,6 +79,7 @@ impl Step {
         lap(0);
         let (input, target) = self.task.parts(&batch)?;
         let tape = Tape::train(&self.params, self.config.seed, self.steps);
+        let tape = tape.with_precision(self.config.precision);
         let y = self.model.forward(&tape.constant(input.clone()))?;
         let loss = self.task.loss(&y, target, false)?;
         drop(y);

@@ -6,13 +6,13 @@
 //! does not foresee such strides; the next block is asked for while this one is computed.
 #![allow(unsafe_code, reason = "hands the micro-kernel pointers into checked slices")]
 
-use super::micro::{HEIGHT, Kernels, Tile, WIDTH};
+use super::micro::{HEIGHT, Kernels, Operands, Tile, WIDTH};
 use super::pack::{self, RIGHT};
 use super::{View, ViewMut, reach};
 use crate::kernel::par;
 use std::ops::Range;
 
-/// Inner extent of a block: 320 rows of a panel of 32 columns take 40 KiB, read in order from L1 and L2.
+/// Inner extent of a block in units: 320 rows of a panel of 32 columns take 40 KiB, read in order from L1 and L2.
 const BLOCK: usize = 320;
 /// Columns of B that one sweep over the rows of A covers: 320 × 512 numbers stay in a L2 cache of 1 MiB.
 const SWEEP: usize = 512;
@@ -28,13 +28,13 @@ const IN_PLACE: usize = 512;
 /// The right operand as the micro-kernel reads it.
 #[derive(Clone, Copy)]
 enum Right<'a> {
-    /// Panels of `width` columns, each over all rows.
+    /// Panels of `width` columns, each over all rows, in units.
     Packed(&'a [f32]),
     /// In place: rows contiguous, columns a multiple of half a width.
     Direct,
 }
 
-/// Equal blocks of the inner extent, none above [`BLOCK`]. They depend on `k` alone, and so do the bits of the result.
+/// Equal blocks of `k` units, none above [`BLOCK`]. They depend on `k` alone, and so do the bits of the result.
 fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
     cut(k, k.div_ceil(k.div_ceil(BLOCK).max(1)))
 }
@@ -122,7 +122,8 @@ pub(super) fn parallel(
 /// True when packing B would not pay: its rows are short enough for the caches to serve them where they lie, or few rows
 /// of A use it.
 fn reads_in_place(k: &Kernels, rows: usize, b: View<'_, f32>) -> bool {
-    b.col == 1 && b.cols.is_multiple_of(k.width / 2) && (b.row <= IN_PLACE || rows <= 2 * k.height)
+    let short = b.row <= IN_PLACE || rows <= 2 * k.height;
+    k.reads_f32() && b.col == 1 && b.cols.is_multiple_of(k.width / 2) && short
 }
 
 /// A rectangle of B that is packed at once.
@@ -144,13 +145,13 @@ fn parts(b: View<'_, f32>) -> impl Iterator<Item = Part> {
         .flat_map(move |cols| cut(b.rows, tall).map(move |rows| Part { rows, cols: cols.clone() }))
 }
 
-/// Numbers of a packed panel: `width` columns over all rows of `b`.
+/// Units of a packed panel: `width` columns over all rows of `b`.
 fn packed_panel(k: &Kernels, b: View<'_, f32>) -> usize {
-    (b.rows * k.width).max(1)
+    (b.rows.div_ceil(k.depth()) * k.width).max(1)
 }
 
 fn packed_len(k: &Kernels, part: &Part) -> usize {
-    part.rows.len() * part.cols.len().next_multiple_of(k.width)
+    part.rows.len().div_ceil(k.depth()) * part.cols.len().next_multiple_of(k.width)
 }
 
 /// Panel `j` of `b`.
@@ -177,10 +178,11 @@ fn sweep(
 ) {
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "gemm extents disagree");
     for rows in cut(a.rows, STRETCH) {
-        for p in blocks(b.rows) {
+        for p in blocks(b.rows.div_ceil(k.depth())) {
             let store = Store { add: store.add || p.start > 0, ..store };
-            let block = a.block(rows.start, p.start, rows.len(), p.len());
-            let soon = Soon::new(a, b, right, rows.clone(), p.clone());
+            let steps = p.start * k.depth()..b.rows.min(p.end * k.depth());
+            let block = a.block(rows.start, steps.start, rows.len(), steps.len());
+            let soon = Soon::new(a, b, right, rows.clone(), steps);
             let mut strips = |left: View<'_, f32>| {
                 for cols in cut(b.cols, SWEEP) {
                     for i in (0..rows.len()).step_by(k.height) {
@@ -193,10 +195,12 @@ fn sweep(
                     }
                 }
             };
-            if b.cols > 2 * k.width && pack::rows_collide(block) {
-                pack::spread(block, strips);
-            } else {
-                strips(block);
+            match k.operands {
+                Operands::F32 if b.cols > 2 * k.width && pack::rows_collide(block) => {
+                    pack::spread(block, strips)
+                }
+                Operands::F32 => strips(block),
+                _ => pack::converted(k, block, strips),
             }
         }
     }
@@ -248,7 +252,7 @@ fn fetch_line(x: &f32) {
     let _ = x;
 }
 
-/// Where a strip lies: its first row of C, first row of B, and columns.
+/// Where a strip lies: its first row of C, first unit of the rows of B, and columns.
 struct At {
     i: usize,
     p: usize,
@@ -270,7 +274,10 @@ fn strip(
         let wide = k.width.min(at.cols.end - j);
         let (b, b_row) = match right {
             Right::Direct => (&b.data[at.p * b.row + j..][..reach(a.cols, wide, b.row, 1)], b.row),
-            Right::Packed(to) => (&to[j * b.rows + at.p * k.width..][..a.cols * k.width], k.width),
+            Right::Packed(to) => {
+                let panel = &to[j * b.rows.div_ceil(k.depth())..];
+                (&panel[at.p * k.width..][..a.cols * k.width], k.width)
+            }
         };
         let (tiles, full) = if wide <= k.width / 2 { (k.narrow, k.width / 2) } else { (k.wide, k.width) };
         let out = &mut c.data[at.i * pitch + j..][..reach(high, wide, pitch, 1)];

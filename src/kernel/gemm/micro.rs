@@ -3,22 +3,26 @@
 //! For each k one row of B is loaded as `NV` vectors and each of `MR` elements of A is broadcast, so a step of 12 × 32
 //! costs 24 multiply-adds against 2 loads and 12 broadcasts: the multiply-add units are the limit, not the loads. Every
 //! element of C is one chain of fused multiply-adds over k in order, on every instruction set and in a tile of any height.
+//!
+//! The same tile multiplies pairs of bf16: what it loads and broadcasts is then two steps of k in 32 bits.
 #![allow(
     unsafe_code,
     reason = "vector loads and stores through raw pointers, in the innermost loop of all products"
 )]
 
-use crate::kernel::simd::{Isa, isa};
+use super::Precision;
+use crate::kernel::simd::{Isa, bf16, isa};
 
 /// Rows of the tallest tile of any instruction set.
 pub(super) const HEIGHT: usize = 12;
 /// Columns of the widest.
 pub(super) const WIDTH: usize = 32;
 
-/// What a tile reads and writes: `c[i][j] (+)= alpha · Σ_p a[i][p]·b[p][j]`.
+/// What a tile reads and writes: `c[i][j] (+)= alpha · Σ_p a[i][p]·b[p][j]`. Elements of A and B are units: numbers, or the
+/// bits of pairs of bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
-    /// Inner extent.
+    /// Inner extent, in units.
     pub k: usize,
     /// Element (0, 0) of A, and the steps to the next row and the next column.
     pub a: (*const f32, usize, usize),
@@ -39,8 +43,30 @@ pub(super) struct Tile {
 /// over height × width, at the strides of the tile.
 pub(super) type Kernel = unsafe fn(&Tile);
 
+/// What the units are that tiles multiply.
+pub(super) enum Operands {
+    /// f32.
+    F32,
+    /// f32 that were rounded to bf16 while they were packed.
+    Rounded,
+    /// Pairs of bf16.
+    Pairs(Convert),
+}
+
+/// Makes pairs of bf16, each the f32 of two steps of k rounded to nearest even (numbers below the normal ones to zero).
+/// All are unsafe for pointers and for the instruction set.
+pub(super) struct Convert {
+    /// So many numbers that lie together, two and two.
+    pub along: unsafe fn(*const f32, usize, *mut f32),
+    /// Rows at a step, how many, numbers in each: two rows to one of so many pairs, a multiple of 16, zeros after those
+    /// of the numbers; rows of pairs at a step.
+    pub across: unsafe fn((*const f32, usize), usize, usize, usize, (*mut f32, usize)),
+}
+
 /// The tiles of one instruction set.
 pub(super) struct Kernels {
+    /// What A and B are packed to.
+    pub operands: Operands,
     /// Rows of the tallest tile.
     pub height: usize,
     /// Columns of a wide tile; a narrow one has half.
@@ -53,15 +79,48 @@ pub(super) struct Kernels {
     pub narrow: &'static [Kernel],
 }
 
+impl Kernels {
+    /// Steps of k in a unit.
+    pub(super) fn depth(&self) -> usize {
+        if let Operands::Pairs(_) = self.operands { 2 } else { 1 }
+    }
+    /// True when rows of A and B can be read where they lie.
+    pub(super) fn reads_f32(&self) -> bool {
+        matches!(self.operands, Operands::F32)
+    }
+}
+
 /// The tiles for this processor, or none where `matrixmultiply` has better ones than a plain loop.
-pub(super) fn kernels() -> Option<&'static Kernels> {
-    match isa() {
+pub(super) fn kernels(precision: Precision) -> Option<&'static Kernels> {
+    match (isa(), precision) {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Some(&x86::AVX512),
+        (Isa::Avx512, Precision::F32) => Some(&x86::AVX512),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Some(&x86::AVX2),
+        (Isa::Avx512, Precision::Bf16) if bf16() => Some(&x86::AVX512_PAIRS),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Bf16) => Some(&x86::AVX512_ROUNDED),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::F32) => Some(&x86::AVX2),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Bf16) => Some(&x86::AVX2_ROUNDED),
         _ => None,
     }
+}
+
+/// All tiles for bf16 that this processor can run.
+#[cfg(test)]
+pub(super) fn all_bf16() -> Vec<&'static Kernels> {
+    #[cfg(target_arch = "x86_64")]
+    return [
+        (Isa::Avx512, bf16(), &x86::AVX512_PAIRS),
+        (Isa::Avx512, true, &x86::AVX512_ROUNDED),
+        (Isa::Avx2, true, &x86::AVX2_ROUNDED),
+    ]
+    .into_iter()
+    .filter_map(|(needs, also, k)| (isa() >= needs && also).then_some(k))
+    .collect();
+    #[cfg(not(target_arch = "x86_64"))]
+    Vec::new()
 }
 
 /// A vector register of f32.
@@ -88,6 +147,15 @@ trait Vector: Copy {
     /// # Safety
     /// As `splat`.
     unsafe fn fma(self, x: Self, y: Self) -> Self;
+    /// self·x + y of units: [`Vector::fma`], or the sum of both products of each pair.
+    ///
+    /// # Safety
+    /// As `splat`.
+    #[inline(always)]
+    unsafe fn multiply_add(self, x: Self, y: Self) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { self.fma(x, y) }
+    }
 }
 
 /// # Safety
@@ -107,7 +175,7 @@ unsafe fn compute<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = V::splat(*a.add(i * a_row));
                 for (acc, &r) in acc.iter_mut().zip(&row) {
-                    *acc = x.fma(r, *acc);
+                    *acc = x.multiply_add(r, *acc);
                 }
             }
             a = a.wrapping_add(a_col);
@@ -125,7 +193,8 @@ unsafe fn compute<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Kernel, Kernels, Tile, Vector, compute};
+    use super::super::pairs::x86 as convert;
+    use super::{Kernel, Kernels, Operands, Tile, Vector, compute};
     use std::arch::x86_64::*;
 
     macro_rules! vector {
@@ -157,6 +226,50 @@ mod x86 {
     }
     vector!(__m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
     vector!(__m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+
+    /// Sixteen pairs of bf16, or sixteen sums.
+    #[derive(Clone, Copy)]
+    struct Pairs(__m512);
+
+    impl Vector for Pairs {
+        const LANES: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: the caller vouches for the instruction set.
+            Pairs(unsafe { _mm512_set1_ps(x) })
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            // SAFETY: the caller vouches for the instruction set and the elements.
+            Pairs(unsafe { _mm512_loadu_ps(p) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            // SAFETY: as in `load`.
+            unsafe { _mm512_storeu_ps(p, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, x: Self, y: Self) -> Self {
+            // SAFETY: the caller vouches for the instruction set.
+            Pairs(unsafe { _mm512_fmadd_ps(self.0, x.0, y.0) })
+        }
+        #[inline(always)]
+        unsafe fn multiply_add(self, x: Self, y: Self) -> Self {
+            // SAFETY: the caller vouches for the instruction set; a register of sums and one of pairs are 64 bytes alike.
+            unsafe {
+                let (a, b) = (std::mem::transmute::<__m512, __m512bh>(self.0), std::mem::transmute(x.0));
+                Pairs(_mm512_dpbf16_ps(y.0, a, b))
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Kernel`], with AVX-512 BF16.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
+    unsafe fn pairs<const MR: usize, const NV: usize>(t: &Tile) {
+        // SAFETY: passed on to the caller.
+        unsafe { compute::<Pairs, MR, NV>(t) }
+    }
 
     /// # Safety
     /// As [`Kernel`], with AVX-512 F.
@@ -209,18 +322,30 @@ mod x86 {
         ($f:ident, $nv:literal: $($mr:literal)*) => { &[$($f::<$mr, $nv> as Kernel),*] };
     }
     // 24 of 32 registers hold the tile, and 12 of 16.
-    pub(super) static AVX512: Kernels = Kernels {
+    const WIDE: Kernels = Kernels {
+        operands: Operands::F32,
         height: 12,
         width: 32,
         transpose: transpose8,
         wide: heights!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12),
         narrow: heights!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12),
     };
-    pub(super) static AVX2: Kernels = Kernels {
+    const FAIR: Kernels = Kernels {
+        operands: Operands::F32,
         height: 6,
         width: 16,
         transpose: transpose8,
         wide: heights!(avx2, 2: 1 2 3 4 5 6),
         narrow: heights!(avx2, 1: 1 2 3 4 5 6),
+    };
+    pub(super) static AVX512: Kernels = WIDE;
+    pub(super) static AVX2: Kernels = FAIR;
+    pub(super) static AVX512_ROUNDED: Kernels = Kernels { operands: Operands::Rounded, ..WIDE };
+    pub(super) static AVX2_ROUNDED: Kernels = Kernels { operands: Operands::Rounded, ..FAIR };
+    pub(super) static AVX512_PAIRS: Kernels = Kernels {
+        operands: Operands::Pairs(convert::AVX512),
+        wide: heights!(pairs, 2: 1 2 3 4 5 6 7 8 9 10 11 12),
+        narrow: heights!(pairs, 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+        ..WIDE
     };
 }

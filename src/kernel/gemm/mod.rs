@@ -4,18 +4,30 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | views, the products of f32 and f64, who computes them |
+//! | `round.rs` | [`Precision`]: to what operands are rounded; rounding to bf16 |
 //! | `blocked.rs` | f32 on AVX-512 and AVX2: blocks, packing, the order of tiles |
 //! | `pack.rs` | operands copied in the order in which they are read |
+//! | `pairs.rs` | the same as pairs of bf16 |
 //! | `micro.rs` | one tile of C in registers |
 //! | `vector.rs` | one row times a transposed matrix |
 //!
 //! f64, and f32 on other processors, go to the crate `matrixmultiply`, which has kernels for NEON too.
+//!
+//! With [`Precision::Bf16`] each element of A and B is rounded to the nearest bf16, ties to even, where it is packed; what
+//! lies in memory stays f32. Products of two such numbers are exact in f32, and their sums are f32: rounded once for each
+//! product by the fall-back (the tiles of f32), and without fused multiply-add, with sums and numbers below the smallest
+//! normal f32 flushed to zero, by AVX-512 BF16, which adds two products at a time. Both differ from the exact product of the
+//! rounded operands by at most k·2⁻²³·Σ|a·b|, and k·2⁻¹²⁶ more where something was flushed.
 #![allow(unsafe_code, reason = "calls matrixmultiply, which takes raw pointers and strides")]
 
 mod blocked;
 mod micro;
 mod pack;
+mod pairs;
+mod round;
 mod vector;
+
+pub use round::Precision;
 
 use super::{Real, par};
 use std::ops::Range;
@@ -89,11 +101,20 @@ impl<'a, T> ViewMut<'a, T> {
 }
 
 /// C = alpha·A·B, or C += alpha·A·B, on the calling thread. Without `accumulate` the old contents of C are not read.
-pub(super) fn sgemm(a: View<'_, f32>, b: View<'_, f32>, alpha: f32, accumulate: bool, c: ViewMut<'_, f32>) {
-    match micro::kernels() {
-        _ if vector::fits(a, b) => vector::product(a, b, alpha, accumulate, c.data),
+pub(super) fn sgemm(
+    precision: Precision,
+    a: View<'_, f32>,
+    b: View<'_, f32>,
+    alpha: f32,
+    accumulate: bool,
+    c: ViewMut<'_, f32>,
+) {
+    match micro::kernels(precision) {
+        _ if precision == Precision::F32 && vector::fits(a, b) => {
+            vector::product(a, b, alpha, accumulate, c.data);
+        }
         Some(k) => blocked::product(k, a, b, alpha, accumulate, c),
-        None => sgemm_portable(a, b, alpha, accumulate, c),
+        None => round::operands(precision, a, b, |a, b| sgemm_portable(a, b, alpha, accumulate, c)),
     }
 }
 
@@ -138,7 +159,7 @@ pub fn transpose<T: Real>(from: View<'_, T>, to: &mut [T]) {
 
 /// [`transpose`] of f32.
 pub(super) fn stranspose(from: View<'_, f32>, to: &mut [f32]) {
-    match micro::kernels() {
+    match micro::kernels(Precision::F32) {
         Some(k) if from.cols > 0 => pack::transpose(k, from, from.cols, to),
         _ => copy(from, to),
     }
@@ -155,11 +176,23 @@ pub(super) fn copy<T: Real>(from: View<'_, T>, to: &mut [T]) {
 
 /// C = A·B, or C += A·B when `accumulate`, with rows of C split over the thread pool when there is enough work.
 pub fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: &mut [T], accumulate: bool) {
-    matmul_then(a, b, c, accumulate, |_| {});
+    matmul_in(Precision::F32, a, b, c, accumulate);
 }
 
-/// [`matmul`], then `finish` on every stretch of whole rows of C while it is still in cache.
+/// [`matmul`] of operands that are rounded to `precision`.
+pub fn matmul_in<T: Real>(
+    precision: Precision,
+    a: View<'_, T>,
+    b: View<'_, T>,
+    c: &mut [T],
+    accumulate: bool,
+) {
+    matmul_then(precision, a, b, c, accumulate, |_| {});
+}
+
+/// [`matmul_in`], then `finish` on every stretch of whole rows of C while it is still in cache.
 pub fn matmul_then<T: Real>(
+    precision: Precision,
     a: View<'_, T>,
     b: View<'_, T>,
     c: &mut [T],
@@ -168,30 +201,49 @@ pub fn matmul_then<T: Real>(
 ) {
     assert!(c.len() == a.rows * b.cols && a.cols == b.rows, "gemm extents disagree");
     if !c.is_empty() {
-        T::matmul(a, b, c, accumulate, &finish);
+        T::matmul(precision, a, b, c, accumulate, &finish);
     }
 }
 
 /// [`matmul_then`] of f32.
 pub(super) fn smatmul(
+    precision: Precision,
     a: View<'_, f32>,
     b: View<'_, f32>,
     c: &mut [f32],
     accumulate: bool,
     finish: &(dyn Fn(&mut [f32]) + Sync),
 ) {
-    match micro::kernels() {
-        _ if vector::fits(a, b) => {
+    match micro::kernels(precision) {
+        _ if precision == Precision::F32 && vector::fits(a, b) => {
             vector::parallel(a, b, c, accumulate);
             finish(c);
         }
         Some(k) => blocked::parallel(k, a, b, c, accumulate, finish),
-        None => matmul_rows(a, b, c, accumulate, finish),
+        None => round::operands(precision, a, b, |a, b| {
+            matmul_rows(sgemm_portable, a, b, c, accumulate, finish);
+        }),
     }
 }
 
-/// [`matmul_then`] by single-threaded products of some rows each.
-pub(super) fn matmul_rows<T: Real>(
+/// A product on one thread: A, B, alpha, whether to add, C.
+type Single<T> = fn(View<'_, T>, View<'_, T>, T, bool, ViewMut<'_, T>);
+
+/// [`matmul_then`] of f64.
+pub(super) fn dmatmul(
+    a: View<'_, f64>,
+    b: View<'_, f64>,
+    c: &mut [f64],
+    accumulate: bool,
+    finish: &(dyn Fn(&mut [f64]) + Sync),
+) {
+    matmul_rows(dgemm, a, b, c, accumulate, finish);
+}
+
+/// [`matmul_then`] by products of some rows each. They are of one kind, so that a last row alone has the bits that it has
+/// among others.
+fn matmul_rows<T: Real>(
+    single: Single<T>,
     a: View<'_, T>,
     b: View<'_, T>,
     c: &mut [T],
@@ -205,7 +257,7 @@ pub(super) fn matmul_rows<T: Real>(
     let rows = if threads == 1 { m } else { m.div_ceil(threads * 2).next_multiple_of(8).max(32) };
     par::chunks_mut(c, rows * n, work, |i, c| {
         let high = c.len() / n;
-        T::gemm(a.block(i * rows, 0, high, a.cols), b, T::ONE, accumulate, ViewMut::new(c, high, n));
+        single(a.block(i * rows, 0, high, a.cols), b, T::ONE, accumulate, ViewMut::new(c, high, n));
         finish(c);
     });
 }
@@ -247,7 +299,9 @@ mod tests {
                 let add = form & 4 != 0;
                 let start = if add { 1.0 } else { f32::NAN };
                 let mut finished = vec![start; m * n];
-                matmul_then(a, b, &mut finished, add, |rows| rows.iter_mut().for_each(|x| *x *= 2.0));
+                matmul_then(Precision::F32, a, b, &mut finished, add, |rows| {
+                    rows.iter_mut().for_each(|x| *x *= 2.0)
+                });
                 let mut single = vec![start; m * (n + 1)];
                 f32::gemm(a, b, -0.5, add, ViewMut::pitched(&mut single, m, n, n + 1));
                 for (at, want) in reference(a, b).into_iter().enumerate() {

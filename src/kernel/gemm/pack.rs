@@ -1,8 +1,8 @@
 //! Copies of operands in the order in which the micro-kernel reads them.
 #![allow(unsafe_code, reason = "hands the transposing kernel pointers into checked slices")]
 
-use super::View;
-use super::micro::Kernels;
+use super::micro::{Kernels, Operands};
+use super::{View, pairs, round};
 use crate::vectorized;
 use bytemuck::{Pod, Zeroable};
 use std::cell::Cell;
@@ -17,7 +17,7 @@ pub(super) struct Line([f32; 16]);
 pub(super) type Scratch = Cell<Vec<Line>>;
 
 thread_local! {
-    static LEFT: Scratch = const { Cell::new(Vec::new()) };
+    pub(super) static LEFT: Scratch = const { Cell::new(Vec::new()) };
     pub(super) static RIGHT: Scratch = const { Cell::new(Vec::new()) };
 }
 
@@ -33,13 +33,19 @@ pub(super) fn scratch<R>(memory: &'static LocalKey<Scratch>, n: usize, f: impl F
     out
 }
 
-/// Columns `from..from + cols` of `b` as one panel: `k.width` numbers a row, zeros beyond `cols`.
+/// Columns `from..from + cols` of `b` as one panel: `k.width` units a row, zeros beyond `cols`.
 pub(super) fn panel(k: &Kernels, b: View<'_, f32>, from: usize, cols: usize, to: &mut [f32]) {
     let b = b.block(0, from, b.rows, cols);
+    if let Operands::Pairs(convert) = &k.operands {
+        return pairs::panel(k, convert, b, to);
+    }
     if b.col == 1 {
         copy_rows(b.data, b.rows, cols, b.row, k.width, to);
     } else {
         transpose(k, b, k.width, to);
+    }
+    if let Operands::Rounded = k.operands {
+        round::all(to);
     }
 }
 
@@ -93,4 +99,12 @@ pub(super) fn spread(a: View<'_, f32>, f: impl FnOnce(View<'_, f32>)) {
         copy_rows(a.data, a.rows, a.cols, a.row, pitch, to);
         f(View::strided(to, a.rows, a.cols, pitch, 1));
     });
+}
+
+/// `a` for `f` in units of bf16.
+pub(super) fn converted(k: &Kernels, a: View<'_, f32>, f: impl FnOnce(View<'_, f32>)) {
+    match &k.operands {
+        Operands::Pairs(convert) => pairs::left(convert, a, f),
+        _ => round::copied(a, &LEFT, f),
+    }
 }
