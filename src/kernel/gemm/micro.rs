@@ -60,8 +60,11 @@ pub(super) struct Convert {
     pub along: unsafe fn(*const f32, usize, *mut f32),
     /// Rows at a step, how many, numbers in each: two rows to one of so many pairs, a multiple of 16, zeros after those
     /// of the numbers; rows of pairs at a step.
-    pub across: unsafe fn((*const f32, usize), usize, usize, usize, (*mut f32, usize)),
+    pub across: Across,
 }
+
+/// [`Convert::across`].
+pub(super) type Across = unsafe fn((*const f32, usize), usize, usize, usize, (*mut f32, usize));
 
 /// The tiles of one instruction set.
 pub(super) struct Kernels {
@@ -257,7 +260,10 @@ mod x86 {
         unsafe fn multiply_add(self, x: Self, y: Self) -> Self {
             // SAFETY: the caller vouches for the instruction set; a register of sums and one of pairs are 64 bytes alike.
             unsafe {
-                let (a, b) = (std::mem::transmute::<__m512, __m512bh>(self.0), std::mem::transmute(x.0));
+                let (a, b) = (
+                    std::mem::transmute::<__m512, __m512bh>(self.0),
+                    std::mem::transmute::<__m512, __m512bh>(x.0),
+                );
                 Pairs(_mm512_dpbf16_ps(y.0, a, b))
             }
         }

@@ -89,11 +89,14 @@ mod tests {
     use super::*;
     use crate::rng::Key;
 
+    type Single = dyn Fn(View<'_, f32>, View<'_, f32>, bool, ViewMut<'_, f32>);
+    type Split = dyn Fn(View<'_, f32>, View<'_, f32>, bool, &mut [f32]) + Sync;
+
     /// One way to compute `C = A·B` or `C +=` on the calling thread, and one on the thread pool.
     struct Way {
         name: String,
-        single: Box<dyn Fn(View<'_, f32>, View<'_, f32>, bool, ViewMut<'_, f32>)>,
-        split: Box<dyn Fn(View<'_, f32>, View<'_, f32>, bool, &mut [f32]) + Sync>,
+        single: Box<Single>,
+        split: Box<Split>,
     }
 
     /// Every path to a product of bf16 that this processor can take, forced; and the one that it takes.
