@@ -1,4 +1,4 @@
-"""Speed of a PyTorch eager training step of the character GPT: forward, backward, AdamW, in f32 on the CPU.
+"""Speed of a PyTorch eager training step of the character GPT: forward, backward, AdamW, in f32 or bf16 on the CPU.
 
     pip install torch numpy
     python benches/pytorch_step.py --threads 2 --dim 128 --heads 4
@@ -34,6 +34,7 @@ def main():
     a.add_argument("--steps", type=int, default=20, help="steps that are timed")
     a.add_argument("--warmup", type=int, default=3, help="steps before them")
     a.add_argument("--adamw", choices=["fused", "foreach", "plain"], default="fused", help="which of PyTorch's AdamW")
+    a.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: forward under autocast")
     a = a.parse_args()
     imported = memory()
     torch.set_num_threads(a.threads)
@@ -46,7 +47,8 @@ def main():
     for x in ids:
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        loss = model.loss(x[:, :-1], x[:, 1:])
+        with torch.autocast("cpu", torch.bfloat16, enabled=a.precision == "bf16"):
+            loss = model.loss(x[:, :-1], x[:, 1:])
         loss.backward()
         optimizer.step()
         loss.item()
@@ -56,7 +58,7 @@ def main():
         "program": f"pytorch {torch.__version__.split('+')[0]}", "tokens_per_s": a.batch * a.context / step, "step_s": step,
         "step_s_min": min(seconds[a.warmup:]), "step_s_max": max(seconds[a.warmup:]), "threads": a.threads,
         "layers": a.layers, "dim": a.dim, "heads": a.heads, "context": a.context, "batch": a.batch,
-        "vocabulary": a.vocabulary, "steps": a.steps, "adamw": a.adamw,
+        "vocabulary": a.vocabulary, "steps": a.steps, "adamw": a.adamw, "precision": a.precision,
         "parameters": sum(p.numel() for p in model.parameters()), "bytes_imported": imported, "bytes_peak": memory(),
     }))
 

@@ -9,7 +9,8 @@ Examples:
   ringtape devices
   ringtape devices --json
 
-RINGTAPE_SIMD=plain|avx2 uses a narrower instruction set, RAYON_NUM_THREADS=N fewer threads; results keep their bits.";
+RINGTAPE_SIMD=plain|avx2|avx512 uses a narrower instruction set (avx512: without BF16), RAYON_NUM_THREADS=N fewer threads;
+results keep their bits, but for matrix products on another instruction set.";
 
 /// Show what can be used here: processor, threads, instruction set, memory
 #[derive(clap::Args)]
@@ -43,6 +44,7 @@ impl Machine {
     pub(super) fn look() -> Machine {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let simd = match simd::isa() {
+            Isa::Avx512 if simd::bf16() => "AVX-512 with BF16",
             Isa::Avx512 => "AVX-512",
             Isa::Avx2 => "AVX2 + FMA",
             Isa::Plain if cfg!(target_arch = "x86_64") => "plain (SSE2)",
