@@ -56,20 +56,34 @@ def bench(a, threads):
     return {(c["what"], "bf16" if c["name"].endswith("bf16") else "f32"): c["median"] for c in cases}
 
 
-def products(what, seconds):
-    """Median seconds of PyTorch's product with these extents: in f32, in bf16 with both casts, in bf16 alone."""
-    m, k, n = map(int, what.split()[-1].split("x"))
-    a = torch.randn(k, m).t() if what.startswith("d weight") else torch.randn(m, k)
-    b = torch.randn(k, n) if what.startswith("d ") else torch.randn(n, k).t()
-    x, y = a.bfloat16(), b.bfloat16()
-    ways = [lambda: a @ b, lambda: a.bfloat16() @ b.bfloat16(), lambda: x @ y]
-    times, start = [[], [], []], time.perf_counter()
-    while len(times[0]) < 5 or time.perf_counter() - start < 3 * seconds:
+def products(cases, seconds):
+    """Median seconds of PyTorch's products: in f32, in bf16 with both casts, in bf16 alone. They take turns, as those of
+    `ringtape bench` do, so that operands are as seldom in the caches."""
+    ways, times = [], []
+    for what in cases:
+        m, k, n = map(int, what.split()[-1].split("x"))
+        a = torch.randn(k, m).t() if what.startswith("d weight") else torch.randn(m, k)
+        b = torch.randn(k, n) if what.startswith("d ") else torch.randn(n, k).t()
+        x, y = a.bfloat16(), b.bfloat16()
+        ways += [
+            lambda a=a, b=b: a @ b,
+            lambda a=a, b=b: a.bfloat16() @ b.bfloat16(),
+            lambda x=x, y=y: x @ y,
+        ]
+    times, start = [[] for _ in ways], time.perf_counter()
+    while len(times[0]) < 5 or time.perf_counter() - start < len(ways) * seconds:
         for way, spent in zip(ways, times):
             begin = time.perf_counter()
             way()
             spent.append(time.perf_counter() - begin)
-    return [statistics.median(t[2:]) for t in times]
+    medians = [statistics.median(t[2:]) for t in times]
+    return {what: medians[3 * i : 3 * i + 3] for i, what in enumerate(cases)}
+
+
+def of_step(what, dims):
+    """True for the products of a linear layer of one of these widths."""
+    extents = set(map(int, what.split()[-1].split("x")))
+    return any(4096 in extents and extents <= {4096, d, 3 * d, 4 * d} for d in dims)
 
 
 def main():
@@ -96,12 +110,9 @@ def main():
         found = {}
         for _ in range(a.rounds):
             mine = bench(a, threads)
-            for what, precision in mine:
-                extents = set(map(int, what.split()[-1].split("x")))
-                of_dim = any(4096 in extents and extents <= {4096, d, 3 * d, 4 * d} for d in a.dims)
-                if precision == "f32" and of_dim:
-                    row = [mine[what, "f32"], mine[what, "bf16"], *products(what, a.seconds)]
-                    found.setdefault(what, []).append(row)
+            cases = [what for what, precision in mine if precision == "f32" and of_step(what, a.dims)]
+            for what, other in products(cases, a.seconds).items():
+                found.setdefault(what, []).append([mine[what, "f32"], mine[what, "bf16"], *other])
         print(f"\nGFLOP/s, {threads} thread{'s' * (threads > 1)}\n")
         print("| product | " + " | ".join(programs) + " | PyTorch bf16, cast before | ours, bf16/f32 | ours/PyTorch's in bf16 |")
         print("|---|---|---|---|---|---|---|---|")

@@ -8,6 +8,7 @@
 //! | `machine.rs` | the ceilings, measured in the same run: multiply-adds and memory |
 //! | `gemm.rs` | matrix products of a GPT training step |
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
+//! | `tiny.rs` | a training step that is mostly machinery |
 //! | `op.rs` | every op's large samples, forward and backward |
 
 mod gemm;
@@ -15,6 +16,7 @@ mod harness;
 mod machine;
 mod op;
 mod step;
+mod tiny;
 
 pub use harness::{Case, Timing, measure};
 
@@ -27,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   ringtape bench                    everything: some minutes
   ringtape bench step               a training step of the default GPT, whole and in parts
+  ringtape bench tiny               a step of a network so small that the machinery is most of it
   ringtape bench gemm               matrix products of a GPT step, beside this machine's peak
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
@@ -39,7 +42,7 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, loader, all
+    /// gemm, elementwise, op NAME, step, tiny, loader, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
@@ -52,7 +55,7 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 6] = ["all", "gemm", "elementwise", "op", "step", "loader"];
+const TARGETS: [&str; 7] = ["all", "gemm", "elementwise", "op", "step", "tiny", "loader"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -66,7 +69,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         ("op", Some(name)) => vec![ops::find(name, session.extensions.ops)?],
         ("op" | "all", None) => entries().collect(),
         ("elementwise", _) => entries().filter(|e| e.inputs.len() == 1 && is_elementwise(e)).collect(),
-        ("gemm" | "step" | "loader", _) => vec![],
+        ("gemm" | "step" | "tiny" | "loader", _) => vec![],
         (other, _) => {
             let all = TARGETS.join(", ");
             return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
@@ -78,6 +81,9 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
     if matches!(args.target.as_str(), "step" | "all") {
         cases.extend(step::step()?);
+    }
+    if matches!(args.target.as_str(), "tiny" | "all") {
+        cases.extend(tiny::cases()?);
     }
     if matches!(args.target.as_str(), "loader" | "all") {
         cases.extend(step::loader()?);
