@@ -16,6 +16,7 @@ const UNSAFE: &[&str] = &[
     "kernel/gemm/micro.rs",
     "kernel/gemm/mod.rs",
     "kernel/gemm/pack.rs",
+    "kernel/gemm/pairs.rs",
     "kernel/simd.rs",
     "main.rs",
 ];
