@@ -53,6 +53,9 @@ pub(super) enum Operands {
     Pairs(Convert),
 }
 
+/// The first of some rows, and the step from one to the next.
+pub(super) type Rows = (*const f32, usize);
+
 /// Makes pairs of bf16, each the f32 of two steps of k rounded to nearest even (numbers below the normal ones to zero).
 /// All are unsafe for pointers and for the instruction set.
 pub(super) struct Convert {
@@ -60,11 +63,8 @@ pub(super) struct Convert {
     pub along: unsafe fn(*const f32, usize, *mut f32),
     /// Rows at a step, how many, numbers in each: two rows to one of so many pairs, a multiple of 16, zeros after those
     /// of the numbers; rows of pairs at a step.
-    pub across: Across,
+    pub across: unsafe fn(Rows, usize, usize, usize, (*mut f32, usize)),
 }
-
-/// [`Convert::across`].
-pub(super) type Across = unsafe fn((*const f32, usize), usize, usize, usize, (*mut f32, usize));
 
 /// The tiles of one instruction set.
 pub(super) struct Kernels {
@@ -260,10 +260,8 @@ mod x86 {
         unsafe fn multiply_add(self, x: Self, y: Self) -> Self {
             // SAFETY: the caller vouches for the instruction set; a register of sums and one of pairs are 64 bytes alike.
             unsafe {
-                let (a, b) = (
-                    std::mem::transmute::<__m512, __m512bh>(self.0),
-                    std::mem::transmute::<__m512, __m512bh>(x.0),
-                );
+                let a = std::mem::transmute::<__m512, __m512bh>(self.0);
+                let b = std::mem::transmute::<__m512, __m512bh>(x.0);
                 Pairs(_mm512_dpbf16_ps(y.0, a, b))
             }
         }

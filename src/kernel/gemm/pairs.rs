@@ -84,7 +84,7 @@ fn pair(a: View<'_, f32>, i: usize, p: usize) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
-    use super::Convert;
+    use super::super::micro::{Convert, Rows};
     use std::arch::x86_64::*;
 
     pub(in super::super) const AVX512: Convert = Convert { along, across };
@@ -125,13 +125,7 @@ pub(super) mod x86 {
     /// # Safety
     /// With AVX-512 BW and BF16; `k` rows of `n` numbers are readable at their step, half as many of `wide` pairs writable.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn across(
-        (from, step): (*const f32, usize),
-        k: usize,
-        n: usize,
-        wide: usize,
-        (to, pitch): (*mut f32, usize),
-    ) {
+    unsafe fn across((from, step): Rows, k: usize, n: usize, wide: usize, (to, pitch): (*mut f32, usize)) {
         // A number of the first row and its neighbour of the second: 0, 16, 1, 17, …
         let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
         // SAFETY: loads are masked to the `n` numbers of a row, and there is no second row after the last; stores are whole
