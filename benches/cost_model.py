@@ -1,0 +1,89 @@
+"""Does time per token grow as the arithmetic says? The GPT's step against width, depth, context and batch.
+
+    pip install matplotlib
+    cargo build --release
+    python benches/cost_model.py --plot benches/cost.svg
+
+Each point is trained a few steps by `ringtape train` in a fresh process, all points in turns. Arithmetic for a token: 6
+for each weight of a matrix (2 forward, 4 backward), and 7·T·d for causal attention of each layer (half of T keys; 4 d
+forward, 10 d backward). The table has nanoseconds a token, and how far its rate (flops a second) is from the median's.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+
+BASE = {"dim": 128, "layers": 4, "context": 256, "batch": 16}
+POINTS = {"dim": [64, 128, 192, 256, 384], "layers": [1, 2, 4, 6, 8], "context": [64, 128, 256, 512, 1024], "batch": [4, 8, 16, 32]}
+VOCABULARY = 83
+
+
+def flops(p):
+    d, layers, t = p["dim"], p["layers"], p["context"]
+    return 6 * (12 * layers * d * d + VOCABULARY * d) + 7 * layers * t * d
+
+
+def seconds(a, p, folder):
+    """Median seconds a token of one process."""
+    keys = {
+        "model.dim": p["dim"], "model.heads": p["dim"] // 32, "model.layers": p["layers"], "model.context": p["context"],
+        "batch_size": p["batch"], "log_every": 1, "eval_batches": 1, "tensorboard": "false",
+    }  # fmt: skip
+    sets = [w for k, v in keys.items() for w in ("--set", f"{k}={v}")]
+    command = [a.binary, "train", "--quiet", "--steps", str(a.steps + 2), "--out", folder, *sets]
+    env = {**os.environ, "RAYON_NUM_THREADS": str(a.threads)}
+    subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
+    lines = map(json.loads, (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines())
+    return statistics.median([1 / line["tokens_per_s"] for line in lines if "tokens_per_s" in line][2:])
+
+
+def plot(path, rows):
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(POINTS), figsize=(13, 3.2), sharey=False)
+    rate = statistics.median(f / s for _, _, f, s in rows)
+    for ax, name in zip(axes, POINTS):
+        mine = [(p[name], f, s) for n, p, f, s in rows if n == name]
+        ax.plot([x for x, *_ in mine], [1e6 * f / rate for _, f, _ in mine], color="0.6", label="arithmetic")
+        ax.plot([x for x, *_ in mine], [1e6 * s for *_, s in mine], "o", color="tab:blue", label="measured")
+        ax.set_xlabel({"dim": "width d", "context": "context T"}.get(name, name))
+        ax.set_ylim(bottom=0)
+    axes[0].set_ylabel("µs a token")
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--rounds", type=int, default=3)
+    a.add_argument("--steps", type=int, default=6, help="steps that are timed in a turn")
+    a.add_argument("--plot", help="file for the picture")
+    a.add_argument("--binary", default="target/release/ringtape")
+    a = a.parse_args()
+    points = [(name, {**BASE, name: value}) for name, values in POINTS.items() for value in values]
+    times = [[] for _ in points]
+    with tempfile.TemporaryDirectory() as scratch:
+        for turn in range(a.rounds):
+            for i, (_, p) in enumerate(points):
+                times[i].append(seconds(a, p, f"{scratch}/{turn}-{i}"))
+    rows = [(name, p, flops(p), statistics.median(t)) for (name, p), t in zip(points, times)]
+    rate = statistics.median(f / s for _, _, f, s in rows)
+    print("| varied | value | Mflop a token | µs a token | Gflop/s | from the median |")
+    print("|---|---|---|---|---|---|")
+    for name, p, f, s in rows:
+        print(f"| {name} | {p[name]} | {f / 1e6:.2f} | {s * 1e6:.1f} | {f / s / 1e9:.0f} | {100 * (f / s / rate - 1):+.0f} % |")
+    if a.plot:
+        plot(a.plot, rows)
+
+
+if __name__ == "__main__":
+    main()
