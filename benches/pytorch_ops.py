@@ -60,6 +60,14 @@ def shapes():
             ("one of 256 in 4096 rows", [n(4096, 256), ids(256, 4096, 1)], lambda x, i: x.gather(1, i)),
             ("4096 x 512 along rows", [n(4096, 512), ids(4096, 4096, 512)], lambda x, i: x.gather(0, i)),
         ],
+        "scaled_dot_product_attention": [
+            (
+                f"{b} x 4 heads x {t} x {d}",
+                [n(b, 4, t, d) for _ in range(3)],
+                lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+            )
+            for b, t, d in [(16, 256, 32), (1, 1024, 64), (1, 2048, 64), (1, 4096, 64), (1, 8192, 64)]
+        ],
         "scatter_add": [
             (
                 "4096 x 512 along columns",

@@ -134,16 +134,18 @@ fn loss(lines: &[Metrics], config: &Config, baselines: &[f64]) -> Chart {
     }
 }
 
-/// Exponential mean over about a twentieth of the points.
+/// Exponential mean over about a twentieth of the points; at the start, where a loss falls fast, over a quarter of those so
+/// far.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let memory = 1.0 - 1.0 / (points.len() as f64 / 20.0).max(1.0);
+    let least = 1.0 / (points.len() as f64 / 20.0).max(1.0);
     let mut mean: Option<f64> = None;
-    let mut next = |&(x, y): &(f64, f64)| {
-        let m = mean.map_or(y, |m| memory * m + (1.0 - memory) * y);
+    let mut next = |(i, &(x, y)): (usize, &(f64, f64))| {
+        let share = least.max(1.0 / (1.0 + i as f64 / 4.0));
+        let m = mean.map_or(y, |m| m + share * (y - m));
         mean = m.is_finite().then_some(m);
         (x, m)
     };
-    points.iter().map(&mut next).collect()
+    points.iter().enumerate().map(&mut next).collect()
 }
 
 fn speed(lines: &[Metrics], text: bool) -> Chart {

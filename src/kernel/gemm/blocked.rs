@@ -77,10 +77,11 @@ pub(super) fn parallel(
 ) {
     let (m, n) = (a.rows, b.cols);
     let work = super::work(m, a.cols, n);
-    // Few rows are dealt out evenly, many in jobs whose part of C stays in the L2 cache until `finish`. With several blocks
-    // of k a job is tall, since each reads all of B.
+    // As many jobs for each thread, and equal ones, whose part of C stays in the L2 cache until `finish`. With several
+    // blocks of k a job is tall, since each reads all of B.
     let most = if a.cols > BLOCK { 4 * STRETCH } else { ROWS };
-    let rows = most.min(m.div_ceil(rayon::current_num_threads()).next_multiple_of(4));
+    let threads = rayon::current_num_threads();
+    let rows = m.div_ceil(threads * m.div_ceil(threads * most)).next_multiple_of(4);
     let job = |part: &Part, right: Right<'_>, add: bool, i: usize, c: &mut [f32]| {
         let high = c.len() / n;
         let a = a.block(i * rows, part.rows.start, high, part.rows.len());

@@ -141,7 +141,10 @@ pub static ENTRY: Entry = Entry {
             qkv("causal, more queries than keys", [1, 1, 6, 3], [1, 1, 4, 3]).attr("is_causal", true),
             qkv("one token", [2, 1, 1, 3], [2, 1, 1, 3]).attr("is_causal", true),
             qkv("16 x 4 heads x 256 x 32", [16, 4, 256, 32], [16, 4, 256, 32]).attr("is_causal", true).large(),
+            qkv("1 x 4 heads x 1024 x 64", [1, 4, 1024, 64], [1, 4, 1024, 64]).attr("is_causal", true).large(),
             qkv("1 x 4 heads x 2048 x 64", [1, 4, 2048, 64], [1, 4, 2048, 64]).attr("is_causal", true).large(),
+            qkv("1 x 4 heads x 4096 x 64", [1, 4, 4096, 64], [1, 4, 4096, 64]).attr("is_causal", true).large(),
+            qkv("1 x 4 heads x 8192 x 64", [1, 4, 8192, 64], [1, 4, 8192, 64]).attr("is_causal", true).large(),
         ]
     },
 };
