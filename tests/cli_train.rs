@@ -375,3 +375,21 @@ fn kills_leave_a_snapshot_that_loads() {
         "after {trials} kills the weights differ from the undisturbed run's"
     );
 }
+
+/// The threads that read data and count n-grams must not wait for a pool whose only thread waits for them.
+#[test]
+fn one_thread_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["model.dim=16", "model.layers=1", "model.heads=2", "model.context=32", "eval_batches=1"];
+    let args = ["train", "--steps", "3"].into_iter().chain(sets.iter().flat_map(|s| ["--set", s]));
+    let mut child = program()
+        .current_dir(dir.path())
+        .env("RAYON_NUM_THREADS", "1")
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("a run on one thread", Duration::from_secs(120), || child.try_wait().unwrap().is_some());
+    finish(child).ok();
+}
