@@ -5,7 +5,7 @@
 //!
 //! | rank | module | what it holds |
 //! |---|---|---|
-//! | 0 | [`error`], [`rng`], [`shape`] | one error type; random numbers by counter; extents and element types |
+//! | 0 | [`error`], [`rng`], [`shape`], [`simd`] | one error type; random numbers by counter; extents and element types; one loop for each instruction set |
 //! | 1 | [`attrs`], [`wire`] | attributes by name and as text; the one place that knows bincode |
 //! | 2 | [`device`] | where memory lives, and its pool |
 //! | 3 | [`tensor`] | buffers and handles to them |
@@ -31,6 +31,7 @@ pub mod ops;
 pub mod optim;
 pub mod rng;
 pub mod shape;
+pub mod simd;
 pub mod tape;
 pub mod tensor;
 pub mod train;

@@ -2,7 +2,7 @@
 
 use super::session::{Session, say};
 use crate::error::Result;
-use crate::kernel::simd::{self, Isa};
+use crate::simd::{self, Isa};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -5,7 +5,7 @@
 //! | `mod.rs` | [`Kernel`], its arguments, [`launch`], and the [`kernel!`](crate::kernel!) macro that makes the CPU body callable |
 //! | `real.rs` | [`Real`]: f32 and f64 as kernels see them |
 //! | `math.rs` | branch-free f32 exp, log, tanh, erf that compilers vectorise |
-//! | `simd.rs` | [`vectorized!`](crate::vectorized!): one body compiled for AVX-512, AVX2 and plain, chosen at run time |
+//! | `lanes.rs` | sums and maxima over sixteen lanes, the same bits on every instruction set |
 //! | `par.rs` | fixed chunks over the thread pool, above a measured work threshold |
 //! | `gemm/` | matrix products |
 //! | `reduce.rs` | sums and maxima over an axis |
@@ -13,11 +13,11 @@
 
 pub mod basic;
 pub mod gemm;
+pub mod lanes;
 mod math;
 pub mod par;
 mod real;
 pub mod reduce;
-pub mod simd;
 
 pub use real::Real;
 

@@ -4,7 +4,7 @@
 //! Which thread does which block does not matter, so any number of threads gives the same bits, and sums of many numbers
 //! lose fewer digits. Reducing several axes is one launch for each group of neighbours.
 
-use super::simd::LANES;
+use super::lanes::LANES;
 use super::{Real, par};
 use crate::{kernel, vectorized};
 
@@ -165,7 +165,7 @@ fn fold_run<F: Fold, T: Real>(x: &[T]) -> T {
     tree::<F, T>(acc)
 }
 
-/// Σ f over the elements of slices of equal length, in the order of [`sum_by`](super::simd::sum_by): with slices in its
+/// Σ f over the elements of slices of equal length, in the order of [`sum_by`](super::lanes::sum_by): with slices in its
 /// hands the compiler sees whole vectors, where a sum by index checks each element against the end.
 #[inline(always)]
 pub fn sum_of<T: Real, S: Real, const N: usize>(x: [&[T]; N], f: impl Fn([T; N]) -> S) -> S {

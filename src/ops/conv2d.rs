@@ -14,7 +14,7 @@ use super::window::{Window, pair};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::gemm::{View, ViewMut};
-use crate::kernel::simd::sum_by;
+use crate::kernel::lanes::sum_by;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};

@@ -18,7 +18,7 @@ use super::rows::{per_chunk, sum_exp, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::reduce::sum_of;
-use crate::kernel::simd::max_number;
+use crate::kernel::lanes::max_number;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{DType, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};

@@ -11,7 +11,7 @@ use super::softmax::{DIM, WIDTH, samples};
 use super::{Entry, Port};
 use crate::error::Result;
 use crate::kernel::reduce::sum_of;
-use crate::kernel::simd::max_number;
+use crate::kernel::lanes::max_number;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};

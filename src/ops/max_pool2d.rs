@@ -10,7 +10,7 @@ use super::rows::per_chunk;
 use super::window::{Window, pair};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::simd::LANES;
+use crate::kernel::lanes::LANES;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{DType, Spec};
 use crate::tape::{Adjoint, Cx, Op, Var};

@@ -3,8 +3,8 @@
 
 use super::elementwise::expect_real;
 use crate::error::{Error, Result};
+use crate::kernel::lanes::LANES;
 use crate::kernel::reduce::sum_of;
-use crate::kernel::simd::LANES;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::{Shape, Spec};
 use crate::tape::{Adjoint, Cx};

@@ -10,7 +10,7 @@ use super::rows::{self, GROUP, per_chunk, put, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::Result;
 use crate::kernel::reduce::sum_of;
-use crate::kernel::simd::max_number;
+use crate::kernel::lanes::max_number;
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};

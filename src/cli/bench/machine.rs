@@ -2,7 +2,7 @@
 
 use super::{Case, Timing};
 use crate::error::{Error, Result};
-use crate::kernel::simd::{self, Isa};
+use crate::simd::{self, Isa};
 use crate::vectorized;
 use rayon::prelude::*;
 use std::hint::black_box;

@@ -11,7 +11,7 @@
 )]
 
 use super::Precision;
-use crate::kernel::simd::{Isa, bf16, isa};
+use crate::simd::{Isa, bf16, isa};
 
 /// Rows of the tallest tile of any instruction set.
 pub(super) const HEIGHT: usize = 12;

@@ -2,8 +2,8 @@
 //! that lies together, and B is read once, so nothing is packed.
 
 use super::View;
+use crate::kernel::lanes::LANES;
 use crate::kernel::par;
-use crate::kernel::simd::LANES;
 use crate::vectorized;
 
 /// True when `a·b` is one row of dot products.

@@ -1,7 +1,7 @@
 //! Attention on the CPU: tiles of 64 queries against tiles of 64 keys, whose scores never leave the cache.
 
 use crate::kernel::gemm::{self, View, ViewMut};
-use crate::kernel::{Real, par, simd};
+use crate::kernel::{Real, par, lanes};
 use crate::vectorized;
 use rayon::prelude::*;
 
@@ -158,7 +158,7 @@ vectorized! {
             if seen[i] < TILE {
                 row[seen[i]..].fill(T::NEG_INFINITY);
             }
-            let m = simd::max_number(row);
+            let m = lanes::max_number(row);
             let m = if m > max[i] { m } else { max[i] };
             // A row that saw nothing yet keeps -inf: its factor is 0, not e^{-inf + inf}.
             factor[i] = if m == T::NEG_INFINITY { T::NEG_INFINITY } else { max[i] - m };
@@ -172,7 +172,7 @@ vectorized! {
             for x in row.iter_mut() {
                 *x = (*x - m).exp_nonpositive();
             }
-            sum[i] = sum[i] * factor[i] + simd::sum_by(TILE, |l| row[l]);
+            sum[i] = sum[i] * factor[i] + lanes::sum_by(TILE, |l| row[l]);
         }
     }
 
@@ -198,7 +198,7 @@ vectorized! {
     }
 
     fn dot<T: Real>(x: &[T], y: &[T]) -> T {
-        simd::sum_by(x.len(), |i| x[i] * y[i])
+        lanes::sum_by(x.len(), |i| x[i] * y[i])
     }
 }
 

@@ -62,7 +62,7 @@ fn detected() -> Isa {
 }
 
 /// Defines functions whose body is compiled once per instruction set and chosen at run time. Everything that the body
-/// calls in its hot loop must be `#[inline(always)]`, as all of [`Real`](crate::kernel::Real) is.
+/// calls in its hot loop must be `#[inline(always)]`, as a kernel's arithmetic is.
 ///
 /// Generic parameters are written `<T: Real>` or `<U: Unary, T: Real>`.
 #[macro_export]
@@ -82,92 +82,17 @@ macro_rules! vectorized {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx2 $(<$($g: $bound),+>)? ($($a: $t),*) $(-> $r)? { body $(::<$($g),+>)? ($($a),*) }
-                match $crate::kernel::simd::isa() {
+                match $crate::simd::isa() {
                     // SAFETY: isa() returns Avx512 only where every feature that the copy is compiled for was detected.
                     #[allow(unsafe_code, reason = "a call into code compiled for detected processor features")]
-                    $crate::kernel::simd::Isa::Avx512 => return unsafe { avx512 $(::<$($g),+>)? ($($a),*) },
+                    $crate::simd::Isa::Avx512 => return unsafe { avx512 $(::<$($g),+>)? ($($a),*) },
                     // SAFETY: as above, for AVX2 and FMA.
                     #[allow(unsafe_code, reason = "a call into code compiled for detected processor features")]
-                    $crate::kernel::simd::Isa::Avx2 => return unsafe { avx2 $(::<$($g),+>)? ($($a),*) },
-                    $crate::kernel::simd::Isa::Plain => {}
+                    $crate::simd::Isa::Avx2 => return unsafe { avx2 $(::<$($g),+>)? ($($a),*) },
+                    $crate::simd::Isa::Plain => {}
                 }
             }
             body $(::<$($g),+>)? ($($a),*)
         }
     )* };
-}
-
-/// Lanes of the fixed accumulators below: the same on every instruction set, so sums have the same bits everywhere.
-pub const LANES: usize = 16;
-
-/// Sum of `f(i)` for i in 0..n in a fixed order: sixteen interleaved partial sums, then a tree.
-#[inline(always)]
-pub fn sum_by<T: crate::kernel::Real>(n: usize, f: impl Fn(usize) -> T) -> T {
-    let mut acc = [T::ZERO; LANES];
-    let whole = n / LANES * LANES;
-    let mut i = 0;
-    while i < whole {
-        for (l, a) in acc.iter_mut().enumerate() {
-            *a += f(i + l);
-        }
-        i += LANES;
-    }
-    for l in 0..n - whole {
-        acc[l] += f(whole + l);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            acc[l] += acc[l + width];
-        }
-        width /= 2;
-    }
-    acc[0]
-}
-
-/// Largest of `x`, NaN if any is NaN; -inf when empty.
-#[inline(always)]
-pub fn max_of<T: crate::kernel::Real>(x: &[T]) -> T {
-    let mut acc = [T::NEG_INFINITY; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for c in &mut chunks {
-        for l in 0..LANES {
-            acc[l] = c[l].max_nan(acc[l]);
-        }
-    }
-    for (l, &v) in chunks.remainder().iter().enumerate() {
-        acc[l] = v.max_nan(acc[l]);
-    }
-    acc.iter().fold(T::NEG_INFINITY, |m, &v| v.max_nan(m))
-}
-
-/// Largest number of `x`, NaN left out; -inf when there is none. For sums of e^(x − max), where a NaN comes back anyway:
-/// one instruction a vector, where [`max_of`] needs four in a chain.
-#[inline(always)]
-pub fn max_number<T: crate::kernel::Real>(x: &[T]) -> T {
-    let mut acc = [T::NEG_INFINITY; LANES];
-    let (whole, tail) = x.as_chunks::<LANES>();
-    for c in whole {
-        for l in 0..LANES {
-            acc[l] = if c[l] > acc[l] { c[l] } else { acc[l] };
-        }
-    }
-    // The tail is the last whole vector once more: what was seen already changes no maximum.
-    if let Some(c) = x.last_chunk::<LANES>() {
-        for l in 0..LANES {
-            acc[l] = if c[l] > acc[l] { c[l] } else { acc[l] };
-        }
-    } else {
-        for (a, &v) in acc.iter_mut().zip(tail) {
-            *a = if v > *a { v } else { *a };
-        }
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            acc[l] = if acc[l + width] > acc[l] { acc[l + width] } else { acc[l] };
-        }
-        width /= 2;
-    }
-    acc[0]
 }
