@@ -121,6 +121,23 @@ pub enum Error {
         /// What they were for.
         what: String,
     },
+    /// PTX text is wrong, or uses what the software device does not support.
+    #[error("{file}:{line}:{column}: {what}\n  | {text}")]
+    Ptx {
+        /// File, or another name of the text.
+        file: String,
+        /// Line, from 1.
+        line: u32,
+        /// Column in bytes, from 1.
+        column: u32,
+        /// What was seen and what was wanted.
+        what: String,
+        /// The line itself.
+        text: String,
+    },
+    /// A kernel did on the software device what hardware forbids or gets wrong.
+    #[error("{0}")]
+    Fault(String),
     /// A NaN or an infinity where training needs a number.
     #[error("step {step}: {what}")]
     Numeric {
@@ -178,12 +195,12 @@ impl Error {
         Error::OutOfMemory { bytes: STACK, what: format!("the stack of a thread of {who} ({e})") }
     }
 
-    /// The process exit code for this error: 1 a comparison failed, 2 usage or config, 4 bad data, ids or snapshot,
+    /// The process exit code for this error: 1 a comparison failed or a kernel faulted, 2 usage or config, 4 bad data, ids, snapshot or PTX,
     /// 5 out of disk or memory, 6 numeric, 130 SIGINT, 143 SIGTERM.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Error::Differs(_) => 1,
-            Error::Id { .. } | Error::Data { .. } | Error::Snapshot { .. } => 4,
+            Error::Differs(_) | Error::Fault(_) => 1,
+            Error::Ptx { .. } | Error::Id { .. } | Error::Data { .. } | Error::Snapshot { .. } => 4,
             Error::OutOfMemory { .. } => 5,
             // A full disk, quota or memory is 5 wherever it strikes; any other refusal concerns a file that the user named.
             Error::Io { source, .. } => match source.kind() {

@@ -6,7 +6,7 @@
 //! | rank | module | what it holds |
 //! |---|---|---|
 //! | 0 | [`error`], [`rng`], [`shape`], [`simd`] | one error type; random numbers by counter; extents and element types; one loop for each instruction set |
-//! | 1 | [`attrs`], [`wire`] | attributes by name and as text; the one place that knows bincode |
+//! | 1 | [`attrs`], [`ptx`], [`wire`] | attributes by name and as text; the PTX language; the one place that knows bincode |
 //! | 2 | [`device`] | where memory lives, and its pool |
 //! | 3 | [`tensor`] | buffers and handles to them |
 //! | 4 | [`kernel`](mod@kernel) | one name, one argument list, a body per device; SIMD, threads, GEMM |
@@ -29,6 +29,8 @@ pub mod kernel;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+
+pub mod ptx;
 pub mod rng;
 pub mod shape;
 pub mod simd;
