@@ -9,7 +9,6 @@ struct Large {
     float scale;
     int offsets[12];
     double bias;
-    const int *table;
 };
 __constant__ int constants[4] = {100, 200, 300, 400};
 __device__ int globals[4] = {10, 20, 30, 40};
@@ -36,7 +35,7 @@ extern "C" __global__ void generic_store(int *y) {
 }
 extern "C" __global__ void by_value(Small a, Large b, short c, unsigned char d, double e, const int *x, double *y) {
     int t = threadIdx.x;
-    y[t] = a.tag + a.pair[t % 2] + a.value + b.scale * b.offsets[t % 12] + b.bias + b.table[t] + c + d + e + x[t];
+    y[t] = a.tag + a.pair[t % 2] + a.value + b.scale * b.offsets[t % 12] + b.bias + c + d + e + x[t];
 }
 // Copies by bytes, halves, words, pairs and fours; with the hints of the cache.
 extern "C" __global__ void copies(const unsigned char *x, unsigned char *y, int n) {
@@ -50,7 +49,7 @@ extern "C" __global__ void copies(const unsigned char *x, unsigned char *y, int 
     __stcg((double *)(q + 24), __ldcg((const double *)(p + 16)));
     __stwt((int4 *)(q + 32), __ldg((const int4 *)(p + 48)));
     __stwb((short4 *)(q + 48), __ldca((const short4 *)(p + 40)));
-    *(volatile char4 *)(q + 56) = *(const char4 *)(p + 32);
+    *(volatile int *)(q + 56) = *(const volatile int *)(p + 32);
     *(uchar2 *)(q + 60) = __ldlu((const uchar2 *)(p + 36)), *(short *)(q + 62) = __ldcv((const short *)(p + 38));
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
     asm volatile("prefetchu.L1 [%0];" ::"l"(p));

@@ -35,7 +35,7 @@ extern "C" __global__ void classes(const float *x, const float *y, unsigned *z, 
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     float v = x[i], w = y[i];
-    unsigned r, o = isnan(v) | isinf(v) << 1 | signbit(v) << 2 | (v < w) << 3 | (v <= w) << 4 | (v == w) << 5 | (v != w) << 6 | !(v < w) << 7 | isunordered(v, w) << 8;
+    unsigned r, o = isnan(v) | isinf(v) << 1 | signbit(v) << 2 | (v < w) << 3 | (v <= w) << 4 | (v == w) << 5 | (v != w) << 6 | !(v < w) << 7 | !(v == v && w == w) << 8;
 #define TEST(KIND, BIT)                                                                                              \
     asm("{\n\t.reg .pred p;\n\ttestp." KIND ".f32 p, %1;\n\tselp.u32 %0, 1, 0, p;\n\t}" : "=r"(r) : "f"(v));          \
     o |= r << BIT;

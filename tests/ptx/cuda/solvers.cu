@@ -35,6 +35,7 @@ extern "C" __global__ void solve(const double *a, const double *b, double *x, in
             if (w > v || (w == v && o < at)) v = w, at = o;
         }
         best = at;
+        __syncwarp();
         if (t <= n) {
             double u = m[k][t];
             m[k][t] = m[best][t], m[best][t] = u;
