@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -37,8 +38,10 @@ def cuda(source):
 
 
 def triton(source):
-    """The kernels of one Triton file."""
-    sys.path.insert(0, str(source.parent))
+    """The kernels of one Triton file, compiled in a folder of a fixed name: debug sections hold it as bytes."""
+    folder = pathlib.Path(tempfile.gettempdir()) / "triton-corpus"
+    shutil.copytree(source.parent, folder, dirs_exist_ok=True)
+    sys.path.insert(0, str(folder))
     for name, ptx in importlib.import_module(source.stem).compiled():
         (source.parent / f"{name}.ptx").write_text(tidy(ptx))
 

@@ -82,6 +82,13 @@ class Case:
         self.runs.append({"ptx": (ptx or self.name) + ".ptx", "kernel": kernel, "grid": three(grid), "block": three(block),
                           "shared_bytes": shared, "args": args} | more)
 
+    def triton(self, grid, args, **more):
+        """A run of a kernel from Triton: its block and shared memory stand in the first line of the PTX, and it
+        takes two more pointers for scratch memory that it does not use."""
+        head = (HERE / "triton" / f"{self.name}.ptx").read_text().splitlines()[0]
+        launch = dict(word.split("=") for word in head.split()[2:])
+        self.run(self.name, grid, int(launch["threads"]), [*args, u64(0), u64(0)], int(launch["shared"]), **more)
+
     def files(self):
         """(path, bytes) of all that belongs to this case."""
         lines = ",\n".join("  " + json.dumps(run) for run in self.runs)

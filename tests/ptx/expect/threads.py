@@ -49,8 +49,6 @@ def atomic(c):
     inc, dec = 0, 4
     for _ in range(n):
         inc, dec = 0 if inc >= 6 else inc + 1, 10 if dec == 0 or dec > 10 else dec - 1
-    u = [5 + x.sum(), (1 << 20) - x.sum(), x.min(), x.max(), 0xFFFFFF & np.bitwise_and.reduce(x | 0xFF00), 1 | np.bitwise_or.reduce(x),
-         2 ^ np.bitwise_xor.reduce(x), inc, dec]
     v = x - 5000
     s = [v.min(), v.max(), v.sum(), v[:96].sum(), v[96:].sum()]
     u = [(5 + v.sum()) % 2**32, ((1 << 20) - v.sum()) % 2**32, min(1 << 20, *(v.astype("u4").tolist())), max(3, *(v.astype("u4").tolist())),
@@ -64,11 +62,9 @@ def atomic(c):
                                 c.output(np.array([v.sum() * 0.25]), 1e-15, start=[0]), c.input(v), i32(n)])
     y = np.array([v.sum(), v.min(), v.max(), 1, v.sum()], "i4")
     c.run("atomics_shared", 1, 160, [c.input(v), c.output(y), c.output(np.array([v.sum() * 0.5], "f4"), 1e-6), i32(n)])
-    p = np.float32(2.0) ** c.integers(n, low=-3, high=4)
-    p[-1] *= 2.0 ** -np.log2(p.astype(float)).sum()  # the product is 1 * start
-    # Powers of two, but partial products must stay finite in any order: at most 150 * 3 in the exponent is too
-    # much, so half of them are the inverses of the other half.
-    p = np.concatenate([p[:20], 1 / p[:20]]).astype("f4")
+    # Powers of two and their inverses: the product is exact, and finite, in any order.
+    p = np.float32(2.0) ** c.integers(20, low=-3, high=4)
+    p = np.concatenate([p, 1 / p]).astype("f4")
     c.run("cas_product", 1, 64, [c.input(p), c.output(np.array([3.0], "f4").view("u4"), start=np.array([3.0], "f4").view("u4")),
                                  c.output(np.ones(40, "u4"), start=np.zeros(40)), c.output(np.array([40], "u4"), start=[0]), i32(40)])
     c.run("lock", 6, 32, [c.output(np.array([0], "i4"), start=[0]), c.output(np.array([6 * 7 + 15], "i4"), start=[0]), i32(7)])
