@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the inputs, the expected outputs and the manifests of the corpus, from NumPy alone.
 
-usage: make.py           writes cuda/*.json, triton/*.json and data/*.npy
+usage: make.py           writes {cuda,triton,faults}/*.json and data/*.npy
        make.py --check   makes them afresh in memory and compares: manifests, inputs and integers exactly,
                          expected floats within 1e-5 (another NumPy may round its exp otherwise)
 
@@ -31,13 +31,14 @@ def i32(v): return {"i32": int(v)}
 def u64(v): return {"u64": int(v)}
 def f32(v): return {"f32": float(np.float32(v))}
 def f64(v): return {"f64": float(v)}
+def fresh(n): return {"alloc": n}  # n bytes that nobody has written
 
 
 class Case:
     """One PTX file: its runs, and the arrays they name."""
 
     def __init__(self, folder, name):
-        self.folder, self.name, self.runs, self.arrays = folder, name, [], {}
+        self.folder, self.name, self.runs, self.clean, self.arrays = folder, name, [], [], {}
         self.rng = np.random.default_rng(int.from_bytes((folder + name).encode()[:16], "little"))
 
     # Inputs
@@ -89,14 +90,27 @@ class Case:
         launch = dict(word.split("=") for word in head.split()[2:])
         self.run(self.name, grid, int(launch["threads"]), [*args, u64(0), u64(0)], int(launch["shared"]), **more)
 
+    def twins(self, grid, block, faulty, clean=None, shared=0):
+        """A planted fault and the same kernel without it."""
+        self.run("faulty", grid, block, faulty, shared)
+        if clean:
+            self.run("clean", grid, block, clean, shared)
+            self.clean.append(self.runs.pop())
+
     def files(self):
         """(path, bytes) of all that belongs to this case."""
-        lines = ",\n".join("  " + json.dumps(run) for run in self.runs)
-        yield HERE / self.folder / f"{self.name}.json", f"[\n{lines}\n]\n".encode()
+        yield HERE / self.folder / f"{self.name}.json", listed(self.runs)
+        if self.clean:
+            yield HERE / self.folder / f"{self.name}_clean.json", listed(self.clean)
         for name, array in self.arrays.items():
             out = io.BytesIO()
             np.save(out, array)
             yield HERE / "data" / f"{name}.npy", out.getvalue()
+
+
+def listed(rows):
+    """JSON, one row a line."""
+    return ("[\n" + ",\n".join("  " + json.dumps(row) for row in rows) + "\n]\n").encode()
 
 
 CASES = []
@@ -108,6 +122,14 @@ def case(folder, name):
         CASES.append((folder, name, f))
         return f
     return mark
+
+
+def planted(c):
+    """A row of faults/index.json: the kind of fault, and the lines at which it may be found, from the marks in the PTX."""
+    marks = [(n, line.split("// FAULT ")[1].split()[0]) for n, line in enumerate((HERE / "faults" / f"{c.name}.ptx").read_text().splitlines(), 1) if "// FAULT " in line]
+    assert len({kind for _, kind in marks}) == 1, c.name
+    row = {"faulty": f"{c.name}.json", "kind": marks[0][1], "lines": [n for n, _ in marks]}
+    return row | ({"clean": f"{c.name}_clean.json"} if c.clean else {})
 
 
 def same(a, b):
@@ -124,11 +146,14 @@ def main():
     sys.modules["make"] = sys.modules["__main__"]
     for path in sorted((HERE / "expect").glob("*.py")):
         importlib.import_module(path.stem)
-    files = {}
+    files, faults = {}, []
     for folder, name, fill in CASES:
         c = Case(folder, name)
         fill(c)
         files.update(c.files())
+        if folder == "faults":
+            faults.append(planted(c))
+    files[HERE / "faults" / "index.json"] = listed(faults)
     bad = []
     for path, data in files.items():
         if not check:
@@ -136,7 +161,7 @@ def main():
             path.write_bytes(data)
         elif not path.exists() or (path.read_bytes() != data and not (path.suffix == ".npy" and same(path.read_bytes(), data))):
             bad.append(path)
-    bad += [p for p in [*HERE.glob("data/*.npy"), *HERE.glob("cuda/*.json"), *HERE.glob("triton/*.json")] if p not in files]
+    bad += [p for p in [*HERE.glob("data/*.npy"), *HERE.glob("cuda/*.json"), *HERE.glob("triton/*.json"), *HERE.glob("faults/*.json")] if p not in files]
     for path in bad:
         print(f"{'differs, is missing or is left over' if check else 'left over'}: {path.relative_to(HERE)}")
     runs = sum(json.loads(data).__len__() for path, data in files.items() if path.suffix == ".json")
