@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the inputs, the expected outputs and the manifests of the corpus, from NumPy alone.
 
-usage: make.py           writes {cuda,triton,faults}/*.json and data/*.npy
+usage: make.py           writes {cuda,triton,faults,syntax}/*.json and data/*.npy
        make.py --check   makes them afresh in memory and compares: manifests, inputs and integers exactly,
                          expected floats within 1e-5 (another NumPy may round its exp otherwise)
 
@@ -161,7 +161,7 @@ def main():
             path.write_bytes(data)
         elif not path.exists() or (path.read_bytes() != data and not (path.suffix == ".npy" and same(path.read_bytes(), data))):
             bad.append(path)
-    bad += [p for p in [*HERE.glob("data/*.npy"), *HERE.glob("cuda/*.json"), *HERE.glob("triton/*.json"), *HERE.glob("faults/*.json")] if p not in files]
+    bad += [p for p in [*HERE.glob("data/*.npy"), *HERE.glob("cuda/*.json"), *HERE.glob("triton/*.json"), *HERE.glob("faults/*.json"), *HERE.glob("syntax/*.json")] if p not in files]
     for path in bad:
         print(f"{'differs, is missing or is left over' if check else 'left over'}: {path.relative_to(HERE)}")
     runs = sum(json.loads(data).__len__() for path, data in files.items() if path.suffix == ".json")
