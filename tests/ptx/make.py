@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the inputs, the expected outputs and the manifests of the corpus, from NumPy alone.
 
-usage: make.py           writes {cuda,triton,faults,syntax}/*.json and data/*.npy
+usage: make.py           writes {cuda,triton,faults,syntax,forms}/*.json and data/*.npy
        make.py --check   makes them afresh in memory and compares: manifests, inputs and integers exactly,
                          expected floats within 1e-5 (another NumPy may round its exp otherwise)
 
@@ -39,6 +39,7 @@ class Case:
 
     def __init__(self, folder, name):
         self.folder, self.name, self.runs, self.clean, self.arrays = folder, name, [], [], {}
+        self.made = self.forms = None
         self.rng = np.random.default_rng(int.from_bytes((folder + name).encode()[:16], "little"))
 
     # Inputs
@@ -99,7 +100,9 @@ class Case:
 
     def files(self):
         """(path, bytes) of all that belongs to this case."""
-        yield HERE / self.folder / f"{self.name}.json", listed(self.runs)
+        yield HERE / self.folder / f"{self.name}.json", self.forms.encode() if self.forms else listed(self.runs)
+        if self.made:
+            yield HERE / self.folder / f"{self.name}.ptx", self.made.encode()
         if self.clean:
             yield HERE / self.folder / f"{self.name}_clean.json", listed(self.clean)
         for name, array in self.arrays.items():
@@ -161,10 +164,10 @@ def main():
             path.write_bytes(data)
         elif not path.exists() or (path.read_bytes() != data and not (path.suffix == ".npy" and same(path.read_bytes(), data))):
             bad.append(path)
-    bad += [p for p in [*HERE.glob("data/*.npy"), *HERE.glob("cuda/*.json"), *HERE.glob("triton/*.json"), *HERE.glob("faults/*.json"), *HERE.glob("syntax/*.json")] if p not in files]
+    bad += [p for p in [*HERE.glob("data/*.npy"), *HERE.glob("cuda/*.json"), *HERE.glob("triton/*.json"), *HERE.glob("faults/*.json"), *HERE.glob("syntax/*.json"), *HERE.glob("forms/*")] if p not in files]
     for path in bad:
         print(f"{'differs, is missing or is left over' if check else 'left over'}: {path.relative_to(HERE)}")
-    runs = sum(json.loads(data).__len__() for path, data in files.items() if path.suffix == ".json")
+    runs = sum(len(json.loads(data)) for path, data in files.items() if path.suffix == ".json" and path.parent.name != "forms")
     print(f"{len(CASES)} files, {runs} runs, {sum(map(len, files.values())) / 1e6:.2f} MB")
     sys.exit(1 if check and bad else 0)
 

@@ -72,7 +72,7 @@ def mul(a, b, form="f32", mode="n"):
 def fma(a, b, c, form="f32", mode="n"):
     a, b, c = float(a), float(b), float(c)
     if not finite(a, b, c):
-        return (a * b if finite(a, b) is False else math.copysign(1.0, a * b)) + c if finite(a, b) is False or not finite(c) else math.nan
+        return c if finite(a, b) else a * b + c
     p = Fraction(a) * Fraction(b)
     s = p + Fraction(c)
     if s == 0:
