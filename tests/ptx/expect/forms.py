@@ -15,7 +15,7 @@ import numpy as np
 from exact import FORMATS
 from make import case
 
-N = 160
+N = 96
 STORE = {"f16": "b16", "bf16": "b16", "f16x2": "b32", "bf16x2": "b32", "tf32": "b32", "e4m3x2": "b16", "e5m2x2": "b16"}
 BYTES = {"8": 1, "16": 2, "32": 4, "64": 8, "x2": 4}
 
@@ -116,7 +116,14 @@ def kernel(name, op, out, ins):
         lines.append(f"    .reg .{register(t)} {v};")
         if t == "pred":
             lines.append(f"    .reg .u32 {v}_word;")
-    lines += ["    mov.u32 %i, %tid.x;", "    ld.param.u32 %n, [n];", "    setp.ge.u32 %past, %i, %n;", "    @%past ret;"]
+    lines += ["    mov.u32 %i, %tid.x;", "    ld.param.u32 %n, [n];", "    setp.ge.u32 %past, %i, %n;", "    @%past ret;",
+              "    ld.param.u64 %to, [y];", f"    mad.wide.u32 %to, %i, {width(out)}, %to;"]
+    if "%cell" in op:
+        lines[2:2] = ["    .shared .align 8 .b8 cells[1536];", "    .reg .u32 %cell;"]
+        lines += ["    mov.u32 %cell, cells;", "    mad.lo.u32 %cell, %i, 8, %cell;"]
+    if "%generic" in op:
+        lines[2:2] = ["    .reg .u64 %generic;"]
+        lines += ["    cvt.u64.u32 %generic, %cell;", "    cvta.shared.u64 %generic, %generic;"] if "%cell" in op else ["    mov.u64 %generic, %to;"]
     for v, t in zip(names[1:], ins):
         kind = t.partition(":")[0]
         lines += [f"    ld.param.u64 %at, [{v[1:]}];", f"    mad.wide.u32 %at, %i, {width(kind)}, %at;"]
@@ -128,8 +135,7 @@ def kernel(name, op, out, ins):
     lines.append(f"    {text};")
     if out == "pred":
         lines.append("    selp.u32 %y_word, 1, 0, %y;")
-    lines += ["    ld.param.u64 %to, [y];", f"    mad.wide.u32 %to, %i, {width(out)}, %to;",
-              f"    st.global.{'u32' if out == 'pred' else STORE.get(out, out)} [%to], {'%y_word' if out == 'pred' else '%y'};", "    ret;", "}"]
+    lines += [f"    st.global.{'u32' if out == 'pred' else STORE.get(out, out)} [%to], {'%y_word' if out == 'pred' else '%y'};", "    ret;", "}"]
     return "\n".join(lines) + "\n"
 
 
@@ -602,3 +608,79 @@ def cvt_rows():
 
 
 family("cvt", list(cvt_rows()), target="sm_90")
+
+
+# ---- Memory ------------------------------------------------------------------------------------------------------
+
+def wrapped(f, t):
+    """`f` on integers of type t, wrapped to its width."""
+    return lambda *v: decode(encode(f(*v), t), t)
+
+
+def atomic_rows():
+    ops = []
+    for t in ("u32", "s32", "u64"):
+        ops.append(("add", t, wrapped(lambda a, b: a + b, t)))
+    for t in ("u32", "s32", "u64", "s64"):
+        ops += [("min", t, min), ("max", t, max)]
+    for t in ("b32", "b64"):
+        ops += [("and", t, lambda a, b: a & b), ("or", t, lambda a, b: a | b), ("xor", t, lambda a, b: a ^ b), ("exch", t, lambda a, b: b)]
+    ops += [("inc", "u32", lambda a, b: 0 if a >= b else a + 1), ("dec", "u32", lambda a, b: b if a == 0 or a > b else a - 1)]
+    for t in ("f32", "f64"):
+        ops.append(("add", t, lambda a, b, t=t: exact.add(a, b, t)))
+    ops += [("add.noftz", "f16", lambda a, b: exact.add(a, b, "f16")), ("add.noftz", "f16x2", both(lambda a, b: exact.add(a, b, "f16"))),
+            ("add.noftz", "bf16", lambda a, b: exact.add(a, b, "bf16")), ("add.noftz", "bf16x2", both(lambda a, b: exact.add(a, b, "bf16")))]
+    for op, t, exactly in ops:
+        f = ftz(exactly) if t == "f32" else exactly  # on global memory f32 subnormals are flushed, on shared memory they are kept
+        word = STORE.get(t, t)
+        start = f"st.global.{word} [%to], {{1}};\n    "
+        end = f";\n    ld.global.{word} {{0}}, [%to]"
+        yield f"{start}atom.global.{op}.{t} {{0}}, [%to], {{2}}{end}", t, [t, t], f
+        yield f"{start}atom.global.{op}.{t} {{0}}, [%to], {{2}}", t, [t, t], lambda a, b: a
+        if "bf16" not in t:
+            cell = f"st.shared.{word} [%cell], {{1}};\n    atom.shared.{op}.{t} {{0}}, [%cell], {{2}};\n    ld.shared.{word} {{0}}, [%cell]"
+            yield cell, t, [t, t], exactly
+            if op != "exch":
+                yield f"st.shared.{word} [%cell], {{1}};\n    red.{op}.{t} [%generic], {{2}};\n    ld.shared.{word} {{0}}, [%cell]", t, [t, t], exactly
+        if op != "exch":
+            yield f"{start}red.relaxed.gpu.global.{op}.{t} [%to], {{2}}{end}", t, [t, t], f
+        yield f"{start}atom.acq_rel.sys.{op}.{t} {{0}}, [%generic], {{2}}{end}", t, [t, t], f
+    for t in ("b16", "b32", "b64"):
+        n = t[1:]
+        # Half of the operands are made equal, so that half of the swaps happen.
+        equal = f"setp.lt.u{n} %past, {{1}}, {{3}};\n    selp.b{n} {{2}}, {{1}}, {{2}}, %past;\n    st.global.{t} [%to], {{1}};\n    "
+        swap = lambda a, b, c: c if a == (a if a < c else b) else a
+        yield f"{equal}atom.global.cas.{t} {{0}}, [%to], {{2}}, {{3}};\n    ld.global.{t} {{0}}, [%to]", t, [t] * 3, swap
+        yield f"{equal}atom.acquire.cta.global.cas.{t} {{0}}, [%to], {{2}}, {{3}}", t, [t] * 3, lambda a, b, c: a
+        yield f"{equal}st.shared.{t} [%cell], {{1}};\n    atom.shared.cas.{t} {{0}}, [%cell], {{2}}, {{3}};\n    ld.shared.{t} {{0}}, [%cell]", t, [t] * 3, swap
+
+
+family("atomic", list(atomic_rows()), target="sm_90")
+
+
+def memory_rows():
+    """Loads that widen, stores that narrow, in each space and with each hint; registers wider than the element."""
+    for t in INTEGERS:
+        for r in ("16", "32", "64"):
+            if int(r) >= 8 * width(t) and t not in ("u16", "s16") or int(r) > 16:
+                if int(r) >= 8 * width(t):
+                    out = t[0] + r
+                    yield f"st.global.{t} [%to], {{1}};\n    ld.global.{t} {{0}}, [%to]" if width(out) >= width(t) else "", out, [t], lambda v: v
+    for t in ("u8", "s16", "b32", "f32", "u64", "f64"):
+        for way in ("volatile.global", "relaxed.gpu.global", "global.cg", "global.cs", "global.wt", "global"):
+            load = {"global.wt": "global.cv", "global": "global.nc"}.get(way, way)
+            if load == "global.nc" and t != "u8":
+                continue
+            load = "global" if load == "global.nc" else load
+            yield f"st.{way}.{t} [%to], {{1}};\n    ld.{load}.{t} {{0}}, [%to]", {"u8": "u16"}.get(t, t), [t], lambda v: v
+        yield f"st.shared.{t} [%cell], {{1}};\n    ld.volatile.shared.{t} {{0}}, [%cell]", {"u8": "u16"}.get(t, t), [t], lambda v: v
+        yield f"st.{t} [%generic], {{1}};\n    ld.shared.{t} {{0}}, [%cell]", {"u8": "u16"}.get(t, t), [t], lambda v: v
+    # A store of the low part of a wider register.
+    yield "st.global.u32 [%to], 0;\n    st.global.u8 [%to], {1};\n    ld.global.u32 {0}, [%to]", "u32", ["u32"], lambda v: v & 0xFF
+    yield "st.global.u32 [%to], 0;\n    st.global.s16 [%to+2], {1};\n    ld.global.u32 {0}, [%to]", "u32", ["u64"], lambda v: (v & 0xFFFF) << 16
+    yield "st.global.v2.u16 [%to], {{{1}, {2}}};\n    ld.global.u32 {0}, [%to]", "u32", ["u16", "u16"], lambda a, b: a | b << 16
+    yield "st.shared.v2.b32 [%cell], {{{1}, {2}}};\n    ld.shared.b64 {0}, [%cell]", "b64", ["b32", "b32"], lambda a, b: a | b << 32
+    yield "st.global.v4.u8 [%to], {{{1}, {2}, {1}, {2}}};\n    ld.global.u32 {0}, [%to]", "u32", ["u16", "u16"], lambda a, b: (a & 255) * 0x10001 | (b & 255) * 0x1000100
+
+
+family("memory", [row for row in memory_rows() if row[0]])
