@@ -258,7 +258,8 @@ mod tests {
         for _ in 0..20_000 {
             let (a, b, c) = (operand(s, 60), operand(s, 60), operand(s, 60));
             let ((ma, ea), (mb, eb), (mc, ec)) = (parts(a), parts(b), parts(c));
-            let sum = |m: i128, e: i32, n: i128, f: i32| ((m << (e - e.min(f))) + (n << (f - e.min(f))), e.min(f));
+            let sum =
+                |m: i128, e: i32, n: i128, f: i32| ((m << (e - e.min(f))) + (n << (f - e.min(f))), e.min(f));
             around(sum(ma, ea, mb, eb), add::<Rn>(a, b), add::<Rz>(a, b), add::<Rp>(a, b), add::<Rm>(a, b));
             around((ma * mb, ea + eb), mul::<Rn>(a, b), mul::<Rz>(a, b), mul::<Rp>(a, b), mul::<Rm>(a, b));
             let d = operand(s, 16);
@@ -268,11 +269,16 @@ mod tests {
             // Quotient and root: the exact value is between q and q + 1 units of 2^-40 of its last place.
             let near = div::<Rn>(a, b);
             let q = [near, div::<Rz>(a, b), div::<Rp>(a, b), div::<Rm>(a, b)];
-            let low = |x: f32| { let (m, e) = parts(x); sum(m * mb, e + eb, -ma, ea).0 * mb.signum() };
+            let low = |x: f32| {
+                let (m, e) = parts(x);
+                sum(m * mb, e + eb, -ma, ea).0 * mb.signum()
+            };
             assert!(low(q[3]) <= 0 && low(q[2]) >= 0 && (low(near) != 0 || q == [near; 4]), "{a} / {b}");
             assert!(low(near) == 0 || q[3].next_up() == q[2] && q[1] == if near < 0.0 { q[2] } else { q[3] });
             let (r, down, up) = (sqrt::<Rn>(a.abs()), sqrt::<Rm>(a.abs()), sqrt::<Rp>(a.abs()));
-            assert!(f64::from(down).powi(2) <= f64::from(a.abs()) && f64::from(up).powi(2) >= f64::from(a.abs()));
+            assert!(
+                f64::from(down).powi(2) <= f64::from(a.abs()) && f64::from(up).powi(2) >= f64::from(a.abs())
+            );
             assert!(r == down && r == up || down.next_up() == up, "sqrt {a}");
         }
     }

@@ -240,7 +240,10 @@ mod tests {
             }
         }
         assert_eq!([Byte::E4m3.value(0x7e), Byte::E5m2.value(0x7b)], [448.0, 57344.0]);
-        assert_eq!([Byte::E4m3.of(1e9), Byte::E4m3.of(-464.0), Byte::E5m2.of(f64::INFINITY)], [0x7e, 0xfe, 0x7b]);
+        assert_eq!(
+            [Byte::E4m3.of(1e9), Byte::E4m3.of(-464.0), Byte::E5m2.of(f64::INFINITY)],
+            [0x7e, 0xfe, 0x7b]
+        );
         assert!(Byte::E4m3.value(0x7f).is_nan() && Byte::E5m2.value(0x7d).is_nan());
         assert_eq!(Byte::E4m3.of(2f64.powi(-10)), 0); // a tie between 0 and the smallest: even
     }

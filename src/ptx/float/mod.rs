@@ -5,12 +5,16 @@
 //! | `mod.rs` | the roundings, and how a nearest result becomes a directed one |
 //! | `directed.rs` | `+ × ÷ √` and fma of f32 and f64 in each rounding |
 //! | `format.rs` | f16, bf16, tf32 and 8-bit floats: rounding to them, arithmetic in them; integers to floats |
+//! | `approx.rs` | the `.approx` functions, with the error that is documented on request |
+//! | `tensor.rs` | products of matrices in the registers of a warp |
 //!
 //! The processor rounds to nearest only. The others come from its result r and the sign of (exact - r), which is found
 //! without error: r is then right, or its neighbour is.
 
+pub mod approx;
 pub mod directed;
 pub mod format;
+pub mod tensor;
 
 /// A rounding, as a type: the loops over lanes are compiled for each.
 pub trait Rounding: Copy + 'static {

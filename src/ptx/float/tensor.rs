@@ -75,7 +75,13 @@ pub type Sums<T> = [[T; 8]; 16];
 
 /// Spreads A's registers. `two` rows of 8: false for the shapes with m = 8.
 #[inline(always)]
-pub fn left<T: Copy>(registers: &[&Lanes], each: usize, two: bool, to: &mut Left<T>, of: impl Fn(u32, usize) -> T) {
+pub fn left<T: Copy>(
+    registers: &[&Lanes],
+    each: usize,
+    two: bool,
+    to: &mut Left<T>,
+    of: impl Fn(u32, usize) -> T,
+) {
     for (r, lanes) in registers.iter().enumerate() {
         let (down, across) = if two { (8 * (r & 1), r >> 1) } else { (0, r) };
         for (l, &v) in lanes.iter().enumerate() {
