@@ -50,7 +50,8 @@ extern "C" __global__ void warp_barrier(const int *x, int *y) {
     }
     y[t] = v;
 }
-// The phases of a block whose threads leave early: those that stay still meet (exited threads count as arrived).
+// Some threads leave before the barrier: hardware lets the others pass, but nobody may count on it, so a check
+// finds it.
 extern "C" __global__ void some_leave(const int *x, int *y, int n) {
     __shared__ int s[96];
     int t = threadIdx.x;

@@ -89,7 +89,7 @@ def barrier(c):
     y = next_ + np.concatenate([next_[15::-1], 2 * next_[:15:-1]])
     c.run("warp_barrier", 1, 32, [c.input(w), c.output(y.astype("i4"))])
     z = c.integers(70)
-    c.run("some_leave", 1, 96, [c.input(z), c.output(z[::-1]), i32(70)])
+    c.run("some_leave", 1, 96, [c.input(z), c.output(z[::-1]), i32(70)], finds="barrier-divergence")
 
 
 @case("cuda", "special")
