@@ -53,7 +53,7 @@ fn horner<const N: usize>(c: &[f64; N], x: f64) -> f64 {
 /// ln(2)^k / k!
 const EXP: [f64; 12] = [
     1.0,
-    0.6931471805599453,
+    std::f64::consts::LN_2,
     0.2402265069591007,
     0.05550410866482157,
     0.009618129107628475,
@@ -90,7 +90,7 @@ const LOG: [f64; 11] = [
     0.19235933878519512,
     0.16972882833987805,
     0.15186263588304877,
-    0.13739952770371081,
+    0.1373995277037108,
 ];
 
 /// log2(x).
@@ -140,7 +140,7 @@ const COSINE: [f64; 8] = [
 /// sin(x + quarter π/2).
 #[inline(always)]
 fn turned(x: f32, quarter: i64) -> f64 {
-    if !(x.abs() < 1e6) {
+    if x.is_nan() || x.abs() >= 1e6 {
         // Slow and right for any size; not finite gives NaN.
         let x = f64::from(x);
         return if quarter == 0 { libm::sin(x) } else { libm::cos(x) };
