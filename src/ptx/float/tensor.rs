@@ -169,3 +169,91 @@ pub fn multiply_integers(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small integers, which every element type holds and whose sums are exact.
+    fn entry(i: usize, j: usize, low: i32) -> i32 {
+        ((i * 7 + j * 5) % 6) as i32 + low
+    }
+
+    fn bits(e: Element, v: i32) -> u32 {
+        match e {
+            Element::F16 => half::f16::from_f32(v as f32).to_bits().into(),
+            Element::Bf16 => (v as f32).to_bits() >> 16,
+            Element::Tf32 => (v as f32).to_bits() | 0x1abc, // what lies below the 10 bits does not count
+            Element::E4m3 => Byte::E4m3.of(v.into()).into(),
+            Element::E5m2 => Byte::E5m2.of(v.into()).into(),
+            Element::S8 | Element::U8 => v as u32 & 255,
+            Element::S4 | Element::U4 => v as u32 & 15,
+        }
+    }
+
+    /// Registers of a fragment as the tables of the ISA give them: lane l, register r, element j to (row, column).
+    fn fragment(e: Element, n: usize, at: impl Fn(usize, usize, usize) -> i32) -> Vec<Lanes> {
+        let width = 32 / e.each();
+        let word = |l, r| (0..e.each()).fold(0, |w, j| w | bits(e, at(l, r, j)) << (width * j % 32));
+        (0..n).map(|r| std::array::from_fn(|l| word(l, r))).collect()
+    }
+
+    fn check(e: Element, k: usize) {
+        let each = e.each();
+        let low = if matches!(e, Element::U8 | Element::U4) { 0 } else { -3 };
+        // mma.m16n8k16 of f16: a2, a3 are row g + 8; a4 … a7 are 8 columns on. The others alike, 4 E columns on.
+        let a = fragment(e, k / (2 * each), |l, r, j| {
+            let (g, t) = (l / 4, l % 4);
+            entry(if r % 2 == 0 { g } else { g + 8 }, t * each + j + if r < 2 { 0 } else { 4 * each }, low)
+        });
+        let b =
+            fragment(e, k / (4 * each), |l, r, j| entry(40 + l % 4 * each + j + r * 4 * each, l / 4, low));
+        let (a, b): (Vec<&Lanes>, Vec<&Lanes>) = (a.iter().collect(), b.iter().collect());
+        let want =
+            |i: usize, j: usize| (0..k).map(|p| entry(i, p, low) * entry(40 + p, j, low)).sum::<i32>() + 1;
+        let (mut floats, mut integers) = ([[1.0; 8]; 16], [[1; 8]; 16]);
+        if e.is_integer() {
+            multiply_integers([e, e], [&a, &b], (k, true), false, &mut integers);
+        } else {
+            multiply(e, &a, &b, k, &mut floats);
+        }
+        for i in 0..16 {
+            for j in 0..8 {
+                let got = if e.is_integer() { integers[i][j] } else { floats[i][j] as i32 };
+                assert_eq!(got, want(i, j), "{e:?} k {k} at {i}, {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_element_type_and_depth_multiplies() {
+        use Element::*;
+        for (e, k) in
+            [(F16, 16), (F16, 8), (Bf16, 16), (Bf16, 8), (Tf32, 8), (Tf32, 4), (E4m3, 32), (E5m2, 16)]
+        {
+            check(e, k);
+        }
+        for (e, k) in [(S8, 32), (S8, 16), (U8, 32), (U8, 16), (S4, 64), (S4, 32), (U4, 64)] {
+            check(e, k);
+        }
+    }
+
+    #[test]
+    fn sums_of_integers_wrap_or_stay_at_the_end() {
+        let ones: Lanes = [0x0101_0101; 32];
+        let (a, b) = ([&ones, &ones], [&ones]);
+        let mut d = [[i32::MAX; 8]; 16];
+        multiply_integers([Element::S8; 2], [&a, &b], (16, true), true, &mut d);
+        assert_eq!(d, [[i32::MAX; 8]; 16]);
+        multiply_integers([Element::S8; 2], [&a, &b], (16, true), false, &mut d);
+        assert_eq!(d, [[i32::MIN + 15; 8]; 16]);
+    }
+
+    #[test]
+    fn every_place_of_a_result_has_one_owner() {
+        let mut seen = [[0; 8]; 16];
+        (0..32).flat_map(|l| (0..4).map(move |i| place(l, i))).for_each(|(r, c)| seen[r][c] += 1);
+        assert_eq!(seen, [[1; 8]; 16]);
+        assert_eq!([place(5, 0), place(5, 3)], [(1, 2), (9, 3)]);
+    }
+}
