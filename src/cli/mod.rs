@@ -12,6 +12,7 @@
 //! | `optimizers.rs` | `optim list`, `optim NAME` |
 //! | `check.rs` | `check`: the examiner |
 //! | `data.rs` | `data`: packed datasets |
+//! | `ptx.rs` | `ptx check`: PTX files |
 //! | `devices.rs` | `devices`: what can be used here |
 //! | `bench/` | `bench`: how fast it is |
 //! | `completions.rs` | `completions`: for shells |
@@ -34,6 +35,7 @@ mod generate;
 mod op;
 mod optimizers;
 mod progress;
+mod ptx;
 mod session;
 mod tensors;
 mod train;
@@ -65,7 +67,7 @@ Examples:
   ringtape bench gemm                 how fast matrix products run here, against this machine's peak
   ringtape devices                    what can be used here
 
-Exit codes: 0 done, 1 a comparison that you asked for failed, 2 usage or configuration, 4 bad data or snapshot,
+Exit codes: 0 done, 1 a comparison that you asked for failed, 2 usage or configuration, 4 bad data, snapshot or PTX,
 5 out of disk or memory, 6 NaN or infinity, 130 and 143 interrupted (after saving a snapshot).
 NO_COLOR turns colours off; `ringtape help VERB` shows the examples of a verb.";
 
@@ -88,6 +90,7 @@ enum Verb {
     Optim(optimizers::Args),
     Check(check::Args),
     Data(data::Args),
+    Ptx(ptx::Args),
     Bench(bench::Args),
     Devices(devices::Args),
     Completions(completions::Args),
@@ -139,6 +142,7 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
         Verb::Optim(a) => optimizers::run(session, a),
         Verb::Check(a) => check::run(session, a),
         Verb::Data(a) => data::run(session, a),
+        Verb::Ptx(a) => ptx::run(session, a),
         Verb::Bench(a) => bench::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),

@@ -74,8 +74,8 @@ impl Variable<'_> {
 pub enum Init<'a> {
     /// A number.
     Value(Literal),
-    /// The address of a variable or function, plus bytes.
-    Address(&'a str, i64),
+    /// The address of a variable or function, plus bytes, and where it stands.
+    Address(&'a str, i64, u32),
     /// Text, one byte an element.
     Text(&'a str),
 }
@@ -150,7 +150,9 @@ impl Operand<'_> {
     /// Where it stands.
     pub fn at(&self) -> u32 {
         match self {
-            Operand::Name(_, at) | Operand::Not(_, at) | Operand::Value(_, at) | Operand::Vector(_, at) => *at,
+            Operand::Name(_, at) | Operand::Not(_, at) | Operand::Value(_, at) | Operand::Vector(_, at) => {
+                *at
+            }
             Operand::Part(_, _, at) | Operand::Pair(_, _, at) | Operand::Offset(_, _, at) => *at,
             Operand::Address(_, _, at) | Operand::List(_, at) => *at,
         }

@@ -1,9 +1,12 @@
 //! Functions, statements, instructions.
 
 use super::super::ast::{Function, Instruction, Statement};
-use super::super::text::Read;
+use super::super::text::{Read, wrong};
 use super::Parser;
 use super::lex::Kind;
+
+/// Instructions whose operands are written in a way of their own.
+const TEXTURE: &[&str] = &["tex", "tld4", "txq", "istypep", "suld", "sust", "sured", "suq"];
 
 impl<'a> Parser<'a> {
     /// `.entry name (…) … { … }` or `.func (…) name (…) … { … }`; the current token is `.entry` or `.func`.
@@ -50,8 +53,14 @@ impl<'a> Parser<'a> {
         match directive {
             "reqntid" => f.required_block = Some(numbers),
             "maxntid" => f.most_threads = Some(numbers),
-            "minnctapersm" | "maxnctapersm" | "maxnreg" | "noreturn" | "abi_preserve" | "abi_preserve_control" => {}
-            "reqnctapercluster" | "maxclusterrank" | "explicitcluster" | "blocksareclusters" if numbers == [1; 3] => {}
+            "minnctapersm"
+            | "maxnctapersm"
+            | "maxnreg"
+            | "noreturn"
+            | "abi_preserve"
+            | "abi_preserve_control" => {}
+            "reqnctapercluster" | "maxclusterrank" | "explicitcluster" | "blocksareclusters"
+                if numbers == [1; 3] => {}
             _ => return self.wants(&format!("a body (`.{directive}` is not supported)")),
         }
         Ok(())
@@ -137,6 +146,9 @@ impl<'a> Parser<'a> {
         opcode: &'a str,
         guard: Option<(&'a str, bool)>,
     ) -> Read<Instruction<'a>> {
+        if TEXTURE.contains(&opcode) {
+            return wrong(at, format!("`{opcode}`: textures and surfaces are not supported"));
+        }
         let mut suffixes = Vec::new();
         while let Some(s) = self.suffix() {
             suffixes.push(s);

@@ -119,6 +119,7 @@ impl<'a> Parser<'a> {
                 into.push(Init::Text(&quoted[1..quoted.len() - 1]));
             }
             Kind::Word => {
+                let at = self.at();
                 let word = self.word("a name")?;
                 let generic = word == "generic" && self.take(b'(')?;
                 let name = if generic { self.word("a variable")? } else { word };
@@ -126,7 +127,7 @@ impl<'a> Parser<'a> {
                     self.expect(b')')?;
                 }
                 let plus = if self.take(b'+')? { self.integer("an offset")? as i64 } else { 0 };
-                into.push(Init::Address(name, plus));
+                into.push(Init::Address(name, plus, at));
             }
             _ => {
                 let value: Literal = self.literal()?;
