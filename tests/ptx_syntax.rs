@@ -92,7 +92,7 @@ fn the_verb_lists_entries_and_names_the_place_of_an_error() {
     let good = corpus().join("triton/softmax.ptx");
     let good = good.to_str().unwrap();
     let ran = ringtape(&["ptx", "check", good]).ok();
-    assert!(ran.out.contains("1 entries") && ran.out.contains(".u64"), "{ran:?}");
+    assert!(ran.out.contains("entries: 1") && ran.out.contains(".u64"), "{ran:?}");
     let json: serde_json::Value =
         serde_json::from_str(&ringtape(&["ptx", "check", good, "--json"]).ok().out).unwrap();
     assert!(json[0]["entries"][0]["params"][0]["bytes"] == 8, "{json}");
@@ -100,4 +100,36 @@ fn the_verb_lists_entries_and_names_the_place_of_an_error() {
     ringtape(&["ptx", "check", bad.to_str().unwrap(), good])
         .fails(4, &["undeclared_register.ptx:10:17", "%zz"]);
     ringtape(&["ptx", "check", "no-such.ptx"]).fails(4, &["no-such.ptx"]);
+}
+
+/// Files of the corpus with bytes changed, cut out, doubled: read or refused, but never a panic.
+#[test]
+fn damaged_files_are_read_or_refused() {
+    let files: Vec<Vec<u8>> = ["cuda", "triton", "faults", "syntax", "syntax/bad"]
+        .iter()
+        .flat_map(|folder| ptx_files(folder))
+        .map(|f| fs::read(f).unwrap())
+        .filter(|f| f.len() > 16 && f.len() < 20_000)
+        .collect();
+    let key = ringtape::rng::Key::named(1, "damaged ptx");
+    let marks = b"{}[]()<>,;:.@!|%\"\\+-0fdx_ \n/*";
+    let mut refused = 0;
+    for case in 0..6000 {
+        let [which, from, len, kind] = key.block(case).map(|w| w as usize);
+        let mut text = files[which % files.len()].clone();
+        let from = from % text.len();
+        let to = (from + 1 + len % 12).min(text.len());
+        match kind % 4 {
+            0 => text[from] = marks[len % marks.len()],
+            1 => drop(text.drain(from..to)),
+            2 => {
+                let part = text[from..to].to_vec();
+                text.splice(from..from, part.repeat(1 + len / 12 % 40));
+            }
+            _ => text.truncate(from),
+        }
+        let text = String::from_utf8_lossy(&text);
+        refused += u32::from(ringtape::ptx::parse("damaged.ptx", &text).is_err());
+    }
+    assert!(refused > 2000 && refused < 6000, "{refused} of 6000 refused");
 }

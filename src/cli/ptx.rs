@@ -15,6 +15,7 @@ not checked, and this version runs no PTX. Any file will do: what nvcc, Triton a
 
 /// Look at PTX files
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(subcommand)]
     what: What,
@@ -23,7 +24,6 @@ pub(super) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     /// Check the grammar and the names of PTX files, and list their entries
-    #[command(after_help = EXAMPLES)]
     Check {
         /// PTX files
         #[arg(required = true)]
@@ -66,7 +66,7 @@ fn check(session: &Session<'_>, file: &PathBuf, json: bool) -> Result<serde_json
     let (major, minor) = tree.version;
     let entries: Vec<&Function<'_>> = tree.functions.iter().filter(|f| f.entry).collect();
     if !json {
-        say!(session, "{name}: PTX {major}.{minor} for {}, {} entries", tree.target, entries.len())?;
+        say!(session, "{name}: PTX {major}.{minor} for {}, entries: {}", tree.target, entries.len())?;
         for f in &entries {
             let params: Vec<String> = f.params.iter().map(|p| format!("{} {}", p.ty, p.name)).collect();
             say!(session, "  {}({})", f.name, params.join(", "))?;

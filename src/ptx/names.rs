@@ -102,7 +102,7 @@ fn declare<'a>(scope: &mut Scope<'a>, v: &Variable<'a>) -> Read<()> {
     if v.bytes() > if v.space == Space::Shared { LARGEST_SHARED } else { LARGEST } {
         return wrong(v.at, format!("`{}` takes {} bytes, more than any device has", v.name, v.bytes()));
     }
-    let room = v.extents.iter().product::<u64>().saturating_mul(v.lanes.into());
+    let room = v.extents.iter().fold(u64::from(v.lanes), |n, &e| n.saturating_mul(e));
     let texts = v.init.iter().any(|i| matches!(i, Init::Text(_)));
     if !texts && v.init.len() as u64 > room {
         return wrong(v.at, format!("`{}` has room for {room} values and is given {}", v.name, v.init.len()));
