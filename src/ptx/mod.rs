@@ -1,4 +1,4 @@
-//! The PTX language: text to tree, and the arithmetic that its instructions need. Knows no tensor.
+//! The PTX language: text to tree, tree to program, and the executor that runs it. Knows no tensor.
 //!
 //! | file | holds |
 //! |---|---|
@@ -7,12 +7,20 @@
 //! | `ast.rs` | the tree |
 //! | `parse/` | text to tree |
 //! | `names.rs` | every name that is used is declared |
+//! | `program.rs` | a module ready to run |
+//! | `lower/` | tree to program |
+//! | `inst/` | the instructions, one family a file |
+//! | `run/` | the executor: warps, blocks, grids, memory |
 //! | `float/` | arithmetic of PTX: roundings, formats, approximate functions, matrix products of a warp |
 
 pub mod ast;
 pub mod float;
+mod inst;
+mod lower;
 mod names;
 mod parse;
+pub mod program;
+pub mod run;
 mod text;
 pub mod types;
 
@@ -27,4 +35,13 @@ pub fn parse<'a>(name: &str, text: &'a str) -> Result<Tree<'a>> {
     parse::parse(text)
         .and_then(|tree| names::check(&tree).map(|()| tree))
         .map_err(|wrong| text::located(name, text, wrong))
+}
+
+/// Reads PTX `text` and makes it ready to run; `name` is how errors call it.
+///
+/// # Errors
+/// As [`parse`], and for instructions that are not supported.
+pub fn load(name: &str, text: &str) -> Result<program::Program> {
+    let tree = parse(name, text)?;
+    lower::lower(name, text, &tree).map_err(|wrong| text::located(name, text, wrong))
 }

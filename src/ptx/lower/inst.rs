@@ -1,0 +1,432 @@
+//! One instruction being lowered: `super::super::inst` takes its suffixes and operands from here, one by one, so that
+//! whatever nobody takes is an error that names it.
+
+use super::super::ast::{Instruction, Operand};
+use super::super::inst;
+use super::super::program::{Special, Value};
+use super::super::run::{Counts, Op, Run};
+use super::super::text::{Read, wrong};
+use super::super::types::{Class, Type};
+use super::body::{Body, SINK, SINK_PRED, Symbol};
+use super::bits;
+
+/// Registers and immediates of an [`Op`].
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "fields of `Op`")]
+pub struct Slots {
+    pub y: u32,
+    pub a: u32,
+    pub b: u32,
+    pub c: u32,
+    pub list: u32,
+    pub imm: u64,
+}
+
+/// An address operand: a register plus bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    /// Slot of the register.
+    pub slot: u32,
+    /// It has 64 bits.
+    pub wide: bool,
+    /// Bytes that are added.
+    pub plus: i64,
+    /// The space that the name itself tells: the frame's local memory for parameters of functions and calls.
+    pub local: bool,
+}
+
+/// An instruction being lowered.
+pub struct Inst<'a, 'm, 'b> {
+    body: &'b mut Body<'a, 'm>,
+    from: &'a Instruction<'a>,
+    suffixes: Vec<&'a str>,
+    guard: u32,
+}
+
+impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
+    /// Lowers `from`.
+    pub(super) fn lower(body: &'b mut Body<'a, 'm>, from: &'a Instruction<'a>) -> Read<()> {
+        let guard = match from.guard {
+            None => 0,
+            Some((name, not)) => match body.find(name) {
+                Some(Symbol::Register(p, Type::Pred, _)) => (p + 1) * 2 + u32::from(not),
+                _ => return wrong(from.at, format!("the guard `{name}` is no predicate")),
+            },
+        };
+        let mut i = Inst { body, from, suffixes: from.suffixes.clone(), guard };
+        inst::lower(&mut i)?;
+        match i.suffixes.first() {
+            None => Ok(()),
+            Some(s) => wrong(from.at, format!("`.{s}` of `{}` is not supported", i.whole())),
+        }
+    }
+
+    /// Opcode.
+    pub fn opcode(&self) -> &'a str {
+        self.from.opcode
+    }
+    /// Opcode and suffixes as written.
+    pub fn whole(&self) -> String {
+        [&[self.from.opcode], &self.from.suffixes[..]].concat().join(".")
+    }
+    /// Byte of the source.
+    pub fn at(&self) -> u32 {
+        self.from.at
+    }
+    /// An error at this instruction.
+    pub fn refuse<T>(&self, what: impl Into<String>) -> Read<T> {
+        wrong(self.from.at, what)
+    }
+    /// "`add.foo` is not supported".
+    pub fn unsupported<T>(&self) -> Read<T> {
+        self.refuse(format!("`{}` is not supported", self.whole()))
+    }
+
+    /// Takes suffix `name`; false when it is not there.
+    pub fn take(&mut self, name: &str) -> bool {
+        let found = self.suffixes.iter().position(|s| *s == name);
+        found.map(|k| self.suffixes.remove(k)).is_some()
+    }
+    /// True when suffix `name` has not been taken.
+    pub fn suffixed(&self, name: &str) -> bool {
+        self.suffixes.contains(&name)
+    }
+    /// Takes all of `names` that are there: hints that change nothing here.
+    pub fn ignore(&mut self, names: &[&str]) {
+        self.suffixes.retain(|s| !names.contains(s));
+    }
+    /// Takes suffixes that begin so.
+    pub fn ignore_prefixed(&mut self, prefix: &str) {
+        self.suffixes.retain(|s| !s.starts_with(prefix));
+    }
+    /// Takes the first suffix that the table names.
+    pub fn pick<T: Copy>(&mut self, table: &[(&str, T)]) -> Option<T> {
+        let (k, found) = self.suffixes.iter().enumerate().find_map(|(k, s)| {
+            table.iter().find(|(name, _)| name == s).map(|(_, t)| (k, *t))
+        })?;
+        self.suffixes.remove(k);
+        Some(found)
+    }
+    /// The first suffix that is a type, which stays there.
+    pub fn peek(&self) -> Option<Type> {
+        self.suffixes.iter().find_map(|s| Type::named(s))
+    }
+    /// Takes the first suffix that is a type.
+    pub fn ty(&mut self) -> Read<Type> {
+        let found = self.suffixes.iter().enumerate().find_map(|(k, s)| Some((k, Type::named(s)?)));
+        match found {
+            Some((k, t)) => {
+                self.suffixes.remove(k);
+                Ok(t)
+            }
+            None => self.refuse(format!("`{}` names no type", self.whole())),
+        }
+    }
+
+    /// Operands.
+    pub fn operands(&self) -> &'a [Operand<'a>] {
+        &self.from.operands
+    }
+    /// Number of operands.
+    pub fn count(&self) -> usize {
+        self.from.operands.len()
+    }
+    /// Asks for `n` operands.
+    pub fn wants(&self, n: usize) -> Read<()> {
+        match self.count() == n {
+            true => Ok(()),
+            false => self.refuse(format!("`{}` takes {n} operands and has {}", self.whole(), self.count())),
+        }
+    }
+    /// Operand `k`.
+    pub fn operand(&self, k: usize) -> Read<&'a Operand<'a>> {
+        match self.from.operands.get(k) {
+            Some(o) => Ok(o),
+            None => self.refuse(format!("`{}` has no operand {}", self.whole(), k + 1)),
+        }
+    }
+
+    /// Slot of operand `k`, read as `ty`.
+    pub fn src(&mut self, k: usize, ty: Type) -> Read<u32> {
+        let o = self.operand(k)?;
+        self.read(o, ty, false).map(|(slot, _)| slot)
+    }
+    /// Slot and register type of operand `k`, whose register may be wider than `ty`, as in `st` and `cvt`.
+    pub fn src_wide(&mut self, k: usize, ty: Type) -> Read<(u32, Type)> {
+        let o = self.operand(k)?;
+        self.read(o, ty, true)
+    }
+    /// Slot of the register that operand `k` names, to be written as `ty`.
+    pub fn dst(&mut self, k: usize, ty: Type) -> Read<u32> {
+        let o = self.operand(k)?;
+        self.write(o, ty, false).map(|(slot, _)| slot)
+    }
+    /// Slot and type of the register that operand `k` names, which may be wider than `ty`, as in `ld` and `cvt`.
+    pub fn dst_wide(&mut self, k: usize, ty: Type) -> Read<(u32, Type)> {
+        let o = self.operand(k)?;
+        self.write(o, ty, true)
+    }
+
+    /// Slot of `o`, read as `ty`, and the type of its register.
+    pub fn read(&mut self, o: &Operand<'a>, ty: Type, wider: bool) -> Read<(u32, Type)> {
+        let wide = ty.bytes() == 8;
+        match o {
+            Operand::Value(l, at) => {
+                let v = bits(*l, ty, *at)?;
+                Ok((self.body.constant(Value::Bits(v), wide), ty))
+            }
+            Operand::Name(n, at) => match self.body.find(n) {
+                Some(Symbol::Register(slot, t, 1)) => self.fits(n, t, ty, wider, *at).map(|()| (slot, t)),
+                Some(Symbol::Register(..)) => wrong(*at, format!("`{n}` is a vector: name a component, as in {n}.x")),
+                _ if *n == "WARP_SZ" => Ok((self.body.constant(Value::Bits(32), wide), ty)),
+                _ if n.starts_with('%') => self.special(n, "", ty, *at),
+                _ => self.address_of(n, 0, ty, *at),
+            },
+            Operand::Offset(n, plus, at) => self.address_of(n, *plus, ty, *at),
+            Operand::Part(n, part, at) => match self.body.find(n) {
+                Some(Symbol::Register(..)) => {
+                    let (slot, t) = self.part(n, part, *at)?;
+                    self.fits(n, t, ty, wider, *at).map(|()| (slot, t))
+                }
+                _ => self.special(n, part, ty, *at),
+            },
+            other => wrong(other.at(), format!("a value of type {ty} is wanted here")),
+        }
+    }
+
+    /// Slot of the register `o`, to be written as `ty`, and its type.
+    pub fn write(&mut self, o: &Operand<'a>, ty: Type, wider: bool) -> Read<(u32, Type)> {
+        let (n, at, slot, t) = match o {
+            Operand::Name("_", _) => return Ok((SINK, ty)),
+            Operand::Name(n, at) => match self.body.find(n) {
+                Some(Symbol::Register(slot, t, 1)) => (n, *at, slot, t),
+                _ => return wrong(*at, format!("`{n}` is no register that can be written")),
+            },
+            Operand::Part(n, part, at) => {
+                let (slot, t) = self.part(n, part, *at)?;
+                (n, *at, slot, t)
+            }
+            other => return wrong(other.at(), "a register to write is wanted here"),
+        };
+        self.fits(n, t, ty, wider, at)?;
+        Ok((slot, t))
+    }
+
+    fn part(&self, n: &str, part: &str, at: u32) -> Read<(u32, Type)> {
+        let k = ["x", "y", "z", "w"].iter().position(|p| *p == part);
+        let k = k.or_else(|| ["r", "g", "b", "a"].iter().position(|p| *p == part));
+        match (self.body.find(n), k) {
+            (Some(Symbol::Register(slot, t, lanes)), Some(k)) if (k as u32) < lanes => {
+                Ok((slot + k as u32 * super::body::rows_of(t), t))
+            }
+            _ => wrong(at, format!("`{n}` has no component `.{part}`")),
+        }
+    }
+
+    fn fits(&self, name: &str, have: Type, want: Type, wider: bool, at: u32) -> Read<()> {
+        let size = have.bytes() == want.bytes() || wider && have.bytes() > want.bytes();
+        let mixed = |a: Type, b: Type| a.class() == Class::Float && matches!(b.class(), Class::Signed | Class::Unsigned);
+        let kind = match (have.class(), want.class()) {
+            (Class::Pred, b) => b == Class::Pred,
+            (_, Class::Pred) => false,
+            (Class::Float, Class::Float) => have == want || want == Type::Tf32 && have == Type::F32,
+            _ if wider => true,
+            _ => !mixed(have, want) && !mixed(want, have),
+        };
+        match size && kind && have != Type::B128 {
+            true => Ok(()),
+            false => wrong(at, format!("`{name}` is of type {have}, and `{}` wants {want} here", self.whole())),
+        }
+    }
+
+    /// The address of a variable or function as a value.
+    fn address_of(&mut self, n: &str, plus: i64, ty: Type, at: u32) -> Read<(u32, Type)> {
+        let value = match self.body.find(n) {
+            Some(Symbol::Shared(to)) => Value::Bits(u64::from(to).wrapping_add_signed(plus)),
+            Some(Symbol::Param(to)) => Value::Bits(u64::from(to).wrapping_add_signed(plus)),
+            Some(Symbol::Dynamic) => Value::Dynamic(plus),
+            Some(Symbol::Local(to, _)) => Value::Local(i64::from(to) + plus),
+            Some(_) => return wrong(at, format!("`{n}` has no address")),
+            None => match (self.body.module.globals.get(n), self.body.module.functions.get(n)) {
+                (Some(&v), _) => Value::Address(v, plus),
+                (None, Some(&f)) => Value::Function(f),
+                (None, None) => return wrong(at, format!("`{n}` is not supported here")),
+            },
+        };
+        match ty.bytes() {
+            4 | 8 if ty.class() != Class::Float => Ok((self.body.constant(value, ty.bytes() == 8), ty)),
+            _ => wrong(at, format!("the address of `{n}` is no value of type {ty}")),
+        }
+    }
+
+    fn special(&mut self, n: &str, part: &str, ty: Type, at: u32) -> Read<(u32, Type)> {
+        if !matches!(ty.bytes(), 2 | 4 | 8) || ty.class() == Class::Float {
+            return wrong(at, format!("`{n}` is no value of type {ty}"));
+        }
+        let wide = ty.bytes() == 8;
+        let axis = ["x", "y", "z", "w"].iter().position(|p| *p == part).unwrap_or(0) as u8;
+        let s = match &n[1..] {
+            "tid" => Special::Tid(axis),
+            "ntid" | "cluster_nctaid" if axis == 3 => Special::One,
+            "ntid" => Special::Ntid(axis),
+            "ctaid" | "clusterid" => Special::Ctaid(axis),
+            "nctaid" | "nclusterid" => Special::Nctaid(axis),
+            "cluster_ctaid" | "cluster_ctarank" | "gridid" | "is_explicit_cluster" | "current_graph_exec" => Special::Zero,
+            "cluster_nctaid" | "cluster_nctarank" => Special::One,
+            "laneid" => Special::Lane,
+            "warpid" => Special::Warp,
+            "nwarpid" => Special::Warps,
+            "smid" => Special::Sm,
+            "nsmid" => Special::Sms,
+            "lanemask_eq" => Special::Equal,
+            "lanemask_le" => Special::UpTo,
+            "lanemask_lt" => Special::Below,
+            "lanemask_ge" => Special::From,
+            "lanemask_gt" => Special::Above,
+            "dynamic_smem_size" => Special::DynamicShared,
+            "total_smem_size" | "aggr_smem_size" => Special::TotalShared,
+            _ if n.starts_with("%envreg") || n.starts_with("%pm") => Special::Zero,
+            "clock" | "clock_hi" | "clock64" | "globaltimer" | "globaltimer_lo" | "globaltimer_hi" => {
+                let y = self.body.temporary(wide);
+                let high = u64::from(n.ends_with("_hi"));
+                self.emit(inst::clock(wide), Counts::Move, Slots { y, imm: high, ..Slots::default() });
+                return Ok((y, ty));
+            }
+            _ => return wrong(at, format!("the special register `{n}` is not supported")),
+        };
+        Ok((self.body.constant(Value::Special(s), wide), ty))
+    }
+
+    /// Predicate that operand `o` reads, and whether it is negated.
+    pub fn pred_of(&mut self, o: &Operand<'a>) -> Read<(u32, bool)> {
+        let (n, not, at) = match o {
+            Operand::Name(n, at) => (n, false, at),
+            Operand::Not(n, at) => (n, true, at),
+            Operand::Value(l, at) => {
+                let p = self.body.temporary_pred();
+                let on = u64::from(bits(*l, Type::B32, *at)? != 0);
+                self.emit(inst::set_pred(), Counts::Move, Slots { y: p, imm: on, ..Slots::default() });
+                return Ok((p, false));
+            }
+            other => return wrong(other.at(), "a predicate is wanted here"),
+        };
+        match self.body.find(n) {
+            Some(Symbol::Register(p, Type::Pred, _)) => Ok((p, not)),
+            _ => wrong(*at, format!("`{n}` is no predicate")),
+        }
+    }
+    /// Predicate of operand `k`, and whether it is negated.
+    pub fn pred(&mut self, k: usize) -> Read<(u32, bool)> {
+        let o = self.operand(k)?;
+        self.pred_of(o)
+    }
+    /// Predicate named `n` as a destination.
+    pub fn pred_named(&mut self, n: &str) -> Read<u32> {
+        match self.body.find(n) {
+            _ if n == "_" => Ok(SINK_PRED),
+            Some(Symbol::Register(p, Type::Pred, _)) => Ok(p),
+            _ => self.refuse(format!("`{n}` is no predicate")),
+        }
+    }
+    /// A fresh register.
+    pub fn temporary(&mut self, wide: bool) -> u32 {
+        self.body.temporary(wide)
+    }
+    /// A fresh predicate.
+    pub fn temporary_pred(&mut self) -> u32 {
+        self.body.temporary_pred()
+    }
+    /// A register with these bits in every lane.
+    pub fn constant(&mut self, bits: u64, wide: bool) -> u32 {
+        self.body.constant(Value::Bits(bits), wide)
+    }
+    /// The integer that operand `k` must be.
+    pub fn literal(&self, k: usize) -> Read<u64> {
+        match self.operand(k)? {
+            Operand::Value(l, at) => bits(*l, Type::B64, *at),
+            other => wrong(other.at(), "a number is wanted here"),
+        }
+    }
+
+    /// The address that operand `k` is.
+    pub fn address(&mut self, k: usize) -> Read<Address> {
+        let (base, plus, at) = match self.operand(k)? {
+            Operand::Address(base, plus, at) => (base, *plus, *at),
+            other => return wrong(other.at(), "an address in brackets is wanted here"),
+        };
+        let Some(n) = base else {
+            let slot = self.body.constant(Value::Bits(plus as u64), true);
+            return Ok(Address { slot, wide: true, plus: 0, local: false });
+        };
+        match self.body.find(n) {
+            Some(Symbol::Register(slot, t, 1)) if matches!(t.bytes(), 4 | 8) && t.class() != Class::Float && t != Type::Pred => {
+                Ok(Address { slot, wide: t.bytes() == 8, plus, local: false })
+            }
+            Some(Symbol::Register(..)) => wrong(at, format!("`{n}` is no register that can hold an address")),
+            other => {
+                let local = matches!(other, Some(Symbol::Local(..)));
+                let (slot, _) = self.address_of(n, 0, Type::B64, at)?;
+                Ok(Address { slot, wide: true, plus, local })
+            }
+        }
+    }
+    /// True in an `.entry`.
+    pub fn in_entry(&self) -> bool {
+        self.body.entry
+    }
+    /// The blocks of this function's grids run in order.
+    pub fn keep_order(&mut self) {
+        self.body.ordered = true;
+    }
+
+    /// What `name` is, when it is a label: its number.
+    pub fn label(&self, name: &str, at: u32) -> Read<u32> {
+        match self.body.find(name) {
+            Some(Symbol::Label(id)) => Ok(id),
+            _ => wrong(at, format!("`{name}` is no label that can be reached from here")),
+        }
+    }
+    /// Labels of `.branchtargets name`.
+    pub fn targets(&self, name: &str, at: u32) -> Read<Vec<u32>> {
+        match self.body.find(name) {
+            Some(Symbol::Targets(all)) => all.iter().map(|n| self.label(n, at)).collect(),
+            _ => wrong(at, format!("`{name}` is no list of branch targets")),
+        }
+    }
+    /// Index of function `name`, and whether it has a body.
+    pub fn function(&self, name: &str) -> Option<(u32, bool)> {
+        let &k = self.body.module.functions.get(name)?;
+        Some((k, self.body.module.tree.functions[k as usize].body.is_some()))
+    }
+    /// Where the `.param` variable `name` of a call lies in the frame's local memory.
+    pub fn argument(&self, name: &str, at: u32) -> Read<u32> {
+        match self.body.find(name) {
+            Some(Symbol::Local(to, true)) => Ok(to),
+            _ => wrong(at, format!("`{name}` is no .param variable; calls pass their arguments in such")),
+        }
+    }
+
+    /// Adds operands to the lists; returns where they begin.
+    pub fn list(&mut self, all: &[u32]) -> u32 {
+        let at = self.body.lists.len() as u32;
+        self.body.lists.extend_from_slice(all);
+        at
+    }
+    /// Adds labels to the lists, which become places.
+    pub fn list_labels(&mut self, all: &[u32]) -> u32 {
+        let at = self.list(all);
+        self.body.listed.extend((0..all.len()).map(|k| at as usize + k));
+        at
+    }
+    /// Adds an instruction.
+    pub fn emit(&mut self, run: Run, class: Counts, s: Slots) {
+        let Slots { y, a, b, c, list, imm } = s;
+        let (guard, at) = (self.guard, self.from.at);
+        self.body.code.push(Op { run, y, a, b, c, list, imm, guard, at, class });
+    }
+    /// Adds a jump to `label`.
+    pub fn emit_jump(&mut self, run: Run, label: u32) {
+        self.body.jumps.push(self.body.code.len());
+        self.emit(run, Counts::Control, Slots { imm: label.into(), ..Slots::default() });
+    }
+}

@@ -1,0 +1,494 @@
+//! A warp: 32 lanes that run one instruction together, and what happens when they do not agree where to go.
+//!
+//! Lanes at the same place form a group. Of the groups that can run, the one in the deepest call and at the lowest place
+//! of the code runs first, and groups that meet become one. Compilers lay code out so that places where paths join come
+//! later than the paths, so this brings lanes together where hardware would, with no analysis of the control flow.
+//! Instructions that need several lanes (shuffles, votes, matrix products) wait until all lanes that they name are there,
+//! so results do not depend on the order of groups (PTX ISA 9.0, section 9.7.13, `.sync`).
+
+use super::block::Env;
+use super::row::{LANES, Row};
+use super::spaces::{FUNCTIONS, Local};
+use super::{Cx, Flow, Op, Place, Wait};
+use crate::ptx::program::{Function, Special, Value};
+
+/// Instructions that a group runs while others of its warp wait, before one of them gets its turn: a lane may spin until
+/// another lane of its warp writes.
+const PATIENCE: u32 = 20_000;
+/// Deepest nesting of calls.
+const DEEPEST: usize = 512;
+
+/// Registers, local memory and groups of 32 lanes.
+#[derive(Default)]
+pub(super) struct Warp {
+    rows: Vec<Row>,
+    preds: Vec<u32>,
+    local: Local,
+    groups: Vec<Group>,
+    /// Lanes that began.
+    pub(super) began: u32,
+    /// Lanes that have not exited.
+    pub(super) live: u32,
+    place: Place,
+    turn: u32,
+}
+
+/// A frame of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Frame {
+    function: u32,
+    rows: u32,
+    preds: u32,
+    local: u32,
+    /// The call that made it.
+    from: u32,
+}
+
+/// Lanes at one place.
+#[derive(Clone, Debug)]
+struct Group {
+    pc: u32,
+    mask: u32,
+    frames: Vec<Frame>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    /// At a barrier of the block.
+    Waits(Wait),
+    /// Passed a barrier whose instruction has more to do; (true lanes, threads).
+    Resumes(u32, u32),
+    /// Until more lanes come to the same place.
+    Gathers,
+    /// Has waited in vain: runs with the lanes that it has.
+    Forced,
+}
+
+/// Why a warp stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// All lanes have exited or wait.
+    Idle,
+    /// The budget is used up.
+    Budget,
+    /// Something went wrong; see `Env::fault`.
+    Fault,
+}
+
+/// A group at a barrier, as the block sees it.
+pub(super) struct Waiting {
+    pub(super) wait: Wait,
+    pub(super) mask: u32,
+    pub(super) pc: u32,
+}
+
+impl Warp {
+    /// Begins `entry` with the first `lanes` lanes.
+    pub(super) fn start(&mut self, env: &Env<'_>, function: u32, place: Place, lanes: u32) -> bool {
+        let entry = &env.launch.program.functions[function as usize];
+        self.place = place;
+        self.began = if lanes >= 32 { u32::MAX } else { (1 << lanes) - 1 };
+        self.live = self.began;
+        let frame = Frame { function, rows: 0, preds: 0, local: 0, from: u32::MAX };
+        self.groups.clear();
+        self.groups.push(Group {
+            pc: entry.start,
+            mask: self.live,
+            frames: vec![frame],
+            state: State::Ready,
+        });
+        self.enter(env, frame, u32::MAX)
+    }
+
+    /// Makes room for a frame and fills its constants in the lanes of `mask`.
+    fn enter(&mut self, env: &Env<'_>, frame: Frame, mask: u32) -> bool {
+        let f = &env.launch.program.functions[frame.function as usize];
+        let (rows, preds) = ((frame.rows + f.rows) as usize, (frame.preds + f.preds) as usize);
+        if self.rows.len() < rows {
+            self.rows.resize(rows, Row([0; LANES]));
+        }
+        if self.preds.len() < preds {
+            self.preds.resize(preds, 0);
+        }
+        if !self.local.reserve(frame.local + f.local_bytes) {
+            return false;
+        }
+        fill(f, env, frame, self.place, &mut self.rows[frame.rows as usize..], mask);
+        true
+    }
+
+    /// Runs until every lane waits or is done, or `budget` instructions are used up.
+    pub(super) fn run(&mut self, env: &mut Env<'_>, budget: &mut u64) -> Stop {
+        loop {
+            if self.groups.len() > 1 {
+                self.merge();
+            }
+            let Some(g) = self.pick() else { return Stop::Idle };
+            match self.run_group(env, g, budget) {
+                Flow::Fault => return Stop::Fault,
+                _ if *budget == 0 => return Stop::Budget,
+                _ => {}
+            }
+        }
+    }
+
+    /// Groups at the same place become one.
+    fn merge(&mut self) {
+        let mut i = 0;
+        while i < self.groups.len() {
+            let mut j = i + 1;
+            while j < self.groups.len() {
+                let (a, b) = (&self.groups[i], &self.groups[j]);
+                let together = matches!(
+                    (a.state, b.state),
+                    (State::Ready | State::Gathers, State::Ready | State::Gathers) | (State::Waits(_), State::Waits(_))
+                );
+                if together && a.pc == b.pc && a.frames == b.frames {
+                    let b = self.groups.swap_remove(j);
+                    let a = &mut self.groups[i];
+                    a.mask |= b.mask;
+                    a.state = match (a.state, b.state) {
+                        (State::Waits(mut w), State::Waits(v)) => {
+                            w.holds |= v.holds;
+                            State::Waits(w)
+                        }
+                        _ => State::Ready,
+                    };
+                } else {
+                    j += 1;
+                }
+            }
+            i += 1;
+        }
+    }
+
+    /// The group that runs next: deepest call, then lowest place; in turn when one has run for long.
+    fn pick(&mut self) -> Option<usize> {
+        let ready = |g: &Group| !matches!(g.state, State::Waits(_) | State::Gathers);
+        if self.turn > PATIENCE && self.groups.len() > 1 {
+            self.turn = 0;
+            self.groups.rotate_left(1);
+            return self.groups.iter().position(ready);
+        }
+        let key = |g: &Group| (usize::MAX - g.frames.len(), g.pc);
+        let ready = self.groups.iter().enumerate().filter(|(_, g)| ready(g));
+        ready.min_by_key(|(_, g)| key(g)).map(|(i, _)| i)
+    }
+
+    /// Where another group waits: lanes of group `g` that come there stop, to go on together.
+    fn meet(&self, g: usize) -> u32 {
+        let group = &self.groups[g];
+        let others = self.groups.iter().enumerate();
+        others
+            .filter(|(i, o)| *i != g && o.frames.len() == group.frames.len() && !matches!(o.state, State::Waits(_)))
+            .filter(|(_, o)| o.pc > group.pc)
+            .map(|(_, o)| o.pc)
+            .min()
+            .unwrap_or(u32::MAX)
+    }
+
+    /// Runs group `g` until it parts, waits, meets another or has run for long enough.
+    fn run_group(&mut self, env: &mut Env<'_>, g: usize, budget: &mut u64) -> Flow {
+        let launch = env.launch;
+        let code = &launch.program.code[..];
+        let group = &self.groups[g];
+        let meet = self.meet(g);
+        let alone = self.groups.len() == 1;
+        let mut limit = if alone { *budget } else { (*budget).min(u64::from(PATIENCE) + 1) };
+        let limited = limit;
+        let frame = *group.frames.last().expect("a group has a frame");
+        let function = &launch.program.functions[frame.function as usize];
+        let (pc, lanes, state) = (group.pc, group.mask, group.state);
+        let mut cx = Cx {
+            rows: &mut self.rows[frame.rows as usize..][..function.rows as usize],
+            preds: &mut self.preds[frame.preds as usize..][..function.preds as usize],
+            mask: lanes,
+            live: self.live,
+            began: self.began,
+            local: &mut self.local,
+            local_base: frame.local,
+            shared: env.shared,
+            launch,
+            place: self.place,
+            watch: env.watch.as_deref_mut(),
+            clock: env.steps,
+            targets: [0; LANES],
+            barrier: Wait::default(),
+            fault: None,
+            reduced: if let State::Resumes(holds, threads) = state { (holds, threads) } else { (0, 0) },
+            resumed: matches!(state, State::Resumes(..) | State::Forced),
+        };
+        let (flow, pc, run_lanes) = steps(&mut cx, code, pc, meet, &mut limit);
+        let (clock, mask, fault) = (cx.clock, cx.mask, cx.fault.take());
+        let (targets, barrier) = (cx.targets, cx.barrier);
+        env.steps = clock;
+        env.lanes += run_lanes;
+        env.fault = fault;
+        *budget -= limited - limit;
+        self.turn = if alone { 0 } else { self.turn + (limited - limit) as u32 };
+        let group = &mut self.groups[g];
+        (group.pc, group.state) = (pc, State::Ready);
+        self.divert(env, g, flow, mask, &Ways { targets, barrier })
+    }
+
+    /// Lanes of group `g` that are in `mask` leave it as `flow` says; the others go on behind the instruction.
+    fn divert(&mut self, env: &mut Env<'_>, g: usize, flow: Flow, mask: u32, ways: &Ways) -> Flow {
+        let pc = self.groups[g].pc;
+        let mut part = self.groups[g].clone();
+        part.mask = mask;
+        match flow {
+            Flow::Next | Flow::Fault => return flow,
+            Flow::Jump(to) => part.pc = to,
+            Flow::Scatter => {
+                for lane in (0..LANES).filter(|l| mask >> l & 1 == 1) {
+                    (part.mask, part.pc) = (1 << lane, ways.targets[lane]);
+                    self.push(part.clone());
+                }
+                part.mask = 0;
+            }
+            Flow::Exit => {
+                self.live &= !mask;
+                part.mask = 0;
+            }
+            Flow::Barrier if ways.barrier.arrive => {
+                env.arrived[ways.barrier.id as usize % 16] += mask.count_ones();
+                part.pc = pc + 1;
+            }
+            Flow::Barrier => part.state = State::Waits(ways.barrier),
+            Flow::Gather => part.state = State::Gathers,
+            Flow::Call => {
+                // Lanes may call different functions: each gets its own group.
+                while part.mask != 0 {
+                    let target = ways.targets[part.mask.trailing_zeros() as usize];
+                    let mut callers = part.clone();
+                    callers.mask = (0..LANES).fold(0, |m, l| m | u32::from(ways.targets[l] == target) << l) & part.mask;
+                    part.mask &= !callers.mask;
+                    if !self.call(env, &mut callers, target) {
+                        return overflow(env, &callers, self.place);
+                    }
+                    self.push(callers);
+                }
+            }
+            Flow::Return => {
+                if self.ret(env, &mut part) {
+                    self.live &= !mask;
+                    part.mask = 0;
+                }
+            }
+        }
+        self.push(part);
+        let group = &mut self.groups[g];
+        group.mask &= !mask;
+        group.pc = pc + 1;
+        if group.mask == 0 {
+            self.groups.swap_remove(g);
+        }
+        flow
+    }
+
+    fn push(&mut self, group: Group) {
+        if group.mask != 0 {
+            self.groups.push(group);
+        }
+    }
+
+    /// Enters function `target`: copies the arguments from the caller's local memory to the callee's.
+    fn call(&mut self, env: &Env<'_>, group: &mut Group, target: u32) -> bool {
+        let program = env.launch.program;
+        let caller = *group.frames.last().expect("a group has a frame");
+        let from = &program.functions[caller.function as usize];
+        let Some(callee) = program.functions.get(target as usize) else { return false };
+        let frame = Frame {
+            function: target,
+            rows: caller.rows + from.rows,
+            preds: caller.preds + from.preds,
+            local: (caller.local + from.local_bytes).next_multiple_of(16),
+            from: group.pc,
+        };
+        if group.frames.len() >= DEEPEST || !self.enter(env, frame, group.mask) {
+            return false;
+        }
+        let op = &program.code[group.pc as usize];
+        for (arg, param) in arguments(program, op).iter().zip(&callee.params) {
+            self.local.copy(caller.local + arg, frame.local + param.offset, param.bytes, group.mask);
+        }
+        group.frames.push(frame);
+        group.pc = callee.start;
+        true
+    }
+
+    /// Leaves a function: copies what it returns to the caller. True when the entry itself returned.
+    fn ret(&mut self, env: &Env<'_>, group: &mut Group) -> bool {
+        let program = env.launch.program;
+        let frame = group.frames.pop().expect("a group has a frame");
+        let Some(caller) = group.frames.last() else { return true };
+        let callee = &program.functions[frame.function as usize];
+        let op = &program.code[frame.from as usize];
+        for (to, value) in returned(program, op).iter().zip(&callee.returns) {
+            self.local.copy(frame.local + value.offset, caller.local + to, value.bytes, group.mask);
+        }
+        group.pc = frame.from + 1;
+        false
+    }
+
+    /// Groups that wait at a barrier.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Waiting> {
+        self.groups.iter().filter_map(|g| match g.state {
+            State::Waits(wait) => Some(Waiting { wait, mask: g.mask, pc: g.pc }),
+            _ => None,
+        })
+    }
+
+    /// Lanes at barrier `id` go on.
+    pub(super) fn release(&mut self, env: &Env<'_>, id: u32, holds: u32, threads: u32) {
+        for g in &mut self.groups {
+            if matches!(g.state, State::Waits(w) if w.id == id) {
+                // A barrier that reduces runs again, to take its result.
+                let again = env.launch.program.code[g.pc as usize].imm >> 32 & 1 == 1;
+                g.state = if again { State::Resumes(holds, threads) } else { State::Ready };
+                g.pc += u32::from(!again);
+            }
+        }
+    }
+
+    /// Lets groups that wait for other lanes in vain go on without them. True when there was one.
+    pub(super) fn force(&mut self) -> bool {
+        let stuck = self.groups.iter_mut().find(|g| g.state == State::Gathers);
+        stuck.map(|g| g.state = State::Forced).is_some()
+    }
+
+    /// True when every lane has exited.
+    pub(super) fn done(&self) -> bool {
+        self.live == 0
+    }
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+}
+
+/// Runs instructions from `pc` on, until one is not followed by another for all lanes. Returns what ended it, where, and
+/// how many lanes ran instructions.
+#[inline(always)]
+fn steps(cx: &mut Cx<'_>, code: &[Op], mut pc: u32, meet: u32, limit: &mut u64) -> (Flow, u32, u64) {
+    let (lanes, mut run_lanes) = (cx.mask, 0);
+    loop {
+        let op = &code[pc as usize];
+        *limit -= 1;
+        let mask = match op.guard {
+            0 => lanes,
+            guard => {
+                let p = cx.preds[(guard / 2 - 1) as usize];
+                lanes & if guard % 2 == 1 { !p } else { p }
+            }
+        };
+        let mut flow = Flow::Next;
+        if mask != 0 {
+            cx.mask = mask;
+            run_lanes += u64::from(mask.count_ones());
+            if let Some(watch) = cx.watch.as_mut() {
+                watch.step(op, mask, lanes);
+            }
+            cx.clock += 1;
+            flow = (op.run)(cx, op);
+            cx.resumed = false;
+        }
+        match flow {
+            Flow::Next => pc += 1,
+            Flow::Jump(to) if mask == lanes => pc = to,
+            other => return (other, pc, run_lanes),
+        }
+        if pc >= meet || *limit == 0 {
+            return (Flow::Next, pc, run_lanes);
+        }
+    }
+}
+
+/// Where lanes go, from [`Cx`].
+struct Ways {
+    targets: [u32; LANES],
+    barrier: Wait,
+}
+
+/// Offsets of a call's arguments in the caller's local memory: the op's list is `n, n offsets, m, m offsets`.
+fn arguments<'p>(program: &'p crate::ptx::program::Program, op: &Op) -> &'p [u32] {
+    let at = op.list as usize;
+    let n = program.lists[at] as usize;
+    &program.lists[at + 1..][..n]
+}
+
+/// Offsets where the caller wants what the call returns.
+fn returned<'p>(program: &'p crate::ptx::program::Program, op: &Op) -> &'p [u32] {
+    let at = op.list as usize + 1 + program.lists[op.list as usize] as usize;
+    let m = program.lists[at] as usize;
+    &program.lists[at + 1..][..m]
+}
+
+#[cold]
+fn overflow(env: &mut Env<'_>, group: &Group, place: Place) -> Flow {
+    let op = &env.launch.program.code[group.pc as usize];
+    let what = format!("calls are nested more than {DEEPEST} deep, or local memory is used up");
+    let lane = group.mask.trailing_zeros() as usize;
+    let kind = super::FaultKind::StackOverflow;
+    env.fault = Some(Box::new(super::Fault::new(env.launch, place, op.at, kind, lane, 0, what)));
+    Flow::Fault
+}
+
+/// Fills the constant registers of a frame in the lanes of `mask`.
+fn fill(f: &Function, env: &Env<'_>, frame: Frame, place: Place, rows: &mut [Row], mask: u32) {
+    for c in &f.constants {
+        let slot = c.slot as usize;
+        let launch = env.launch;
+        let all = match c.value {
+            Value::Bits(bits) => bits,
+            Value::Address(v, plus) => {
+                launch.variables.get(v as usize).copied().unwrap_or(0).wrapping_add_signed(plus)
+            }
+            Value::Function(index) => FUNCTIONS + u64::from(index) * 16,
+            Value::Local(at) => u64::from(frame.local).wrapping_add_signed(at),
+            Value::Dynamic(at) => u64::from(launch.static_shared()).wrapping_add_signed(at),
+            Value::Special(s) => {
+                let words = std::array::from_fn(|lane| special(s, env, place, lane as u32));
+                match c.wide {
+                    true => super::row::put::<u64>(rows, slot, words.map(u64::from), mask),
+                    false => super::row::put::<u32>(rows, slot, words, mask),
+                }
+                continue;
+            }
+        };
+        match c.wide {
+            true => super::row::put(rows, slot, [all; LANES], mask),
+            false => super::row::put(rows, slot, [all as u32; LANES], mask),
+        }
+    }
+}
+
+/// A special register of one lane.
+fn special(s: Special, env: &Env<'_>, place: Place, lane: u32) -> u32 {
+    let l = env.launch;
+    let [x, y, z] = l.block;
+    let t = place.warp * 32 + lane;
+    let axis = |v: [u32; 3], a: u8| v.get(a as usize).copied().unwrap_or(0);
+    let below = (1u32 << lane).wrapping_sub(1);
+    match s {
+        Special::Tid(a) => axis([t % x, t / x % y, t / x / y % z.max(1)], a),
+        Special::Ntid(a) => axis(l.block, a),
+        Special::Ctaid(a) => axis(place.block, a),
+        Special::Nctaid(a) => axis(l.grid, a),
+        Special::Lane => lane,
+        Special::Warp => place.warp,
+        Special::Warps => (x * y * z).div_ceil(32),
+        Special::Sm => place.block[0] % super::launch::SMS,
+        Special::Sms => super::launch::SMS,
+        Special::GridId | Special::Zero => 0,
+        Special::One => 1,
+        Special::Below => below,
+        Special::UpTo => below | 1 << lane,
+        Special::Equal => 1 << lane,
+        Special::From => !below,
+        Special::Above => !(below | 1 << lane),
+        Special::DynamicShared => l.dynamic_shared,
+        Special::TotalShared => l.shared_bytes(),
+    }
+}
