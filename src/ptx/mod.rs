@@ -10,10 +10,12 @@
 //! | `program.rs` | a module ready to run |
 //! | `lower/` | tree to program |
 //! | `inst/` | the instructions, one family a file |
+//! | `checks/` | what a kernel does wrong without failing: bounds, uninitialised reads, races |
 //! | `run/` | the executor: warps, blocks, grids, memory |
 //! | `float/` | arithmetic of PTX: roundings, formats, approximate functions, matrix products of a warp |
 
 pub mod ast;
+pub mod checks;
 pub mod float;
 mod inst;
 mod lower;

@@ -5,7 +5,7 @@ use crate::ptx::ast::Operand;
 use crate::ptx::lower::{Inst, Slots};
 use crate::ptx::run::row::{Bits, LANES, put};
 use crate::ptx::run::spaces::FUNCTIONS;
-use crate::ptx::run::{Counts, Cx, FaultKind, Flow, Op, Run, Wait};
+use crate::ptx::run::{Counts, Cx, Event, FaultKind, Flow, Op, Run, Wait};
 use crate::ptx::text::Read;
 use crate::ptx::types::Type;
 
@@ -256,6 +256,7 @@ pub(super) fn together(cx: &mut Cx<'_>, op: &Op, mask: u32) -> Option<Flow> {
         if cx.watch.is_some() && wanted & !cx.live & cx.began != 0 {
             missing(cx, op, wanted & !cx.live & cx.began);
         }
+        told(cx, wanted & cx.mask | !cx.live, Event::Met);
         return None;
     }
     if !cx.resumed {
@@ -264,7 +265,16 @@ pub(super) fn together(cx: &mut Cx<'_>, op: &Op, mask: u32) -> Option<Flow> {
     if cx.watch.is_some() {
         missing(cx, op, absent);
     }
+    told(cx, wanted & cx.mask | !cx.live, Event::Met);
     None
+}
+
+/// Tells the watcher.
+pub(super) fn told(cx: &mut Cx<'_>, lanes: u32, event: Event) {
+    let place = cx.place;
+    if let Some(watch) = cx.watch.as_mut() {
+        watch.event(place, lanes, event);
+    }
 }
 
 #[cold]
@@ -283,6 +293,10 @@ fn fence(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     i.ignore_prefixed("sync_restrict");
     i.ignore_prefixed("async::");
     i.wants(0)?;
-    i.emit(|_, _| Flow::Next, Counts::Sync, Slots { imm: 1, ..Slots::default() });
+    let run: Run = |cx, _| {
+        told(cx, cx.mask, Event::Fence);
+        Flow::Next
+    };
+    i.emit(run, Counts::Sync, Slots { imm: 1, ..Slots::default() });
     Ok(())
 }

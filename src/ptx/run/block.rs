@@ -2,7 +2,7 @@
 
 use super::spaces::Words;
 use super::warp::{Stop, Warp};
-use super::{Fault, FaultKind, Launch, Place, Watch};
+use super::{Event, Fault, FaultKind, Launch, Place, Watch};
 
 /// Warp-instructions that a warp runs before the next one gets its turn: threads may spin until another writes.
 const SLICE: u64 = 200_000;
@@ -55,6 +55,10 @@ impl Bench {
 
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.steps, self.lanes)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { block: self.block, warp: 0 }
     }
 
     fn env<'a>(&'a mut self, launch: &'a Launch<'a>, watch: &'a mut Option<Box<dyn Watch>>) -> (Env<'a>, &'a mut [Warp]) {
@@ -161,6 +165,7 @@ fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> bool {
         env.arrived[id as usize] = 0;
         if let Some(watch) = env.watch.as_mut() {
             watch.barrier(who);
+            watch.event(warps[0].place(), u32::MAX, Event::Passed(id, who));
         }
         opened = true;
     }

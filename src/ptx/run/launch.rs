@@ -1,7 +1,7 @@
 //! Blocks of a grid over the thread pool.
 
 use super::block::{Bench, Progress};
-use super::{Fault, Memory, Watch};
+use super::{Event, Fault, Memory, Watch};
 use crate::ptx::program::{Function, Program};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -139,6 +139,9 @@ impl State<'_> {
             match bench.run(self.launch, watch, self.launch.options.most_steps) {
                 Ok(Progress::More) => under_way.push_back((index, bench)),
                 Ok(Progress::Done) => {
+                    if let Some(watch) = watch.as_mut() {
+                        watch.event(bench.place(), u32::MAX, Event::Done);
+                    }
                     let (steps, lanes) = bench.counts();
                     self.steps.fetch_add(steps, Relaxed);
                     self.lanes.fetch_add(lanes, Relaxed);

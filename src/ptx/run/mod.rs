@@ -246,6 +246,25 @@ pub enum AccessKind {
     Atomic,
 }
 
+/// What happens besides instructions and accesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Lanes of a warp met: what each did before comes before what each does after. Lanes that have exited count as there.
+    Met,
+    /// A fence.
+    Fence,
+    /// The warp came to this barrier without waiting.
+    Arrived(u32),
+    /// All of these warps (a bit each) passed this barrier.
+    Passed(u32, u64),
+    /// A call made room for local variables: from this byte on, so many.
+    Frame(u32, u32),
+    /// Arguments or results of a call were copied in local memory: from, to, bytes.
+    Copied(u32, u32, u32),
+    /// The block is done.
+    Done,
+}
+
 /// Sees what a block does: the checks and the counters are watchers.
 pub trait Watch {
     /// An instruction runs for `mask`.
@@ -254,6 +273,8 @@ pub trait Watch {
     fn access(&mut self, launch: &Launch<'_>, place: Place, access: &Access<'_>) -> u32;
     /// All threads of `warps` (a bit each) passed a barrier: what they did before it is ordered.
     fn barrier(&mut self, warps: u64);
+    /// Something happened to `lanes` of the warp at `place`.
+    fn event(&mut self, _place: Place, _lanes: u32, _event: Event) {}
     /// A fault that the executor itself found and can go on from.
     fn fault(&mut self, fault: Fault);
 }

@@ -9,7 +9,7 @@
 use super::block::Env;
 use super::row::{LANES, Row};
 use super::spaces::{FUNCTIONS, Local};
-use super::{Cx, Flow, Op, Place, Wait};
+use super::{Cx, Event, Flow, Op, Place, Wait};
 use crate::ptx::program::{Function, Special, Value};
 
 /// Instructions that a group runs while others of its warp wait, before one of them gets its turn: a lane may spin until
@@ -254,6 +254,7 @@ impl Warp {
             }
             Flow::Barrier if ways.barrier.arrive => {
                 env.arrived[ways.barrier.id as usize % 16] += mask.count_ones();
+                self.tell(env, mask, Event::Arrived(ways.barrier.id));
                 part.pc = pc + 1;
             }
             Flow::Barrier => part.state = State::Waits(ways.barrier),
@@ -288,6 +289,13 @@ impl Warp {
         flow
     }
 
+    /// Tells the watcher.
+    fn tell(&self, env: &mut Env<'_>, lanes: u32, event: Event) {
+        if let Some(watch) = env.watch.as_mut() {
+            watch.event(self.place, lanes, event);
+        }
+    }
+
     fn push(&mut self, group: Group) {
         if group.mask != 0 {
             self.groups.push(group);
@@ -295,7 +303,7 @@ impl Warp {
     }
 
     /// Enters function `target`: copies the arguments from the caller's local memory to the callee's.
-    fn call(&mut self, env: &Env<'_>, group: &mut Group, target: u32) -> bool {
+    fn call(&mut self, env: &mut Env<'_>, group: &mut Group, target: u32) -> bool {
         let program = env.launch.program;
         let caller = *group.frames.last().expect("a group has a frame");
         let from = &program.functions[caller.function as usize];
@@ -311,8 +319,11 @@ impl Warp {
             return false;
         }
         let op = &program.code[group.pc as usize];
+        self.tell(env, group.mask, Event::Frame(frame.local, callee.local_bytes));
         for (arg, param) in arguments(program, op).iter().zip(&callee.params) {
-            self.local.copy(caller.local + arg, frame.local + param.offset, param.bytes, group.mask);
+            let (from, to) = (caller.local + arg, frame.local + param.offset);
+            self.local.copy(from, to, param.bytes, group.mask);
+            self.tell(env, group.mask, Event::Copied(from, to, param.bytes));
         }
         group.frames.push(frame);
         group.pc = callee.start;
@@ -320,14 +331,16 @@ impl Warp {
     }
 
     /// Leaves a function: copies what it returns to the caller. True when the entry itself returned.
-    fn ret(&mut self, env: &Env<'_>, group: &mut Group) -> bool {
+    fn ret(&mut self, env: &mut Env<'_>, group: &mut Group) -> bool {
         let program = env.launch.program;
         let frame = group.frames.pop().expect("a group has a frame");
         let Some(caller) = group.frames.last() else { return true };
         let callee = &program.functions[frame.function as usize];
         let op = &program.code[frame.from as usize];
         for (to, value) in returned(program, op).iter().zip(&callee.returns) {
-            self.local.copy(frame.local + value.offset, caller.local + to, value.bytes, group.mask);
+            let (from, to) = (frame.local + value.offset, caller.local + to);
+            self.local.copy(from, to, value.bytes, group.mask);
+            self.tell(env, group.mask, Event::Copied(from, to, value.bytes));
         }
         group.pc = frame.from + 1;
         false

@@ -1,0 +1,304 @@
+//! Which accesses come before which: vector clocks of warps (Lamport 1978; Mattern 1989).
+//!
+//! A warp counts a time that goes on with each act of order. Of each other warp of its block it knows up to which time
+//! its accesses come before; of warps of other blocks likewise, in a map that only fences and atomics fill; and of its
+//! own lanes by pairs, because lanes of a warp are ordered by warp barriers alone. Where a lane learns something from
+//! another warp, its whole warp is taken to know it: that may miss a race and invents none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Who accessed, when and where in the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Number of the block.
+    pub block: u32,
+    /// Time of its warp; 0 for nobody.
+    pub time: u32,
+    /// Byte of the source.
+    pub at: u32,
+    /// Thread in the block.
+    pub thread: u16,
+    /// Volatile, relaxed or atomic.
+    pub strong: bool,
+}
+
+impl Stamp {
+    /// The same thread?
+    pub fn same(&self, other: &Stamp) -> bool {
+        self.block == other.block && self.thread == other.thread
+    }
+    fn warp(&self) -> usize {
+        usize::from(self.thread / 32)
+    }
+}
+
+/// Up to which time each warp's accesses come before, by block and warp.
+#[derive(Clone, Debug, Default)]
+pub struct Known(HashMap<(u32, u32), u32>);
+
+impl Known {
+    fn learn(&mut self, other: &Known) {
+        for (&who, &time) in &other.0 {
+            let mine = self.0.entry(who).or_default();
+            *mine = time.max(*mine);
+        }
+    }
+}
+
+/// Adds what `other` knows.
+fn join(mine: &mut Arc<Known>, other: &Arc<Known>) {
+    if mine.0.is_empty() {
+        *mine = Arc::clone(other);
+    } else if !Arc::ptr_eq(mine, other) && !other.0.is_empty() {
+        Arc::make_mut(mine).learn(other);
+    }
+}
+
+#[derive(Clone)]
+struct Warp {
+    time: u32,
+    /// Accesses of own lanes up to here come before, for every lane.
+    floor: u32,
+    /// What lane l knows of lane m, when some lanes have met without the others.
+    pairs: Option<Box<[[u32; 32]; 32]>>,
+    /// Of the warps of this block.
+    row: [u32; 32],
+    /// Of warps of other blocks.
+    others: Arc<Known>,
+    /// What was known at the last fence: strong writes hand it on.
+    fenced: Option<Arc<Known>>,
+    /// What strong reads have seen since the last fence: the next one makes it known.
+    seen: Option<Arc<Known>>,
+}
+
+/// What has been handed on through each location: strong writes that follow a fence, or release.
+#[derive(Default)]
+pub struct Locations(HashMap<(u32, u64), Arc<Known>>);
+
+/// The clocks of a block.
+pub struct Clocks {
+    block: u32,
+    warps: Vec<Warp>,
+    arrived: [Arc<Known>; 16],
+}
+
+impl Clocks {
+    /// Of the block with this number.
+    pub fn new(block: u32) -> Clocks {
+        Clocks { block, warps: Vec::new(), arrived: Default::default() }
+    }
+
+    fn warp(&mut self, w: u32) -> &mut Warp {
+        let w = w as usize % 32;
+        if self.warps.len() <= w {
+            let new = Warp {
+                time: 1,
+                floor: 0,
+                pairs: None,
+                row: [0; 32],
+                others: Arc::default(),
+                fenced: None,
+                seen: None,
+            };
+            self.warps.resize(w + 1, new);
+        }
+        &mut self.warps[w]
+    }
+
+    /// The present time of warp `w`.
+    pub fn now(&mut self, w: u32) -> u32 {
+        self.warp(w).time
+    }
+
+    /// True when what `past` did comes before what `now`, of this block, does.
+    #[inline]
+    pub fn before(&self, past: &Stamp, now: &Stamp) -> bool {
+        let (v, w) = (past.warp(), now.warp());
+        let Some(warp) = self.warps.get(w) else { return true };
+        if past.block != self.block {
+            return warp.others.0.get(&(past.block, v as u32)).is_some_and(|t| *t >= past.time);
+        }
+        if v != w {
+            return warp.row[v % 32] >= past.time;
+        }
+        let knows = |p: &[[u32; 32]; 32]| p[usize::from(now.thread % 32)][usize::from(past.thread % 32)] >= past.time;
+        past.thread == now.thread || past.time <= warp.floor || warp.pairs.as_deref().is_some_and(knows)
+    }
+
+    /// These lanes of warp `w` met.
+    pub fn met(&mut self, w: u32, lanes: u32) {
+        let warp = self.warp(w);
+        if lanes == u32::MAX {
+            warp.floor = warp.time;
+        } else {
+            let pairs = warp.pairs.get_or_insert_with(|| Box::new([[0; 32]; 32]));
+            let here = || (0..32).filter(|l| lanes >> l & 1 == 1);
+            let mut all = [0; 32];
+            for l in here() {
+                all.iter_mut().zip(&pairs[l]).for_each(|(a, p)| *a = (*a).max(*p));
+            }
+            here().for_each(|l| all[l] = warp.time);
+            here().for_each(|l| pairs[l] = all);
+        }
+        warp.time += 1;
+    }
+
+    /// What warp `w` knows now, with its own accesses. Its time goes on.
+    fn publish(&mut self, w: u32) -> Arc<Known> {
+        let block = self.block;
+        let warp = self.warp(w);
+        let mut known = Known::clone(&warp.others);
+        for (v, &time) in warp.row.iter().enumerate().filter(|(_, t)| **t > 0) {
+            known.0.insert((block, v as u32), time);
+        }
+        known.0.insert((block, w), warp.time);
+        warp.time += 1;
+        Arc::new(known)
+    }
+
+    fn acquire(&mut self, w: u32, known: &Arc<Known>) {
+        let block = self.block;
+        let warp = self.warp(w);
+        for (&(_, v), &time) in known.0.iter().filter(|((b, _), _)| *b == block) {
+            let mine = if v == w { &mut warp.floor } else { &mut warp.row[v as usize % 32] };
+            *mine = time.max(*mine);
+        }
+        join(&mut warp.others, known);
+    }
+
+    /// A fence of warp `w`: hands on and takes.
+    pub fn fence(&mut self, w: u32) {
+        if let Some(seen) = self.warp(w).seen.take() {
+            self.acquire(w, &seen);
+        }
+        let known = self.publish(w);
+        self.warp(w).fenced = Some(known);
+    }
+
+    /// Warp `w` comes to a barrier and does not wait.
+    pub fn arrive(&mut self, w: u32, id: u32) {
+        let known = self.publish(w);
+        join(&mut self.arrived[id as usize % 16], &known);
+    }
+
+    /// These warps pass a barrier together.
+    pub fn pass(&mut self, id: u32, warps: u64) {
+        let here = || (0..32u32).filter(move |w| warps >> w & 1 == 1);
+        let arrived = std::mem::take(&mut self.arrived[id as usize % 16]);
+        let mut row = [0; 32];
+        let mut others: Arc<Known> = Arc::default();
+        for w in here() {
+            self.acquire(w, &arrived);
+            let warp = self.warp(w);
+            row.iter_mut().zip(&warp.row).for_each(|(r, v)| *r = (*r).max(*v));
+            row[w as usize] = warp.time;
+            join(&mut others, &warp.others);
+        }
+        for w in here() {
+            let warp = self.warp(w);
+            (warp.row, warp.floor, warp.others) = (row, warp.time, Arc::clone(&others));
+            warp.time += 1;
+        }
+    }
+
+    /// A strong access of warp `w`. `orders`: it releases what it writes, and acquires what it reads.
+    pub fn strong(&mut self, w: u32, reads: bool, writes: bool, orders: bool, at: &[(u32, u64)], map: &mut Locations) {
+        if reads {
+            for known in at.iter().filter_map(|a| map.0.get(a)) {
+                if orders {
+                    self.acquire(w, known);
+                } else {
+                    let warp = self.warp(w);
+                    join(warp.seen.get_or_insert_default(), known);
+                }
+            }
+        }
+        if !writes {
+            return;
+        }
+        let given = if orders { Some(self.publish(w)) } else { self.warp(w).fenced.clone() };
+        for &a in at {
+            match (&given, reads) {
+                // An atomic goes on with the chain of those before it.
+                (Some(known), true) => join(map.0.entry(a).or_default(), known),
+                (Some(known), false) => _ = map.0.insert(a, Arc::clone(known)),
+                (None, true) => {}
+                (None, false) => _ = map.0.remove(&a),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by(c: &mut Clocks, thread: u16) -> Stamp {
+        let (block, time) = (c.block, c.now(u32::from(thread / 32)));
+        Stamp { block, time, at: 0, thread, strong: false }
+    }
+
+    #[test]
+    fn lanes_are_ordered_by_meeting_and_warps_by_barriers() {
+        let mut c = Clocks::new(0);
+        let (a, b, far) = (by(&mut c, 0), by(&mut c, 1), by(&mut c, 40));
+        assert!(!c.before(&a, &b) && !c.before(&a, &far) && c.before(&a, &a));
+        c.met(0, 0b101);
+        assert!(!c.before(&a, &by(&mut c, 1)) && c.before(&a, &by(&mut c, 2)));
+        // What lane 2 knows of lane 0 reaches lane 1 through them, and what lane 0 did since does not.
+        let late = by(&mut c, 0);
+        c.met(0, 0b110);
+        assert!(c.before(&a, &by(&mut c, 1)) && !c.before(&late, &by(&mut c, 1)));
+        c.met(0, u32::MAX);
+        assert!(c.before(&late, &by(&mut c, 31)) && !c.before(&late, &by(&mut c, 40)));
+        c.pass(0, 0b11);
+        assert!(c.before(&late, &by(&mut c, 40)) && c.before(&far, &by(&mut c, 3)));
+        let again = by(&mut c, 3);
+        assert!(!c.before(&again, &by(&mut c, 4)));
+    }
+
+    #[test]
+    fn who_only_arrives_does_not_learn() {
+        let mut c = Clocks::new(0);
+        let (made, used) = (by(&mut c, 0), by(&mut c, 32));
+        c.arrive(0, 3);
+        let after = by(&mut c, 0);
+        c.pass(3, 0b10);
+        let consumer = by(&mut c, 32);
+        assert!(c.before(&made, &consumer) && !c.before(&after, &consumer) && !c.before(&used, &after));
+    }
+
+    #[test]
+    fn fences_and_strong_accesses_hand_on_across_blocks() {
+        let (mut a, mut b, mut map) = (Clocks::new(0), Clocks::new(1), Locations::default());
+        let flag = [(u32::MAX, 64)];
+        let wrote = by(&mut a, 5);
+        // Without a fence nothing is handed on.
+        a.strong(0, false, true, false, &flag, &mut map);
+        b.strong(0, true, false, false, &flag, &mut map);
+        b.fence(0);
+        assert!(!b.before(&wrote, &by(&mut b, 0)));
+        a.fence(0);
+        let after = by(&mut a, 5);
+        a.strong(0, true, true, false, &flag, &mut map);
+        b.strong(0, true, false, false, &flag, &mut map);
+        assert!(!b.before(&wrote, &by(&mut b, 0)));
+        b.fence(0);
+        assert!(b.before(&wrote, &by(&mut b, 0)) && !b.before(&after, &by(&mut b, 0)));
+        // Another warp of the block learns it at a barrier.
+        assert!(!b.before(&wrote, &by(&mut b, 32)));
+        b.pass(0, 0b11);
+        assert!(b.before(&wrote, &by(&mut b, 32)));
+    }
+
+    #[test]
+    fn release_and_acquire_need_no_fence() {
+        let (mut a, mut b, mut map) = (Clocks::new(0), Clocks::new(1), Locations::default());
+        let lock = [(u32::MAX, 8)];
+        let wrote = by(&mut a, 0);
+        a.strong(0, true, true, true, &lock, &mut map);
+        b.strong(0, true, true, true, &lock, &mut map);
+        assert!(b.before(&wrote, &by(&mut b, 0)));
+    }
+}

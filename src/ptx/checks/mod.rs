@@ -1,0 +1,309 @@
+//! Checks of a running kernel: what is wrong and does not stop it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `bounds.rs` | global addresses lie in a live allocation |
+//! | `written.rs` | which bytes have been written |
+//! | `clock.rs` | which accesses come before which |
+//! | `cells.rs` | who accessed each word last: races |
+//!
+//! [`Checker`] watches one launch and puts what it finds into a [`Record`], which goes on from launch to launch. It
+//! reports what it sees in the order in which the executor happens to run warps: a race is found when no barrier, fence
+//! or atomic orders its two accesses, even when this run had them far apart.
+
+mod bounds;
+mod cells;
+mod clock;
+mod written;
+
+pub use written::Written;
+
+use super::run::spaces::{LOCAL, PARAM, SHARED, WINDOW};
+use super::run::{Access, AccessKind, Event, Fault, FaultKind, Launch, Op, Place, Watch};
+use bounds::Bounds;
+use cells::{Cells, Race};
+use clock::{Clocks, Locations, Stamp};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use written::Lanes;
+
+/// What goes on from launch to launch.
+#[derive(Default)]
+pub struct Record {
+    /// Bytes of device memory that someone has written.
+    pub written: Written,
+    /// What was found, each kind once a line.
+    pub findings: Vec<Fault>,
+    reported: HashSet<(&'static str, String, u32)>,
+}
+
+impl Record {
+    /// Adds a finding, unless its kind is known at its line.
+    pub fn report(&mut self, fault: Fault) {
+        if self.reported.insert((fault.kind, fault.file.clone(), fault.line)) {
+            self.findings.push(fault);
+        }
+    }
+}
+
+/// Location keys of global memory; those of shared memory carry the block's number.
+const GLOBAL: u32 = u32::MAX;
+
+/// What is known of a block while it runs.
+struct Block {
+    number: u32,
+    clocks: Clocks,
+    cells: Cells,
+    written: Written,
+    local: Vec<Lanes>,
+}
+
+impl Block {
+    fn local(&mut self, warp: u32) -> &mut Lanes {
+        let warp = warp as usize;
+        if self.local.len() <= warp {
+            self.local.resize_with(warp + 1, Lanes::default);
+        }
+        &mut self.local[warp]
+    }
+}
+
+/// Watches one launch.
+pub struct Checker {
+    record: Arc<Mutex<Record>>,
+    blocks: HashMap<[u32; 3], Block>,
+    /// Index of each block in the grid, by number.
+    numbers: Vec<[u32; 3]>,
+    global: Cells,
+    locations: Locations,
+    bounds: Bounds,
+    /// Kinds that were reported at a byte of the source: the quick half of `Record::report`.
+    known: HashSet<(FaultKind, u32)>,
+    /// Whether the instruction at a byte of the source releases and acquires.
+    orders: HashMap<u32, bool>,
+}
+
+/// One lane's part of an access.
+#[derive(Clone, Copy)]
+struct One<'a> {
+    launch: &'a Launch<'a>,
+    place: Place,
+    op: &'a Op,
+    kind: AccessKind,
+    lane: usize,
+    address: u64,
+    bytes: u32,
+    value: u64,
+}
+
+impl Checker {
+    /// Watches a launch and reports to `record`.
+    pub fn new(record: Arc<Mutex<Record>>) -> Checker {
+        Checker {
+            record,
+            blocks: HashMap::new(),
+            numbers: Vec::new(),
+            global: Cells::default(),
+            locations: Locations::default(),
+            bounds: Bounds::default(),
+            known: HashSet::new(),
+            orders: HashMap::new(),
+        }
+    }
+
+    fn enter(&mut self, index: [u32; 3]) -> &mut Block {
+        self.blocks.entry(index).or_insert_with(|| {
+            let number = self.numbers.len() as u32;
+            self.numbers.push(index);
+            Block {
+                number,
+                clocks: Clocks::new(number),
+                cells: Cells::default(),
+                written: Written::default(),
+                local: Vec::new(),
+            }
+        })
+    }
+
+    #[cold]
+    fn report(&mut self, one: &One<'_>, kind: FaultKind, what: impl FnOnce(&Checker) -> String) {
+        if !self.known.insert((kind, one.op.at)) {
+            return;
+        }
+        let fault = Fault::new(one.launch, one.place, one.op.at, kind, one.lane, one.address, what(self));
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
+    }
+
+    /// Reads of bytes that nobody wrote; what is written is noted.
+    fn initialised(&mut self, one: &One<'_>) {
+        let &One { place, lane, address, bytes, .. } = one;
+        let write = one.kind != AccessKind::Load;
+        let read = one.kind != AccessKind::Store;
+        let (missing, kind) = if address.wrapping_sub(LOCAL) < WINDOW {
+            let (at, local) = (address - LOCAL, self.enter(place.block).local(place.warp));
+            let missing = if read { local.missing(at, bytes, lane) } else { None };
+            if write {
+                local.write(at, bytes, lane);
+            }
+            (missing.map(|m| m + LOCAL), FaultKind::UninitLocal)
+        } else {
+            let shared = address.wrapping_sub(SHARED) < WINDOW;
+            let record = Arc::clone(&self.record);
+            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = if shared { &mut self.enter(place.block).written } else { &mut record.written };
+            let missing = if read { written.missing(address, bytes) } else { None };
+            if write {
+                written.write(address, bytes.into());
+            }
+            (missing, if shared { FaultKind::UninitShared } else { FaultKind::UninitGlobal })
+        };
+        if let Some(first) = missing {
+            let (at, off) = (within(address), first - address);
+            self.report(one, kind, |_| {
+                let (name, by) = match kind {
+                    FaultKind::UninitGlobal => ("global", "neither the host nor a kernel"),
+                    FaultKind::UninitShared => ("shared", "no thread of the block"),
+                    _ => ("local", "the thread itself never"),
+                };
+                format!("reads {bytes} bytes at {name} address {at:#x}, and byte {off} of them {by} has written")
+            });
+        }
+    }
+
+    /// Two accesses without order.
+    fn races(&mut self, one: &One<'_>, strong: bool) {
+        let shared = one.address.wrapping_sub(SHARED) < WINDOW;
+        let place = one.place;
+        self.enter(place.block);
+        let Some(block) = self.blocks.get_mut(&place.block) else { return };
+        let now = Stamp {
+            block: block.number,
+            time: block.clocks.now(place.warp),
+            at: one.op.at,
+            thread: (place.warp * 32) as u16 + one.lane as u16,
+            strong,
+        };
+        let cells = if shared { &mut block.cells } else { &mut self.global };
+        let found = cells.access(&block.clocks, now, one.kind, (one.address, one.bytes), one.value);
+        if let Some(race) = found {
+            let kind = if shared { FaultKind::RaceShared } else { FaultKind::RaceGlobal };
+            self.report(one, kind, |c| c.race(one, race));
+        }
+    }
+
+    /// A race in words.
+    fn race(&self, one: &One<'_>, race: Race) -> String {
+        let launch = one.launch;
+        let [x, y, _] = launch.block;
+        let other = &race.other;
+        let t = u32::from(other.thread);
+        let thread = (t % x, t / x % y, t / x / y);
+        let line = launch.program.lines.place(other.at).0;
+        let [bx, by, bz] = self.numbers[other.block as usize];
+        let block = if [bx, by, bz] == one.place.block { String::new() } else { format!(" of block ({bx}, {by}, {bz})") };
+        let mine = match one.kind {
+            AccessKind::Load => "reads".to_owned(),
+            AccessKind::Store => format!("writes {:#x} to", one.value),
+            AccessKind::Atomic => "updates".to_owned(),
+        };
+        let theirs = match (race.wrote, race.value) {
+            (true, Some(v)) => format!("wrote {v:#x}"),
+            (true, None) => "updated it".to_owned(),
+            _ => "read it".to_owned(),
+        };
+        let (address, bytes) = (within(one.address), one.bytes);
+        format!("{mine} {bytes} bytes at {address:#x}, where thread {thread:?}{block} {theirs} at line {line}; nothing orders the two")
+    }
+
+    /// True for instructions that release what they write and acquire what they read: by their suffixes.
+    fn ordering(&mut self, launch: &Launch<'_>, op: &Op) -> bool {
+        *self.orders.entry(op.at).or_insert_with(|| {
+            let text = launch.program.text.get(op.at as usize..).unwrap_or_default();
+            let text = match text.strip_prefix('@') {
+                Some(guarded) => guarded.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start()),
+                None => text,
+            };
+            let name = text.split(|c: char| c.is_whitespace() || c == ';').next().unwrap_or_default();
+            let relaxed = name.contains(".relaxed");
+            name.starts_with("mbarrier") && !relaxed
+                || name.split('.').any(|s| matches!(s, "acquire" | "release" | "acq_rel" | "sc"))
+        })
+    }
+
+    /// Strong accesses hand on what fences and releases made known.
+    fn hand_on(&mut self, launch: &Launch<'_>, place: Place, access: &Access<'_>, mask: u32) {
+        let orders = self.ordering(launch, access.op);
+        let number = self.enter(place.block).number;
+        let key = |a: u64| if a.wrapping_sub(SHARED) < WINDOW { (number, a & !3) } else { (GLOBAL, a & !3) };
+        let mut at: Vec<_> = lanes(mask).map(|l| key(access.address[l])).collect();
+        at.sort_unstable();
+        at.dedup();
+        let (reads, writes) = (access.kind != AccessKind::Store, access.kind != AccessKind::Load);
+        if let Some(block) = self.blocks.get_mut(&place.block) {
+            block.clocks.strong(place.warp, reads, writes, orders, &at, &mut self.locations);
+        }
+    }
+}
+
+/// An address as the program sees it: in its own space.
+fn within(address: u64) -> u64 {
+    if address < SHARED { address } else { address % WINDOW }
+}
+
+fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    (0..32).filter(move |l| mask >> l & 1 == 1)
+}
+
+impl Watch for Checker {
+    fn step(&mut self, _: &Op, _: u32, _: u32) {}
+
+    fn access(&mut self, launch: &Launch<'_>, place: Place, access: &Access<'_>) -> u32 {
+        let &Access { op, kind, bytes, .. } = access;
+        let strong = access.strong || kind == AccessKind::Atomic;
+        let mut may = access.mask;
+        let one = |lane: usize| {
+            let value = access.value.map_or(0, |v| v[lane]) & (u64::MAX >> (64 - 8 * bytes.clamp(1, 8)));
+            One { launch, place, op, kind, lane, address: access.address[lane], bytes, value }
+        };
+        for l in lanes(access.mask) {
+            if access.address[l] < SHARED
+                && let Some((kind, what)) = self.bounds.wrong(launch, access.address[l], bytes)
+            {
+                may &= !(1 << l);
+                self.report(&one(l), kind, |_| what);
+            }
+        }
+        // What an access acquires comes before it, so that it may itself be in order.
+        if strong {
+            self.hand_on(launch, place, access, may);
+        }
+        for l in lanes(may).filter(|l| access.address[*l] < PARAM) {
+            let one = one(l);
+            self.initialised(&one);
+            if one.address < LOCAL {
+                self.races(&one, strong);
+            }
+        }
+        may
+    }
+
+    fn barrier(&mut self, _: u64) {}
+
+    fn event(&mut self, place: Place, lanes: u32, event: Event) {
+        let w = place.warp;
+        let block = self.enter(place.block);
+        match event {
+            Event::Met => block.clocks.met(w, lanes),
+            Event::Fence => block.clocks.fence(w),
+            Event::Arrived(id) => block.clocks.arrive(w, id),
+            Event::Passed(id, warps) => block.clocks.pass(id, warps),
+            Event::Frame(at, bytes) => block.local(w).forget(at, bytes, lanes),
+            Event::Copied(from, to, bytes) => block.local(w).copy(from, to, bytes, lanes),
+            Event::Done => _ = self.blocks.remove(&place.block),
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
+    }
+}

@@ -1,0 +1,163 @@
+//! Which bytes have been written: a bit a byte.
+
+use std::collections::HashMap;
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
+enum Page {
+    All,
+    Some(Box<[u64; 64]>),
+}
+
+/// Bytes of device memory that the host or a kernel has written. Outlives a launch.
+#[derive(Default)]
+pub struct Written {
+    index: HashMap<u64, usize>,
+    pages: Vec<Page>,
+    last: Option<(u64, usize)>,
+}
+
+/// Bits `from .. from + n` of a word; `n` at most 64.
+fn ones(from: u64, n: u64) -> u64 {
+    let all = if n >= 64 { u64::MAX } else { (1 << n) - 1 };
+    all << from
+}
+
+impl Written {
+    /// These bytes have been written.
+    pub fn write(&mut self, address: u64, bytes: u64) {
+        self.change(address, bytes, true);
+    }
+    /// What these bytes hold is arbitrary, as in a new allocation.
+    pub fn forget(&mut self, address: u64, bytes: u64) {
+        self.change(address, bytes, false);
+    }
+
+    fn page(&mut self, number: u64, new: bool) -> Option<usize> {
+        if let Some((_, at)) = self.last.filter(|(n, _)| *n == number) {
+            return Some(at);
+        }
+        let at = match self.index.get(&number) {
+            Some(&at) => at,
+            None if !new => return None,
+            None => {
+                self.pages.push(Page::Some(Box::new([0; 64])));
+                self.index.insert(number, self.pages.len() - 1);
+                self.pages.len() - 1
+            }
+        };
+        self.last = Some((number, at));
+        Some(at)
+    }
+
+    fn change(&mut self, address: u64, bytes: u64, on: bool) {
+        let (mut at, end) = (address, address.saturating_add(bytes));
+        while at < end {
+            let stop = (at / PAGE + 1).saturating_mul(PAGE).min(end);
+            if let Some(p) = self.page(at / PAGE, on) {
+                let page = &mut self.pages[p];
+                match (&mut *page, on) {
+                    (Page::All, true) => {}
+                    (_, true) if stop - at == PAGE => *page = Page::All,
+                    (Page::All, false) => {
+                        let mut bits = Box::new([u64::MAX; 64]);
+                        set(&mut bits[..], at % PAGE, stop - at, false);
+                        *page = Page::Some(bits);
+                    }
+                    (Page::Some(bits), on) => set(&mut bits[..], at % PAGE, stop - at, on),
+                }
+            }
+            at = stop;
+        }
+    }
+
+    /// The first of a few bytes (an access: they do not cross 64) that nobody has written.
+    pub fn missing(&mut self, address: u64, bytes: u32) -> Option<u64> {
+        let Some(p) = self.page(address / PAGE, false) else { return Some(address) };
+        let Page::Some(bits) = &self.pages[p] else { return None };
+        let from = address % 64;
+        let want = ones(from, bytes.into());
+        let lack = want & !bits[(address % PAGE / 64) as usize];
+        (lack != 0).then(|| address + u64::from(lack.trailing_zeros()) - from)
+    }
+}
+
+fn set(bits: &mut [u64], at: u64, bytes: u64, on: bool) {
+    let (mut at, end) = (at, at + bytes);
+    while at < end {
+        let stop = ((at / 64 + 1) * 64).min(end);
+        let mask = ones(at % 64, stop - at);
+        let word = &mut bits[(at / 64) as usize];
+        *word = if on { *word | mask } else { *word & !mask };
+        at = stop;
+    }
+}
+
+/// Bytes of local memory that each lane of a warp has written: a bit a lane.
+#[derive(Default)]
+pub struct Lanes(Vec<u32>);
+
+impl Lanes {
+    fn range(&mut self, at: u64, bytes: u32) -> &mut [u32] {
+        let end = at as usize + bytes as usize;
+        if self.0.len() < end {
+            self.0.resize(end, 0);
+        }
+        &mut self.0[at as usize..end]
+    }
+    /// Lane `lane` has written these bytes.
+    pub fn write(&mut self, at: u64, bytes: u32, lane: usize) {
+        self.range(at, bytes).iter_mut().for_each(|b| *b |= 1 << lane);
+    }
+    /// The first of these bytes that the lane has not written.
+    pub fn missing(&mut self, at: u64, bytes: u32, lane: usize) -> Option<u64> {
+        self.range(at, bytes).iter().position(|b| b >> lane & 1 == 0).map(|i| at + i as u64)
+    }
+    /// These bytes are new in these lanes.
+    pub fn forget(&mut self, at: u32, bytes: u32, lanes: u32) {
+        self.range(at.into(), bytes).iter_mut().for_each(|b| *b &= !lanes);
+    }
+    /// Bytes are copied in these lanes.
+    pub fn copy(&mut self, from: u32, to: u32, bytes: u32, lanes: u32) {
+        let old = self.range(from.into(), bytes).to_vec();
+        for (b, old) in self.range(to.into(), bytes).iter_mut().zip(old) {
+            *b = *b & !lanes | old & lanes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_known_one_by_one_and_across_pages() {
+        let mut w = Written::default();
+        assert_eq!(w.missing(1 << 40, 4), Some(1 << 40));
+        let base = (1 << 40) + 4000;
+        w.write(base, 10_000);
+        assert_eq!(w.missing(base - 8, 8), Some(base - 8));
+        assert!((0..1250).all(|i| w.missing(base + 8 * i, 8).is_none()));
+        assert_eq!(w.missing(base + 10_000, 1), Some(base + 10_000));
+        w.forget(base + 5000, 3);
+        assert_eq!(w.missing(base + 5000, 4), Some(base + 5000));
+        assert_eq!(w.missing(base + 4996, 4), None);
+        w.write(base + 5000, 2);
+        assert_eq!(w.missing(base + 5000, 4), Some(base + 5002));
+        w.write(base, 0);
+        assert_eq!(w.missing(base + 5000, 2), None);
+    }
+
+    #[test]
+    fn lanes_have_local_memory_of_their_own() {
+        let mut l = Lanes::default();
+        l.write(8, 4, 3);
+        assert_eq!(l.missing(8, 4, 3), None);
+        assert_eq!((l.missing(8, 4, 2), l.missing(8, 8, 3)), (Some(8), Some(12)));
+        l.copy(8, 100, 4, 1 << 3);
+        assert_eq!((l.missing(100, 4, 3), l.missing(100, 4, 2)), (None, Some(100)));
+        l.forget(100, 2, u32::MAX);
+        assert_eq!(l.missing(100, 4, 3), Some(100));
+    }
+}
