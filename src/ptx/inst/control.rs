@@ -88,7 +88,7 @@ fn scatter(cx: &mut Cx<'_>, op: &Op) -> Flow {
 fn call(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     i.take("uni");
     let mut operands = i.operands();
-    let mut list = |i: &Inst<'_, '_, '_>, all: &mut &[Operand<'_>]| -> Read<Vec<u32>> {
+    let list = |i: &Inst<'_, '_, '_>, all: &mut &[Operand<'_>]| -> Read<Vec<u32>> {
         let Some((Operand::List(args, _), rest)) = all.split_first() else { return Ok(Vec::new()) };
         let names = args.iter().map(|o| match o {
             Operand::Name("_", at) => i.refuse(format!("an argument without a name at byte {at} is not supported")),
