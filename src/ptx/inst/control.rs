@@ -249,12 +249,18 @@ fn warp_wait(cx: &mut Cx<'_>, op: &Op) -> Flow {
 
 /// Waits for the lanes that register `mask` names; none when they are all here, or never come.
 pub(super) fn together(cx: &mut Cx<'_>, op: &Op, mask: u32) -> Option<Flow> {
-    let first = cx.mask.trailing_zeros() as usize;
-    let wanted = cx.rows[mask as usize].0[first];
+    // Lanes may name different masks: each waits for those that it names.
+    let masks = &cx.rows[mask as usize].0;
+    let wanted = super::memory::active(cx.mask).fold(0, |m, l| m | masks[l]);
+    let outside = super::memory::active(cx.mask).find(|&l| masks[l] >> l & 1 == 0);
+    if let (Some(l), true) = (outside, cx.watch.is_some()) {
+        missing(cx, op, 1 << l);
+    }
     let absent = wanted & cx.live & !cx.mask;
     if absent == 0 {
-        if cx.watch.is_some() && wanted & !cx.live & cx.began != 0 {
-            missing(cx, op, wanted & !cx.live & cx.began);
+        let gone = wanted & !cx.live & cx.began;
+        if cx.watch.is_some() && gone != 0 {
+            missing(cx, op, gone);
         }
         return None;
     }
