@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `gradient.rs` | f64 gradients against central differences, to 1e-6 |
 //! | `precision.rs` | f32 against f64, forward and gradient |
+//! | `ptx.rs` | kernels from PTX files against what a manifest expects |
 //! | `contract.rs` | errors name the op, backward adds, unwanted inputs cost nothing, evaluation keeps nothing, same bits twice |
 
 mod contract;
 mod gradient;
 mod precision;
+pub mod ptx;
 
 use crate::device::Device;
 use crate::error::Result;

@@ -20,7 +20,7 @@ pub(crate) enum Wide {
 }
 
 impl Wide {
-    fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Wide::I8 => 1,
             Wide::I16 => 2,

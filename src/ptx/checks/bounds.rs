@@ -5,7 +5,7 @@ use crate::ptx::run::{FaultKind, Launch};
 
 /// The allocation that was found last: most accesses stay in it.
 #[derive(Default)]
-pub struct Bounds {
+pub(super) struct Bounds {
     start: u64,
     end: u64,
 }
@@ -13,7 +13,7 @@ pub struct Bounds {
 impl Bounds {
     /// What is wrong with an access of `bytes` at `address`.
     #[inline]
-    pub fn wrong(&mut self, launch: &Launch<'_>, address: u64, bytes: u32) -> Option<(FaultKind, String)> {
+    pub(super) fn wrong(&mut self, launch: &Launch<'_>, address: u64, bytes: u32) -> Option<(FaultKind, String)> {
         if address >= self.start && address.saturating_add(bytes.into()) <= self.end {
             return None;
         }

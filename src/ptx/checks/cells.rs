@@ -27,18 +27,18 @@ struct Cell {
 
 /// Two accesses that race: the earlier of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Race {
+pub(super) struct Race {
     /// Who.
-    pub other: Stamp,
+    pub(super) other: Stamp,
     /// It wrote this word or byte, unless it was an atomic.
-    pub wrote: bool,
+    pub(super) wrote: bool,
     /// The value, where it is known.
-    pub value: Option<u32>,
+    pub(super) value: Option<u32>,
 }
 
 /// Shadow of a memory.
 #[derive(Default)]
-pub struct Cells {
+pub(super) struct Cells {
     index: HashMap<u64, usize>,
     pages: Vec<Box<[Cell]>>,
     last: Option<(u64, usize)>,
@@ -59,7 +59,7 @@ impl Cells {
     }
 
     /// An access of `bytes` at `address`, a multiple of it, by `now`. Returns a race that it is part of.
-    pub fn access(
+    pub(super) fn access(
         &mut self,
         clocks: &Clocks,
         now: Stamp,

@@ -10,22 +10,22 @@ use std::sync::Arc;
 
 /// Who accessed, when and where in the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
+pub(super) struct Stamp {
     /// Number of the block.
-    pub block: u32,
+    pub(super) block: u32,
     /// Time of its warp; 0 for nobody.
-    pub time: u32,
+    pub(super) time: u32,
     /// Byte of the source.
-    pub at: u32,
+    pub(super) at: u32,
     /// Thread in the block.
-    pub thread: u16,
+    pub(super) thread: u16,
     /// Volatile, relaxed or atomic.
-    pub strong: bool,
+    pub(super) strong: bool,
 }
 
 impl Stamp {
     /// The same thread?
-    pub fn same(&self, other: &Stamp) -> bool {
+    pub(super) fn same(&self, other: &Stamp) -> bool {
         self.block == other.block && self.thread == other.thread
     }
     fn warp(&self) -> usize {
@@ -35,7 +35,7 @@ impl Stamp {
 
 /// Up to which time each warp's accesses come before, by block and warp.
 #[derive(Clone, Debug, Default)]
-pub struct Known(HashMap<(u32, u32), u32>);
+pub(super) struct Known(HashMap<(u32, u32), u32>);
 
 impl Known {
     fn learn(&mut self, other: &Known) {
@@ -74,10 +74,10 @@ struct Warp {
 
 /// What has been handed on through each location: strong writes that follow a fence, or release.
 #[derive(Default)]
-pub struct Locations(HashMap<(u32, u64), Arc<Known>>);
+pub(super) struct Locations(HashMap<(u32, u64), Arc<Known>>);
 
 /// The clocks of a block.
-pub struct Clocks {
+pub(super) struct Clocks {
     block: u32,
     warps: Vec<Warp>,
     arrived: [Arc<Known>; 16],
@@ -85,7 +85,7 @@ pub struct Clocks {
 
 impl Clocks {
     /// Of the block with this number.
-    pub fn new(block: u32) -> Clocks {
+    pub(super) fn new(block: u32) -> Clocks {
         Clocks { block, warps: Vec::new(), arrived: Default::default() }
     }
 
@@ -107,13 +107,13 @@ impl Clocks {
     }
 
     /// The present time of warp `w`.
-    pub fn now(&mut self, w: u32) -> u32 {
+    pub(super) fn now(&mut self, w: u32) -> u32 {
         self.warp(w).time
     }
 
     /// True when what `past` did comes before what `now`, of this block, does.
     #[inline]
-    pub fn before(&self, past: &Stamp, now: &Stamp) -> bool {
+    pub(super) fn before(&self, past: &Stamp, now: &Stamp) -> bool {
         let (v, w) = (past.warp(), now.warp());
         let Some(warp) = self.warps.get(w) else { return true };
         if past.block != self.block {
@@ -127,7 +127,7 @@ impl Clocks {
     }
 
     /// These lanes of warp `w` met.
-    pub fn met(&mut self, w: u32, lanes: u32) {
+    pub(super) fn met(&mut self, w: u32, lanes: u32) {
         let warp = self.warp(w);
         if lanes == u32::MAX {
             warp.floor = warp.time;
@@ -168,7 +168,7 @@ impl Clocks {
     }
 
     /// A fence of warp `w`: hands on and takes.
-    pub fn fence(&mut self, w: u32) {
+    pub(super) fn fence(&mut self, w: u32) {
         if let Some(seen) = self.warp(w).seen.take() {
             self.acquire(w, &seen);
         }
@@ -177,13 +177,13 @@ impl Clocks {
     }
 
     /// Warp `w` comes to a barrier and does not wait.
-    pub fn arrive(&mut self, w: u32, id: u32) {
+    pub(super) fn arrive(&mut self, w: u32, id: u32) {
         let known = self.publish(w);
         join(&mut self.arrived[id as usize % 16], &known);
     }
 
     /// These warps pass a barrier together.
-    pub fn pass(&mut self, id: u32, warps: u64) {
+    pub(super) fn pass(&mut self, id: u32, warps: u64) {
         let here = || (0..32u32).filter(move |w| warps >> w & 1 == 1);
         let arrived = std::mem::take(&mut self.arrived[id as usize % 16]);
         let mut row = [0; 32];
@@ -203,7 +203,7 @@ impl Clocks {
     }
 
     /// A strong access of warp `w`. `orders`: it releases what it writes, and acquires what it reads.
-    pub fn strong(&mut self, w: u32, reads: bool, writes: bool, orders: bool, at: &[(u32, u64)], map: &mut Locations) {
+    pub(super) fn strong(&mut self, w: u32, reads: bool, writes: bool, orders: bool, at: &[(u32, u64)], map: &mut Locations) {
         if reads {
             for known in at.iter().filter_map(|a| map.0.get(a)) {
                 if orders {

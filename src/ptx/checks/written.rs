@@ -73,7 +73,7 @@ impl Written {
     }
 
     /// The first of a few bytes (an access: they do not cross 64) that nobody has written.
-    pub fn missing(&mut self, address: u64, bytes: u32) -> Option<u64> {
+    pub(super) fn missing(&mut self, address: u64, bytes: u32) -> Option<u64> {
         let Some(p) = self.page(address / PAGE, false) else { return Some(address) };
         let Page::Some(bits) = &self.pages[p] else { return None };
         let from = address % 64;
@@ -96,7 +96,7 @@ fn set(bits: &mut [u64], at: u64, bytes: u64, on: bool) {
 
 /// Bytes of local memory that each lane of a warp has written: a bit a lane.
 #[derive(Default)]
-pub struct Lanes(Vec<u32>);
+pub(super) struct Lanes(Vec<u32>);
 
 impl Lanes {
     fn range(&mut self, at: u64, bytes: u32) -> &mut [u32] {
@@ -107,19 +107,19 @@ impl Lanes {
         &mut self.0[at as usize..end]
     }
     /// Lane `lane` has written these bytes.
-    pub fn write(&mut self, at: u64, bytes: u32, lane: usize) {
+    pub(super) fn write(&mut self, at: u64, bytes: u32, lane: usize) {
         self.range(at, bytes).iter_mut().for_each(|b| *b |= 1 << lane);
     }
     /// The first of these bytes that the lane has not written.
-    pub fn missing(&mut self, at: u64, bytes: u32, lane: usize) -> Option<u64> {
+    pub(super) fn missing(&mut self, at: u64, bytes: u32, lane: usize) -> Option<u64> {
         self.range(at, bytes).iter().position(|b| b >> lane & 1 == 0).map(|i| at + i as u64)
     }
     /// These bytes are new in these lanes.
-    pub fn forget(&mut self, at: u32, bytes: u32, lanes: u32) {
+    pub(super) fn forget(&mut self, at: u32, bytes: u32, lanes: u32) {
         self.range(at.into(), bytes).iter_mut().for_each(|b| *b &= !lanes);
     }
     /// Bytes are copied in these lanes.
-    pub fn copy(&mut self, from: u32, to: u32, bytes: u32, lanes: u32) {
+    pub(super) fn copy(&mut self, from: u32, to: u32, bytes: u32, lanes: u32) {
         let old = self.range(from.into(), bytes).to_vec();
         for (b, old) in self.range(to.into(), bytes).iter_mut().zip(old) {
             *b = *b & !lanes | old & lanes;

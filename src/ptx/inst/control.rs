@@ -88,7 +88,7 @@ fn scatter(cx: &mut Cx<'_>, op: &Op) -> Flow {
 fn call(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     i.take("uni");
     let mut operands = i.operands();
-    let mut list = |i: &Inst<'_, '_, '_>, all: &mut &[Operand<'_>]| -> Read<Vec<u32>> {
+    let list = |i: &Inst<'_, '_, '_>, all: &mut &[Operand<'_>]| -> Read<Vec<u32>> {
         let Some((Operand::List(args, _), rest)) = all.split_first() else { return Ok(Vec::new()) };
         let names = args.iter().map(|o| match o {
             Operand::Name("_", at) => i.refuse(format!("an argument without a name at byte {at} is not supported")),
@@ -249,12 +249,18 @@ fn warp_wait(cx: &mut Cx<'_>, op: &Op) -> Flow {
 
 /// Waits for the lanes that register `mask` names; none when they are all here, or never come.
 pub(super) fn together(cx: &mut Cx<'_>, op: &Op, mask: u32) -> Option<Flow> {
-    let first = cx.mask.trailing_zeros() as usize;
-    let wanted = cx.rows[mask as usize].0[first];
+    // Lanes may name different masks: each waits for those that it names.
+    let masks = &cx.rows[mask as usize].0;
+    let wanted = super::memory::active(cx.mask).fold(0, |m, l| m | masks[l]);
+    let outside = super::memory::active(cx.mask).find(|&l| masks[l] >> l & 1 == 0);
+    if let (Some(l), true) = (outside, cx.watch.is_some()) {
+        missing(cx, op, 1 << l);
+    }
     let absent = wanted & cx.live & !cx.mask;
     if absent == 0 {
-        if cx.watch.is_some() && wanted & !cx.live & cx.began != 0 {
-            missing(cx, op, wanted & !cx.live & cx.began);
+        let gone = wanted & !cx.live & cx.began;
+        if cx.watch.is_some() && gone != 0 {
+            missing(cx, op, gone);
         }
         told(cx, wanted & cx.mask | !cx.live, Event::Met);
         return None;

@@ -19,14 +19,18 @@
 //! | `copy.rs` | `cp.async`, `mbarrier` |
 
 mod approx;
+mod atomic;
 mod bits;
 mod compare;
 mod control;
+mod convert;
 mod float;
+mod half;
 mod integer;
 mod memory;
 mod moves;
 mod print;
+mod warp;
 
 pub(super) use control::exit;
 pub(super) use moves::{clock, set_pred};
@@ -126,6 +130,10 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         | "clz" | "popc" | "prmt" | "szext" | "bmsk" | "fns" => bits::lower(i),
         "rcp" | "sqrt" | "copysign" if !approximate(i) => float::lower(i),
         "copysign" => float::lower(i),
+        "ex2" | "tanh" if i.peek().is_some_and(is_half) => half::lower(i),
+        "atom" | "red" => atomic::lower(i),
+        "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => warp::lower(i),
+        "cvt" => convert::lower(i),
         "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => approx::lower(i),
         "setp" | "set" | "selp" | "slct" | "testp" => compare::lower(i),
         "mov" | "cvta" | "isspacep" => moves::lower(i),
@@ -134,6 +142,10 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         | "nanosleep" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
         _ => i.unsupported(),
     }
+}
+
+fn is_half(ty: Type) -> bool {
+    matches!(ty, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2)
 }
 
 fn approximate(i: &mut Inst<'_, '_, '_>) -> bool {
@@ -145,6 +157,7 @@ fn numeric(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     match i.peek() {
         Some(Type::F32 | Type::F64) if i.opcode() == "div" => float::div(i),
         Some(Type::F32 | Type::F64) => float::lower(i),
+        Some(t) if is_half(t) => half::lower(i),
         Some(t) if matches!(t.class(), Class::Signed | Class::Unsigned) => integer::lower(i),
         _ => i.unsupported(),
     }

@@ -212,6 +212,11 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
         Ok((slot, t))
     }
 
+    /// Slot of register `n`, to be written as `ty`.
+    pub fn register(&mut self, n: &'a str, ty: Type, at: u32) -> Read<u32> {
+        self.write(&Operand::Name(n, at), ty, false).map(|(slot, _)| slot)
+    }
+
     fn part(&self, n: &str, part: &str, at: u32) -> Read<(u32, Type)> {
         let k = ["x", "y", "z", "w"].iter().position(|p| *p == part);
         let k = k.or_else(|| ["r", "g", "b", "a"].iter().position(|p| *p == part));

@@ -75,6 +75,9 @@ pub(super) fn lower(name: &str, text: &str, tree: &Tree<'_>) -> Read<Program> {
         let lowered = body::function(&module, &mut program.code, &mut program.lists, f)?;
         program.functions.push(lowered);
     }
+    // An entry may call any function.
+    let ordered = program.functions.iter().any(|f| !f.entry && f.ordered);
+    program.functions.iter_mut().for_each(|f| f.ordered |= ordered);
     Ok(program)
 }
 
@@ -122,11 +125,15 @@ fn variable(module: &Module<'_>, v: &Variable<'_>) -> Read<Global> {
                 init.extend((0..size).map(|i| if i < 8 { (bits >> (8 * i)) as u8 } else { 0 }));
             }
             Init::Address(n, plus, at) => {
-                let Some(&of) = module.globals.get(n) else {
-                    return wrong(*at, format!("the address of `{n}` is not supported as an initial value"));
+                let address = match (module.globals.get(n), module.functions.get(n)) {
+                    (Some(&of), _) => {
+                        relocations.push((init.len() as u64, of, *plus));
+                        0
+                    }
+                    (None, Some(&f)) => super::run::spaces::FUNCTIONS + u64::from(f) * 16,
+                    _ => return wrong(*at, format!("the address of `{n}` is not supported as an initial value")),
                 };
-                relocations.push((init.len() as u64, of, *plus));
-                init.extend(std::iter::repeat_n(0u8, size));
+                init.extend((0..size).map(|i| if i < 8 { (address >> (8 * i)) as u8 } else { 0 }));
             }
             Init::Text(t) => init.extend(t.bytes()),
         }

@@ -2,6 +2,7 @@
 
 use super::block::{Bench, Progress};
 use super::{Event, Fault, Memory, Watch};
+use crate::error::{Error, Result};
 use crate::ptx::program::{Function, Program};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -55,7 +56,7 @@ impl Default for Options {
 }
 
 /// What ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Warp-instructions.
     pub warp_steps: u64,
@@ -63,7 +64,42 @@ pub struct Report {
     pub thread_steps: u64,
 }
 
+/// Most shared memory of a block: that of sm_90 and sm_100.
+pub const MOST_SHARED: u32 = 227 << 10;
+
 impl Launch<'_> {
+    /// Refuses a launch that no device could run.
+    ///
+    /// # Errors
+    /// Names the kernel, the value and its limit.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::Fault(format!("{}: {what}", self.entry.name)));
+        let threads = self.block.iter().fold(1u64, |n, &b| n.saturating_mul(b.into()));
+        let blocks = self.grid.iter().fold(1u64, |n, &g| n.saturating_mul(g.into()));
+        if threads == 0 || threads > 1024 {
+            return refuse(format!("a block of {:?} has {threads} threads; 1 to 1024 can run", self.block));
+        }
+        if blocks == 0 || blocks > 1 << 40 {
+            return refuse(format!("a grid of {:?} has {blocks} blocks", self.grid));
+        }
+        if self.entry.required_block.is_some_and(|r| r.map(|n| n.max(1)) != self.block) {
+            let wants = self.entry.required_block.unwrap_or_default();
+            return refuse(format!("blocks of {:?} were asked for, and .reqntid says {wants:?}", self.block));
+        }
+        let most = self.entry.most_threads.map(|m| m.iter().map(|&n| u64::from(n.max(1))).product::<u64>());
+        if most.is_some_and(|most| threads > most) {
+            return refuse(format!("{threads} threads a block are more than its .maxntid allows"));
+        }
+        let shared = u64::from(self.static_shared()) + u64::from(self.dynamic_shared);
+        if shared > MOST_SHARED.into() {
+            return refuse(format!("{shared} bytes of shared memory a block; {MOST_SHARED} are there"));
+        }
+        match self.params.len() == self.entry.param_bytes as usize {
+            true => Ok(()),
+            false => refuse(format!("takes {} bytes of parameters and was given {}", self.entry.param_bytes, self.params.len())),
+        }
+    }
+
     /// Shared memory of a block in bytes.
     pub fn shared_bytes(&self) -> u32 {
         self.static_shared() + self.dynamic_shared
@@ -76,7 +112,7 @@ impl Launch<'_> {
 
 /// Runs all blocks of a grid. With a watcher, or where atomics make the order matter, one after the other in order; else
 /// over the thread pool. The fault of the first block, in order, that has one is returned.
-pub fn launch(launch: &Launch<'_>, watch: &mut Option<Box<dyn Watch>>) -> Result<Report, Box<Fault>> {
+pub fn launch(launch: &Launch<'_>, watch: &mut Option<Box<dyn Watch>>) -> std::result::Result<Report, Box<Fault>> {
     let blocks: u64 = launch.grid.iter().map(|&g| u64::from(g)).product();
     let state = State {
         launch,

@@ -8,12 +8,14 @@
 //! | `block.rs` | warps of a block, barriers |
 //! | `launch.rs` | blocks of a grid over the thread pool |
 //! | `memory.rs` | memory of a device |
+//! | `loaded.rs` | a program's variables in that memory |
 //! | `spaces.rs` | shared and local memory, and where the spaces lie in the 64-bit address space |
 //! | `fault.rs` | what a kernel did wrong, and where |
 
 mod block;
 pub mod fault;
 mod launch;
+mod loaded;
 pub mod memory;
 pub mod row;
 pub mod spaces;
@@ -21,6 +23,7 @@ mod warp;
 
 pub use fault::{Fault, FaultKind};
 pub use launch::{Launch, Options, Report, launch};
+pub use loaded::Loaded;
 pub use memory::Memory;
 pub use row::{LANES, Row};
 
