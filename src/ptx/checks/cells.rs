@@ -115,18 +115,18 @@ impl Cell {
         }
         let same = kind == AccessKind::Store && !self.atomic && self.value == value;
         let past = self.write;
-        let reader = self.reads.iter().find(|r| clash(r));
-        let found = if clash(&past) && !same {
-            Some(told)
-        } else {
-            reader.map(|r| Race { other: *r, wrote: false, value: None })
-        };
         self.many = same && loose(&past);
-        // Of threads that write the same in no order the first stays: each may read it again.
-        if !self.many {
-            self.write = now;
+        // Of threads that write the same in no order the first stays, and each may read it meanwhile.
+        if self.many {
+            return None;
         }
-        (self.value, self.atomic, self.reads) = (value, kind == AccessKind::Atomic, Default::default());
+        let reader = self.reads.iter().find(|r| clash(r));
+        let found = match clash(&past) {
+            true => Some(told),
+            false => reader.map(|r| Race { other: *r, wrote: false, value: None }),
+        };
+        (self.write, self.value, self.atomic) = (now, value, kind == AccessKind::Atomic);
+        self.reads = Default::default();
         found
     }
 
@@ -200,8 +200,6 @@ mod tests {
             let s = by(&mut c, t, false);
             assert_eq!(cells.access(&c, s, Store, (0, 4), 5), None);
             assert_eq!(cells.access(&c, s, Load, (0, 4), 0), None, "reads what it wrote itself");
-            // Reads of the same value by its writers are forgotten by the next writer's cell only when ordered.
-            c.pass(0, 3);
         }
         let s = by(&mut c, 3, true);
         assert_eq!(cells.access(&c, s, Atomic, (4, 4), 0), None);

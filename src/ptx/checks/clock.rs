@@ -239,23 +239,29 @@ mod tests {
         Stamp { block, time, at: 0, thread, strong: false }
     }
 
+    /// Whether what `past` did comes before what the thread does now.
+    fn sees(c: &mut Clocks, past: &Stamp, thread: u16) -> bool {
+        let now = by(c, thread);
+        c.before(past, &now)
+    }
+
     #[test]
     fn lanes_are_ordered_by_meeting_and_warps_by_barriers() {
         let mut c = Clocks::new(0);
         let (a, b, far) = (by(&mut c, 0), by(&mut c, 1), by(&mut c, 40));
         assert!(!c.before(&a, &b) && !c.before(&a, &far) && c.before(&a, &a));
         c.met(0, 0b101);
-        assert!(!c.before(&a, &by(&mut c, 1)) && c.before(&a, &by(&mut c, 2)));
+        assert!(!sees(&mut c, &a, 1) && sees(&mut c, &a, 2));
         // What lane 2 knows of lane 0 reaches lane 1 through them, and what lane 0 did since does not.
         let late = by(&mut c, 0);
         c.met(0, 0b110);
-        assert!(c.before(&a, &by(&mut c, 1)) && !c.before(&late, &by(&mut c, 1)));
+        assert!(sees(&mut c, &a, 1) && !sees(&mut c, &late, 1));
         c.met(0, u32::MAX);
-        assert!(c.before(&late, &by(&mut c, 31)) && !c.before(&late, &by(&mut c, 40)));
+        assert!(sees(&mut c, &late, 31) && !sees(&mut c, &late, 40));
         c.pass(0, 0b11);
-        assert!(c.before(&late, &by(&mut c, 40)) && c.before(&far, &by(&mut c, 3)));
+        assert!(sees(&mut c, &late, 40) && sees(&mut c, &far, 3));
         let again = by(&mut c, 3);
-        assert!(!c.before(&again, &by(&mut c, 4)));
+        assert!(!sees(&mut c, &again, 4));
     }
 
     #[test]
@@ -278,18 +284,18 @@ mod tests {
         a.strong(0, false, true, false, &flag, &mut map);
         b.strong(0, true, false, false, &flag, &mut map);
         b.fence(0);
-        assert!(!b.before(&wrote, &by(&mut b, 0)));
+        assert!(!sees(&mut b, &wrote, 0));
         a.fence(0);
         let after = by(&mut a, 5);
         a.strong(0, true, true, false, &flag, &mut map);
         b.strong(0, true, false, false, &flag, &mut map);
-        assert!(!b.before(&wrote, &by(&mut b, 0)));
+        assert!(!sees(&mut b, &wrote, 0));
         b.fence(0);
-        assert!(b.before(&wrote, &by(&mut b, 0)) && !b.before(&after, &by(&mut b, 0)));
+        assert!(sees(&mut b, &wrote, 0) && !sees(&mut b, &after, 0));
         // Another warp of the block learns it at a barrier.
-        assert!(!b.before(&wrote, &by(&mut b, 32)));
+        assert!(!sees(&mut b, &wrote, 32));
         b.pass(0, 0b11);
-        assert!(b.before(&wrote, &by(&mut b, 32)));
+        assert!(sees(&mut b, &wrote, 32));
     }
 
     #[test]
@@ -299,6 +305,6 @@ mod tests {
         let wrote = by(&mut a, 0);
         a.strong(0, true, true, true, &lock, &mut map);
         b.strong(0, true, true, true, &lock, &mut map);
-        assert!(b.before(&wrote, &by(&mut b, 0)));
+        assert!(sees(&mut b, &wrote, 0));
     }
 }
