@@ -77,6 +77,10 @@ pub struct Checker {
     global: Cells,
     locations: Locations,
     bounds: Bounds,
+    /// Plain reads that race with atomics, by address, block and thread of the reader: pardoned when that thread goes on
+    /// to an atomic at the same address, as in `old = *p; do { … } while (atomicCAS(p, …) != …)` of the CUDA
+    /// programming guide.
+    suspects: HashMap<(u64, u32, u16), Fault>,
     /// Kinds that were reported at a byte of the source: the quick half of `Record::report`.
     known: HashSet<(FaultKind, u32)>,
     /// Whether the instruction at a byte of the source releases and acquires.
@@ -106,6 +110,7 @@ impl Checker {
             global: Cells::default(),
             locations: Locations::default(),
             bounds: Bounds::default(),
+            suspects: HashMap::new(),
             known: HashSet::new(),
             orders: HashMap::new(),
         }
@@ -185,10 +190,36 @@ impl Checker {
         };
         let cells = if shared { &mut block.cells } else { &mut self.global };
         let found = cells.access(&block.clocks, now, one.kind, (one.address, one.bytes), one.value);
-        if let Some(race) = found {
-            let kind = if shared { FaultKind::RaceShared } else { FaultKind::RaceGlobal };
-            self.report(one, kind, |c| c.race(one, race));
+        let word = one.address & !3;
+        if one.kind == AccessKind::Atomic && !self.suspects.is_empty() {
+            self.suspects.remove(&(word, now.block, now.thread));
         }
+        let Some(race) = found else { return };
+        let kind = if shared { FaultKind::RaceShared } else { FaultKind::RaceGlobal };
+        let reader = match (one.kind, race.wrote, race.value) {
+            (AccessKind::Load, true, None) => Some(now),
+            (AccessKind::Atomic, false, _) => Some(race.other),
+            _ => None,
+        };
+        match reader {
+            Some(_) if self.known.contains(&(kind, one.op.at)) => {}
+            Some(reader) => {
+                let what = self.race(one, race);
+                let fault = Fault::new(one.launch, place, one.op.at, kind, one.lane, one.address, what);
+                self.suspects.insert((word, reader.block, reader.thread), fault);
+            }
+            None => self.report(one, kind, |c| c.race(one, race)),
+        }
+    }
+
+    /// Reports the suspects of blocks that are done.
+    fn charge(&mut self) {
+        let Checker { suspects, blocks, numbers, record, .. } = self;
+        let done = suspects.extract_if(|(_, block, _), _| !blocks.contains_key(&numbers[*block as usize]));
+        let mut done: Vec<_> = done.collect();
+        done.sort_by_key(|(who, _)| *who);
+        let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+        done.into_iter().for_each(|(_, fault)| record.report(fault));
     }
 
     /// A race in words.
@@ -299,7 +330,14 @@ impl Watch for Checker {
             Event::Passed(id, warps) => block.clocks.pass(id, warps),
             Event::Frame(at, bytes) => block.local(w).forget(at, bytes, lanes),
             Event::Copied(from, to, bytes) => block.local(w).copy(from, to, bytes, lanes),
-            Event::Done => _ = self.blocks.remove(&place.block),
+            Event::Wrote(at, bytes) => {
+                let local = block.local(w);
+                self::lanes(lanes).for_each(|l| local.write(at.into(), bytes, l));
+            }
+            Event::Done => {
+                self.blocks.remove(&place.block);
+                self.charge();
+            }
         }
     }
 

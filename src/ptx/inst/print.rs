@@ -1,8 +1,9 @@
 //! `printf`: the device function `vprintf(format, arguments)`.
 
+use crate::ptx::inst::control::told;
 use crate::ptx::inst::memory::{Where, active};
 use crate::ptx::run::spaces::{LOCAL, SHARED, WINDOW};
-use crate::ptx::run::{Cx, FaultKind, Flow, Op};
+use crate::ptx::run::{Cx, Event, FaultKind, Flow, Op};
 use std::sync::PoisonError;
 
 /// Longest text that is read.
@@ -25,6 +26,9 @@ pub(super) fn run(cx: &mut Cx<'_>, op: &Op) -> Flow {
         if let Some(at) = result {
             cx.local.store(at, 4, l, 0);
         }
+    }
+    if let Some(at) = result {
+        told(cx, cx.mask, Event::Wrote(at, 4));
     }
     Flow::Next
 }

@@ -123,7 +123,7 @@ impl Bench {
                 break;
             }
             if env.steps > most {
-                found = Err(Box::new(timeout(launch, &warps[0], most)));
+                found = Err(Box::new(timeout(launch, warps, most)));
                 break;
             }
             if !spun && !release(&mut env, warps) {
@@ -203,9 +203,10 @@ fn divergence(env: &mut Env<'_>, warps: &[Warp], id: u32) {
     }
 }
 
-fn timeout(launch: &Launch<'_>, warp: &Warp, most: u64) -> Fault {
+fn timeout(launch: &Launch<'_>, warps: &[Warp], most: u64) -> Fault {
     let what = format!("still running after {most} warp-instructions of this block");
-    Fault::new(launch, warp.place(), launch.program.code[launch.entry.start as usize].at, FaultKind::Timeout, 0, 0, what)
+    let (warp, pc) = warps.iter().find_map(|w| Some((w, w.at()?))).unwrap_or((&warps[0], launch.entry.start));
+    Fault::new(launch, warp.place(), launch.program.code[pc as usize].at, FaultKind::Timeout, 0, 0, what)
 }
 
 fn deadlock(launch: &Launch<'_>, warps: &[Warp]) -> Fault {

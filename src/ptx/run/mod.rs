@@ -264,6 +264,8 @@ pub enum Event {
     Frame(u32, u32),
     /// Arguments or results of a call were copied in local memory: from, to, bytes.
     Copied(u32, u32, u32),
+    /// The result of `printf` was written to local memory: at, bytes.
+    Wrote(u32, u32),
     /// The block is done.
     Done,
 }

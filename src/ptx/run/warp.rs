@@ -38,6 +38,8 @@ pub(super) struct Warp {
 struct Frame {
     function: u32,
     rows: u32,
+    /// One past the last row.
+    end: u32,
     preds: u32,
     local: u32,
     /// The call that made it.
@@ -51,6 +53,12 @@ struct Group {
     mask: u32,
     frames: Vec<Frame>,
     state: State,
+}
+
+impl Group {
+    fn ready(&self) -> bool {
+        !matches!(self.state, State::Waits(_) | State::Gathers)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +99,7 @@ impl Warp {
         self.place = place;
         self.began = if lanes >= 32 { u32::MAX } else { (1 << lanes) - 1 };
         self.live = self.began;
-        let frame = Frame { function, rows: 0, preds: 0, local: 0, from: u32::MAX };
+        let frame = Frame { function, rows: 0, end: entry.rows, preds: 0, local: 0, from: u32::MAX };
         self.groups.clear();
         self.groups.push(Group {
             pc: entry.start,
@@ -125,7 +133,7 @@ impl Warp {
             if self.groups.len() > 1 {
                 self.merge();
             }
-            let Some(g) = self.pick() else { return Stop::Idle };
+            let Some(g) = self.turn() else { return Stop::Idle };
             match self.run_group(env, g, budget) {
                 Flow::Fault => return Stop::Fault,
                 _ if *budget == 0 => return Stop::Budget,
@@ -164,16 +172,20 @@ impl Warp {
         }
     }
 
-    /// The group that runs next: deepest call, then lowest place; in turn when one has run for long.
-    fn pick(&mut self) -> Option<usize> {
-        let ready = |g: &Group| !matches!(g.state, State::Waits(_) | State::Gathers);
+    /// The group that runs next, in turn when one has run for long.
+    fn turn(&mut self) -> Option<usize> {
         if self.turn > PATIENCE && self.groups.len() > 1 {
             self.turn = 0;
             self.groups.rotate_left(1);
-            return self.groups.iter().position(ready);
+            return self.groups.iter().position(Group::ready);
         }
+        self.pick()
+    }
+
+    /// Of the groups that can run, the one in the deepest call, then at the lowest place.
+    fn pick(&self) -> Option<usize> {
         let key = |g: &Group| (usize::MAX - g.frames.len(), g.pc);
-        let ready = self.groups.iter().enumerate().filter(|(_, g)| ready(g));
+        let ready = self.groups.iter().enumerate().filter(|(_, g)| g.ready());
         ready.min_by_key(|(_, g)| key(g)).map(|(i, _)| i)
     }
 
@@ -308,9 +320,11 @@ impl Warp {
         let caller = *group.frames.last().expect("a group has a frame");
         let from = &program.functions[caller.function as usize];
         let Some(callee) = program.functions.get(target as usize) else { return false };
+        let rows = self.room(target, caller.rows + from.rows, callee.rows);
         let frame = Frame {
             function: target,
-            rows: caller.rows + from.rows,
+            rows,
+            end: rows + callee.rows,
             preds: caller.preds + from.preds,
             local: (caller.local + from.local_bytes).next_multiple_of(16),
             from: group.pc,
@@ -328,6 +342,16 @@ impl Warp {
         group.frames.push(frame);
         group.pc = callee.start;
         true
+    }
+
+    /// First row of a frame of `function`, at `rows` where that is possible: lanes in different functions lay out their
+    /// registers differently, so their frames must not overlap.
+    fn room(&self, function: u32, rows: u32, count: u32) -> u32 {
+        let all = || self.groups.iter().flat_map(|g| &g.frames);
+        match all().any(|f| f.rows < rows + count && rows < f.end && (f.function, f.rows) != (function, rows)) {
+            true => all().map(|f| f.end).max().unwrap_or(rows).max(rows),
+            false => rows,
+        }
     }
 
     /// Leaves a function: copies what it returns to the caller. True when the entry itself returned.
@@ -352,6 +376,11 @@ impl Warp {
             State::Waits(wait) => Some(Waiting { wait, mask: g.mask, pc: g.pc }),
             _ => None,
         })
+    }
+
+    /// Where the lanes are that run next.
+    pub(super) fn at(&self) -> Option<u32> {
+        self.pick().map(|g| self.groups[g].pc)
     }
 
     /// Lanes at barrier `id` go on.
