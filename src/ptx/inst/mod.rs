@@ -15,7 +15,8 @@
 //! | `atomic.rs` | `atom`, `red` |
 //! | `control.rs` | branches, calls, barriers, fences |
 //! | `warp.rs` | shuffles, votes, matches, reductions of a warp |
-//! | `matrix.rs` | `mma`, `wmma`, `ldmatrix`, `stmatrix` |
+//! | `matrix.rs` | `mma`, `wmma.mma` |
+//! | `fragment.rs` | `wmma.load`, `wmma.store`, `ldmatrix`, `stmatrix` |
 //! | `copy.rs` | `cp.async`, `mbarrier` |
 
 mod approx;
@@ -24,9 +25,12 @@ mod bits;
 mod compare;
 mod control;
 mod convert;
+mod copy;
 mod float;
+mod fragment;
 mod half;
 mod integer;
+mod matrix;
 mod memory;
 mod moves;
 mod print;
@@ -140,6 +144,10 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         "ld" | "ldu" | "st" | "prefetch" | "prefetchu" | "discard" | "applypriority" => memory::lower(i),
         "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence"
         | "nanosleep" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
+        "mma" => matrix::lower(i),
+        "wmma" if i.suffixed("mma") => matrix::lower(i),
+        "wmma" | "ldmatrix" | "stmatrix" | "movmatrix" => fragment::lower(i),
+        "cp" | "mbarrier" => copy::lower(i),
         _ => i.unsupported(),
     }
 }

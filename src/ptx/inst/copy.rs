@@ -1,0 +1,403 @@
+//! Copies from global to shared memory that run on their own, and barriers in shared memory (PTX ISA 9.0, sections
+//! 9.7.9.25 and 9.7.13.15).
+//!
+//! An mbarrier is 64 bits: arrivals that its phase still awaits, arrivals of a phase, bytes that the phase still awaits
+//! (with a sign), and the phase's parity on top. The state that an arrival returns is that word, of which a wait needs
+//! the parity.
+
+use super::memory::{Format, LONG_ADDRESS, STRONG, Where, active, addresses, fetch, keep, near, resolve, space, watched};
+use crate::ptx::ast::Operand;
+use crate::ptx::lower::{Address, Inst, Slots};
+use crate::ptx::run::row::{Bits, LANES, put};
+use crate::ptx::run::{AccessKind, Counts, Cx, FaultKind, Flow, Op, Run};
+use crate::ptx::text::Read;
+use crate::ptx::types::Type;
+
+/// Lowers an instruction of this family.
+pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    if i.opcode() == "mbarrier" {
+        return barrier(i);
+    }
+    if i.suffixed("bulk") || !i.take("async") {
+        return i.unsupported();
+    }
+    if i.take("commit_group") {
+        i.wants(0)?;
+        let run: Run = |cx, _| {
+            cx.copies.commit(cx.mask);
+            Flow::Next
+        };
+        i.emit(run, Counts::Sync, Slots::default());
+        return Ok(());
+    }
+    if i.take("wait_group") {
+        i.wants(1)?;
+        let keep = i.literal(0)?.min(u64::from(u32::MAX) - 1);
+        i.emit(|cx, op| wait(cx, Some(op.imm as u32)), Counts::Sync, Slots { imm: keep, ..Slots::default() });
+        return Ok(());
+    }
+    if i.take("wait_all") {
+        i.wants(0)?;
+        i.emit(|cx, _| wait(cx, None), Counts::Sync, Slots::default());
+        return Ok(());
+    }
+    if i.take("mbarrier") { arrival_of_copies(i) } else { copy(i) }
+}
+
+/// Parts of a copy's list: what is added to the source's address, whether that has 64 bits, bytes, and what may make the
+/// source shorter: nothing, a register, or a predicate.
+const PLUS: usize = 0;
+const LONG: usize = 1;
+const BYTES: usize = 2;
+const SHORTER: usize = 3;
+const WHOLE: u32 = 0;
+const BY_SIZE: u32 = 1;
+const BY_PREDICATE: u32 = 2;
+const BY_NEGATED: u32 = 3;
+
+/// `cp.async.ca.shared.global [to], [from], bytes[, size or predicate][, policy]`.
+fn copy(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    let policy = i.suffixed("L2::cache_hint");
+    i.ignore_prefixed("L2::");
+    let whole = i.take("cg");
+    let shared = i.take("shared") || i.take("shared::cta");
+    if !(whole || i.take("ca")) || !shared || !i.take("global") {
+        return i.unsupported();
+    }
+    let (to, from, bytes) = (i.address(0)?, i.address(1)?, i.literal(2)?);
+    if !matches!((whole, bytes), (false, 4 | 8) | (_, 16)) {
+        return i.refuse(format!("`{}` copies 16 bytes, or with .ca 4 or 8, and not {bytes}", i.whole()));
+    }
+    let n = i.count() - usize::from(policy && i.count() > 3);
+    i.wants(n.clamp(3, 4) + (i.count() - n))?;
+    let (c, shorter) = if n == 3 { (0, WHOLE) } else { shortened(i)? };
+    let (a, plus, long) = near(i, to);
+    let (b, plus_from, long_from) = near(i, from);
+    let list = i.list(&[plus_from as u32, long_from.into(), bytes as u32, shorter]);
+    let format = Format::new(bytes.min(8) as u32, plus).with(LONG_ADDRESS, long);
+    i.emit(run_copy, Counts::Memory, Slots { a, b, c, list, imm: format.0, ..Slots::default() });
+    Ok(())
+}
+
+/// The operand after the size: how many bytes of the source count, or whether none does.
+fn shortened(i: &mut Inst<'_, '_, '_>) -> Read<(u32, u32)> {
+    if let Ok((p, not)) = i.pred(3).and_then(|found| match i.operand(3)? {
+        Operand::Value(..) => i.unsupported(),
+        _ => Ok(found),
+    }) {
+        return Ok((p, if not { BY_NEGATED } else { BY_PREDICATE }));
+    }
+    Ok((i.src(3, Type::U32)?, BY_SIZE))
+}
+
+/// Bytes of the source that count in each lane.
+fn sizes(cx: &Cx<'_>, op: &Op, bytes: u32) -> [u32; LANES] {
+    let kind = cx.listed(op, SHORTER) as u32;
+    match kind {
+        WHOLE => [bytes; LANES],
+        BY_SIZE => cx.rows[op.c as usize].0.map(|n| n.min(bytes)),
+        _ => {
+            let p = cx.preds[op.c as usize] ^ if kind == BY_NEGATED { u32::MAX } else { 0 };
+            std::array::from_fn(|l| if p >> l & 1 == 1 { 0 } else { bytes })
+        }
+    }
+}
+
+fn run_copy(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    let bytes = cx.listed(op, BYTES) as u32;
+    let size = sizes(cx, op, bytes);
+    let mut to = addresses(cx, op);
+    if let Err(fault) = resolve(cx, op, &mut to, Where::Shared, bytes.into()) {
+        return fault;
+    }
+    let mut value = [[0u64; LANES]; 2];
+    if let Err(fault) = source(cx, op, &size, bytes, &mut value) {
+        return fault;
+    }
+    if cx.watch.is_some() {
+        cx.copies.begin(*op, cx.mask, to, value);
+        return Flow::Next;
+    }
+    let (step, mask) = (bytes.min(8), cx.mask);
+    for l in active(mask) {
+        for (k, value) in value.iter().enumerate().take((bytes / step) as usize) {
+            keep(cx, Where::Shared, to[l].wrapping_add(8 * k as u64), step, l, value[l]);
+        }
+    }
+    Flow::Next
+}
+
+/// Reads the source: whole, or byte by byte in lanes where less of it counts. The rest is zero.
+fn source(cx: &mut Cx<'_>, op: &Op, size: &[u32; LANES], bytes: u32, value: &mut [[u64; LANES]; 2]) -> Result<(), Flow> {
+    let (plus, long) = (cx.listed(op, PLUS) as u32 as i32, cx.listed(op, LONG) == 1);
+    let lanes = |f: &dyn Fn(u32) -> bool| (0..LANES).fold(0, |m, l| m | u32::from(f(size[l])) << l) & cx.mask;
+    let (full, part) = (lanes(&|n| n == bytes), lanes(&|n| n > 0 && n < bytes));
+    let mask = cx.mask;
+    for (lanes, each) in [(full, bytes.min(8)), (part, 1)] {
+        if lanes == 0 {
+            continue;
+        }
+        let from = Op { a: op.b, imm: Format::new(each, plus).with(LONG_ADDRESS, long).0, ..*op };
+        cx.mask = lanes;
+        let mut at = addresses(cx, &from);
+        // Where nothing is left out, the whole source must be aligned and there.
+        let least = if each == 1 { 1 } else { bytes };
+        for k in 0..bytes / each {
+            cx.mask = (0..LANES).fold(0, |m, l| m | u32::from(k * each < size[l]) << l) & lanes;
+            let need = if k == 0 { least } else { each };
+            let spaces = resolve(cx, &from, &mut at, Where::Global, need.into())?;
+            let may = match cx.watch.is_some() {
+                true => watched(cx, &from, AccessKind::Load, &spaces, &at, None),
+                false => cx.mask,
+            };
+            for l in active(may) {
+                let v = fetch(cx, Where::Global, at[l], each, l);
+                value[(k * each / 8) as usize][l] |= v << (8 * (k * each % 8));
+            }
+            at.iter_mut().for_each(|a| *a = a.wrapping_add(each.into()));
+        }
+    }
+    cx.mask = mask;
+    Ok(())
+}
+
+/// Delivers what the active lanes wait for.
+fn wait(cx: &mut Cx<'_>, keep_last: Option<u32>) -> Flow {
+    if cx.watch.is_none() {
+        return Flow::Next;
+    }
+    let mask = cx.mask;
+    for mut copy in cx.copies.take(mask, keep_last) {
+        cx.mask = copy.mask;
+        let bytes = cx.listed(&copy.op, BYTES) as u32;
+        for value in copy.value.iter().take(bytes.div_ceil(8) as usize) {
+            let may = watched(cx, &copy.op, AccessKind::Store, &[Where::Shared; LANES], &copy.at, Some(value));
+            for l in active(may) {
+                keep(cx, Where::Shared, copy.at[l], bytes.min(8), l, value[l]);
+            }
+            copy.at.iter_mut().for_each(|a| *a = a.wrapping_add(8));
+        }
+    }
+    cx.mask = mask;
+    Flow::Next
+}
+
+/// Space of an mbarrier, in an op's list.
+fn home(i: &mut Inst<'_, '_, '_>, address: &Address) -> Read<u32> {
+    match space(i, address)? {
+        Where::Shared => Ok(1),
+        Where::Generic => Ok(0),
+        _ => i.unsupported(),
+    }
+}
+
+/// What happens to a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Init,
+    Inval,
+    /// Arrivals are counted; those that are dropped are not awaited any more.
+    Arrive,
+    Drop,
+    /// Bytes that are awaited, or that came.
+    Expect,
+    Complete,
+    /// Bytes that are awaited, then one arrival.
+    ExpectAndArrive,
+}
+
+const ACTS: [Act; 7] =
+    [Act::Init, Act::Inval, Act::Arrive, Act::Drop, Act::Expect, Act::Complete, Act::ExpectAndArrive];
+
+/// `mbarrier.…`.
+fn barrier(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    i.ignore(&["acquire", "release", "relaxed", "cta", "cluster"]);
+    if i.take("pending_count") {
+        i.wants(2)?;
+        let (ty, y, a) = (i.ty()?, i.dst(0, Type::U32)?, i.src(1, Type::B64)?);
+        let run: Run = |cx, op| {
+            let y = u64::read(cx.rows, op.a as usize).map(|s| Word(s).get(PENDING) as u32);
+            put(cx.rows, op.y as usize, y, cx.mask);
+            Flow::Next
+        };
+        i.emit(run, Counts::Integer, Slots { y, a, ..Slots::default() });
+        return if ty == Type::B64 { Ok(()) } else { i.unsupported() };
+    }
+    if let Some(patient) = i.pick(&[("test_wait", false), ("try_wait", true)]) {
+        return test(i, patient);
+    }
+    let arrives = i.take("arrive") || i.suffixed("arrive_drop");
+    let act = match (i.take("expect_tx"), arrives) {
+        (true, true) if i.suffixed("arrive_drop") => return i.unsupported(),
+        (true, true) => Act::ExpectAndArrive,
+        (true, false) => Act::Expect,
+        (false, true) if i.take("arrive_drop") => Act::Drop,
+        (false, true) => Act::Arrive,
+        _ => match i.pick(&[("init", Act::Init), ("inval", Act::Inval), ("complete_tx", Act::Complete)]) {
+            Some(act) => act,
+            None => return i.unsupported(),
+        },
+    };
+    // Where more arrivals are sure to come this arrival completes nothing: a hint.
+    i.ignore(&["noComplete"]);
+    let first = usize::from(arrives && !matches!(i.operand(0)?, Operand::Address(..)));
+    let address = i.address(first)?;
+    let home = home(i, &address)?;
+    if i.ty()? != Type::B64 {
+        return i.unsupported();
+    }
+    let y = if first == 1 { i.dst(0, Type::B64)? } else { i.temporary(true) };
+    let given = i.count() > first + 1;
+    if given != (act != Act::Inval) && !matches!(act, Act::Arrive | Act::Drop) {
+        return i.refuse(format!("`{}` lacks an operand or has one too many", i.whole()));
+    }
+    let b = if given { i.src(first + 1, Type::U32)? } else { i.constant(1, false) };
+    i.wants(first + 1 + usize::from(given))?;
+    emit(i, (y, b, address), act, home);
+    Ok(())
+}
+
+fn emit(i: &mut Inst<'_, '_, '_>, (y, b, address): (u32, u32, Address), act: Act, home: u32) {
+    let (a, plus, long) = near(i, address);
+    let format = Format::new(8, plus).with(LONG_ADDRESS, long).with(STRONG, true);
+    let list = i.list(&[home, act as u32]);
+    i.emit(run_act, Counts::Atomic, Slots { y, a, b, list, imm: format.0, ..Slots::default() });
+}
+
+/// `cp.async.mbarrier.arrive[.noinc].b64 [barrier]`: this lane's copies, when they are done, arrive at a barrier.
+fn arrival_of_copies(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    if !i.take("arrive") {
+        return i.unsupported();
+    }
+    let counted = i.take("noinc");
+    let address = i.address(0)?;
+    let home = home(i, &address)?;
+    i.wants(1)?;
+    if i.ty()? != Type::B64 {
+        return i.unsupported();
+    }
+    i.emit(|cx, _| wait(cx, None), Counts::Sync, Slots::default());
+    // Without .noinc one arrival more is awaited, and comes: nothing changes.
+    let (y, b) = (i.temporary(true), i.constant(counted.into(), false));
+    emit(i, (y, b, address), Act::Arrive, home);
+    Ok(())
+}
+
+/// A field of a barrier: where it begins, and its bits.
+type Field = (u32, u32);
+const PENDING: Field = (0, 20);
+const EXPECTED: Field = (20, 20);
+const BYTES_AWAITED: Field = (40, 22);
+const PHASE: Field = (63, 1);
+
+/// The 64 bits of a barrier.
+#[derive(Clone, Copy)]
+struct Word(u64);
+
+impl Word {
+    fn get(self, (at, bits): Field) -> u64 {
+        self.0 >> at & ((1 << bits) - 1)
+    }
+    fn set(self, (at, bits): Field, v: u64) -> Word {
+        let ones = (1u64 << bits) - 1;
+        Word(self.0 & !(ones << at) | (v & ones) << at)
+    }
+    /// The barrier after `act` with `n`; none where it cannot be.
+    fn after(self, act: Act, n: u32) -> Option<Word> {
+        let n = u64::from(n);
+        if act != Act::Init && self.get(EXPECTED) == 0 {
+            return None;
+        }
+        let counts = |v: u64| (1..1 << 20).contains(&v);
+        let bytes = |w: Word, n: u64| w.set(BYTES_AWAITED, w.get(BYTES_AWAITED).wrapping_add(n));
+        let arrived = |w: Word, n: u64| Some(w.set(PENDING, w.get(PENDING).checked_sub(n)?));
+        let next = match act {
+            Act::Init => return counts(n).then(|| Word(0).set(PENDING, n).set(EXPECTED, n)),
+            Act::Inval => return Some(Word(0)),
+            Act::Arrive => arrived(self, n)?,
+            Act::Drop => arrived(self, n)?.set(EXPECTED, self.get(EXPECTED).checked_sub(n)?),
+            Act::Expect => bytes(self, n),
+            Act::Complete => bytes(self, n.wrapping_neg()),
+            Act::ExpectAndArrive => arrived(bytes(self, n), 1)?,
+        };
+        Some(match (next.get(PENDING), next.get(BYTES_AWAITED)) {
+            (0, 0) => next.set(PENDING, next.get(EXPECTED)).set(PHASE, self.get(PHASE) ^ 1),
+            _ => next,
+        })
+    }
+}
+
+/// Lanes act one after the other.
+fn run_act(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    let act = ACTS[cx.listed(op, 1) % ACTS.len()];
+    let n = cx.rows[op.b as usize].0;
+    let (at, may) = match shared(cx, op, AccessKind::Atomic) {
+        Ok(found) => found,
+        Err(fault) => return fault,
+    };
+    let mut before = [0u64; LANES];
+    for l in active(may) {
+        before[l] = fetch(cx, Where::Shared, at[l], 8, l);
+        let Some(after) = Word(before[l]).after(act, n[l]) else {
+            let what = match act {
+                Act::Init => format!("an mbarrier cannot await {} arrivals", n[l]),
+                _ => "no mbarrier is here, or it does not await so many arrivals".into(),
+            };
+            return cx.fail(op, FaultKind::Trap, l, at[l], what);
+        };
+        keep(cx, Where::Shared, at[l], 8, l, after.0);
+    }
+    put(cx.rows, op.y as usize, before, cx.mask);
+    Flow::Next
+}
+
+/// Offsets in shared memory of the barriers of the active lanes, and the lanes that may go there.
+fn shared(cx: &mut Cx<'_>, op: &Op, kind: AccessKind) -> Result<([u64; LANES], u32), Flow> {
+    let mut at = addresses(cx, op);
+    let generic = cx.listed(op, 0) == 0;
+    let spaces = resolve(cx, op, &mut at, if generic { Where::Generic } else { Where::Shared }, 8)?;
+    if let Some(l) = active(cx.mask).find(|l| spaces[*l] != Where::Shared) {
+        let what = format!("{:#x} is no address in shared memory, where mbarriers are", at[l]);
+        return Err(cx.fail(op, FaultKind::SharedOutOfBounds, l, at[l], what));
+    }
+    let may = if cx.watch.is_some() { watched(cx, op, kind, &spaces, &at, None) } else { cx.mask };
+    Ok((at, may))
+}
+
+/// `mbarrier.test_wait` and `.try_wait`: whether the phase of a state, or of a parity, is over.
+fn test(i: &mut Inst<'_, '_, '_>, patient: bool) -> Read<()> {
+    let parity = i.take("parity");
+    let address = i.address(1)?;
+    let home = home(i, &address)?;
+    let y = i.pred(0)?.0;
+    let b = i.src(2, if parity { Type::U32 } else { Type::B64 })?;
+    // try_wait may say how long it waits at most.
+    i.wants(if patient && i.count() == 4 { 4 } else { 3 })?;
+    if i.ty()? != Type::B64 {
+        return i.unsupported();
+    }
+    let (a, plus, long) = near(i, address);
+    let format = Format::new(8, plus).with(LONG_ADDRESS, long).with(STRONG, true);
+    let list = i.list(&[home, parity.into()]);
+    i.emit(run_test, Counts::Sync, Slots { y, a, b, list, imm: format.0, ..Slots::default() });
+    Ok(())
+}
+
+fn run_test(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    let phases: [u64; LANES] = match cx.listed(op, 1) {
+        1 => cx.rows[op.b as usize].0.map(|p| u64::from(p & 1)),
+        _ => u64::read(cx.rows, op.b as usize).map(|s| Word(s).get(PHASE)),
+    };
+    let (at, may) = match shared(cx, op, AccessKind::Atomic) {
+        Ok(found) => found,
+        Err(fault) => return fault,
+    };
+    let over = active(may).filter(|&l| {
+        let now = Word(fetch(cx, Where::Shared, at[l], 8, l));
+        now.get(EXPECTED) != 0 && now.get(PHASE) != phases[l]
+    });
+    let over = over.fold(0, |m, l| m | 1 << l);
+    cx.set_pred(op.y, over);
+    // Who must wait asks again: the others get their turn first.
+    if over == cx.mask { Flow::Next } else { Flow::Yield }
+}

@@ -1,0 +1,361 @@
+//! Matrices between memory and the registers of a warp: `ldmatrix`, `stmatrix`, `movmatrix`, `wmma.load`, `wmma.store`
+//! (PTX ISA 9.0, section 9.7.15).
+
+use super::control::together;
+use super::matrix::{KINDS, Kind, Shape, registers};
+use super::memory::{Format, LONG_ADDRESS, Where, active, addresses, fetch, keep, near, resolve, space, watched};
+use crate::ptx::float::tensor::{Element, Lanes, place};
+use crate::ptx::lower::{Inst, Slots};
+use crate::ptx::run::row::{Bits, LANES, put};
+use crate::ptx::run::{AccessKind, Counts, Cx, Flow, Op, Run};
+use crate::ptx::text::Read;
+use crate::ptx::types::Type;
+
+/// Lowers an instruction of this family.
+pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    match i.opcode() {
+        "wmma" => wmma(i),
+        "movmatrix" => transposition(i),
+        _ => matrices(i),
+    }
+}
+
+/// The space of an access, as the last part of a list; only global and shared memory hold matrices.
+fn numbered(i: &Inst<'_, '_, '_>, space: Where) -> Read<u32> {
+    match space {
+        Where::Global => Ok(0),
+        Where::Shared => Ok(1),
+        Where::Generic => Ok(2),
+        _ => i.unsupported(),
+    }
+}
+fn which(code: usize) -> Where {
+    [Where::Global, Where::Shared, Where::Generic][code % 3]
+}
+
+/// `ldmatrix` and `stmatrix`. The op's list: n, transposed, space, n registers.
+fn matrices(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    let load = i.opcode() == "ldmatrix";
+    let whole = ["sync", "aligned", "m8n8", "b16"].iter().all(|s| i.take(s));
+    let Some(n) = i.pick(&[("x1", 1), ("x2", 2), ("x4", 4)]).filter(|_| whole) else { return i.unsupported() };
+    let transposed = i.take("trans");
+    let address = i.address(usize::from(load))?;
+    let space = space(i, &address)?;
+    if !matches!(space, Where::Shared | Where::Generic) {
+        return i.unsupported();
+    }
+    i.wants(2)?;
+    let value = registers(i, usize::from(!load), n, Kind::Of(Element::F16), load)?;
+    let mut list = vec![n, transposed.into(), numbered(i, space)?];
+    list.extend(value);
+    let (a, plus, long) = near(i, address);
+    let (list, c) = (i.list(&list), i.constant(u32::MAX.into(), false));
+    let format = Format::new(8, plus).with(LONG_ADDRESS, long);
+    let run: Run = if load { load_matrices } else { store_matrices };
+    i.emit(run, Counts::Memory, Slots { a, c, list, imm: format.0, ..Slots::default() });
+    Ok(())
+}
+
+/// Words of the rows of up to 4 matrices: row g of matrix q is that of lane 8 q + g.
+type Tiles = [[u32; 4]; LANES];
+
+/// The register that lanes have of matrix `q`.
+#[inline(always)]
+fn taken(rows: &Tiles, q: usize, transposed: bool) -> Lanes {
+    std::array::from_fn(|l| {
+        let (g, t) = (l / 4, l % 4);
+        if !transposed {
+            return rows[8 * q + g][t];
+        }
+        let half = |row: usize| rows[8 * q + row][g / 2] >> (16 * (g % 2)) & 0xffff;
+        half(2 * t) | half(2 * t + 1) << 16
+    })
+}
+
+/// The rows of matrix `q` out of the register that lanes have of it.
+#[inline(always)]
+fn spread(register: &Lanes, q: usize, transposed: bool, rows: &mut Tiles) {
+    for (l, v) in register.iter().enumerate() {
+        let (g, t) = (l / 4, l % 4);
+        if transposed {
+            let shift = 16 * (g % 2);
+            for (row, half) in [(2 * t, v & 0xffff), (2 * t + 1, v >> 16)] {
+                let word = &mut rows[8 * q + row][g / 2];
+                *word = *word & !(0xffff << shift) | half << shift;
+            }
+        } else {
+            rows[8 * q + g][t] = *v;
+        }
+    }
+}
+
+/// Lanes whose addresses count: 8 for each matrix.
+fn addressing(n: usize) -> u32 {
+    if n >= 4 { u32::MAX } else { (1 << (8 * n)) - 1 }
+}
+
+fn load_matrices(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    if let Some(flow) = together(cx, op, op.c) {
+        return flow;
+    }
+    let (n, transposed, space) = (cx.listed(op, 0), cx.listed(op, 1) == 1, which(cx.listed(op, 2)));
+    let mask = cx.mask;
+    cx.mask &= addressing(n);
+    let mut rows: Tiles = [[0; 4]; LANES];
+    let mut at = addresses(cx, op);
+    let spaces = match resolve(cx, op, &mut at, space, 16) {
+        Ok(spaces) => spaces,
+        Err(fault) => return fault,
+    };
+    for part in 0..2 {
+        let mut may = cx.mask;
+        if cx.watch.is_some() {
+            may = watched(cx, op, AccessKind::Load, &spaces, &at, None);
+        }
+        for l in active(may) {
+            let v = fetch(cx, spaces[l], at[l], 8, l);
+            rows[l][2 * part..][..2].copy_from_slice(&[v as u32, (v >> 32) as u32]);
+        }
+        at.iter_mut().for_each(|a| *a = a.wrapping_add(8));
+    }
+    cx.mask = mask;
+    for q in 0..n {
+        put(cx.rows, cx.listed(op, 3 + q), taken(&rows, q, transposed), mask);
+    }
+    Flow::Next
+}
+
+fn store_matrices(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    if let Some(flow) = together(cx, op, op.c) {
+        return flow;
+    }
+    let (n, transposed, space) = (cx.listed(op, 0), cx.listed(op, 1) == 1, which(cx.listed(op, 2)));
+    let mask = cx.mask;
+    cx.mask &= addressing(n);
+    let mut rows: Tiles = [[0; 4]; LANES];
+    for q in 0..n {
+        spread(&cx.rows[cx.listed(op, 3 + q)].0, q, transposed, &mut rows);
+    }
+    let mut at = addresses(cx, op);
+    let spaces = match resolve(cx, op, &mut at, space, 16) {
+        Ok(spaces) => spaces,
+        Err(fault) => return fault,
+    };
+    for part in 0..2 {
+        let value = rows.map(|r| u64::from(r[2 * part]) | u64::from(r[2 * part + 1]) << 32);
+        let mut may = cx.mask;
+        if cx.watch.is_some() {
+            may = watched(cx, op, AccessKind::Store, &spaces, &at, Some(&value));
+        }
+        for l in active(may) {
+            keep(cx, spaces[l], at[l], 8, l, value[l]);
+        }
+        at.iter_mut().for_each(|a| *a = a.wrapping_add(8));
+    }
+    cx.mask = mask;
+    Flow::Next
+}
+
+/// `movmatrix.sync.aligned.m8n8.trans.b16 y, a`.
+fn transposition(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    if !["sync", "aligned", "m8n8", "trans", "b16"].iter().all(|s| i.take(s)) {
+        return i.unsupported();
+    }
+    i.wants(2)?;
+    let (y, a) = (i.dst(0, Type::B32)?, i.src(1, Type::B32)?);
+    let c = i.constant(u32::MAX.into(), false);
+    let run: Run = |cx, op| {
+        if let Some(flow) = together(cx, op, op.c) {
+            return flow;
+        }
+        let mut rows: Tiles = [[0; 4]; LANES];
+        spread(&cx.rows[op.a as usize].0, 0, false, &mut rows);
+        put(cx.rows, op.y as usize, taken(&rows, 0, true), cx.mask);
+        Flow::Next
+    };
+    i.emit(run, Counts::Warp, Slots { y, a, c, ..Slots::default() });
+    Ok(())
+}
+
+/// Which operand of a product a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    A,
+    B,
+    Sums,
+}
+
+/// `wmma.load` and `wmma.store`. The op's list is what [`Fragment`] reads, and the registers.
+fn wmma(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    const LOADS: [(&str, Role); 4] = [("a", Role::A), ("b", Role::B), ("c", Role::Sums), ("d", Role::Sums)];
+    let load = i.take("load");
+    let store = i.take("store");
+    if load == store || !i.take("sync") {
+        return i.unsupported();
+    }
+    i.ignore(&["aligned"]);
+    if i.suffixed(if load { "d" } else { "c" }) {
+        return i.unsupported();
+    }
+    let (role, shape) = (i.pick(&LOADS), Shape::take(i)?);
+    let (by_row, kind) = (i.pick(&[("row", true), ("col", false)]), i.pick(&KINDS));
+    let (Some(role), Some(by_row), Some(kind)) = (role, by_row, kind) else { return i.unsupported() };
+    let fits = match (role, kind) {
+        (_, Kind::F64) => shape.holds(Kind::F64, true),
+        (Role::Sums, Kind::F32) => shape.m * shape.n == 256,
+        (Role::Sums, Kind::S32 | Kind::Of(Element::F16)) => shape.holds(Kind::Of(Element::F16), true),
+        (Role::Sums, _) => false,
+        // Elements of 4 bits have no address of their own.
+        _ => kind.each() < 8 && shape.holds(kind, true),
+    };
+    if !fits || store && role != Role::Sums {
+        return i.unsupported();
+    }
+    let used = match role {
+        Role::A => shape.left(kind),
+        Role::B => shape.right(kind),
+        Role::Sums => shape.sums(kind),
+    };
+    let f16 = kind == Kind::Of(Element::F16);
+    let n = if f16 && role != Role::Sums { 8 } else { used };
+    let address = i.address(usize::from(load))?;
+    let space = space(i, &address)?;
+    let value = registers(i, usize::from(!load), n, kind, load)?;
+    let across = match role {
+        Role::A => shape.k,
+        _ => shape.n,
+    };
+    let down = if role == Role::B { shape.k } else { shape.m };
+    let stride = match i.count() {
+        2 => i.constant(u64::from(if by_row { across } else { down }), false),
+        _ => i.src(2, Type::U32)?,
+    };
+    i.wants(i.count().clamp(2, 3))?;
+    let (a, plus, long) = near(i, address);
+    let shaped = [role as u32, shape.m, shape.n, shape.k, by_row.into(), kind.each()];
+    let mut list = vec![numbered(i, space)?, n, used];
+    list.extend(shaped);
+    list.extend(value);
+    let (list, c) = (i.list(&list), i.constant(u32::MAX.into(), false));
+    let bytes = kind.register().bytes() / kind.each();
+    let format = Format::new(bytes, plus).with(LONG_ADDRESS, long);
+    let run: Run = if load { load_fragment } else { store_fragment };
+    i.emit(run, Counts::Memory, Slots { a, b: stride, c, list, imm: format.0, ..Slots::default() });
+    Ok(())
+}
+
+/// A fragment in memory, as the op's list has it.
+struct Fragment {
+    space: Where,
+    /// Registers, and how many of them come before they repeat.
+    n: usize,
+    used: usize,
+    role: u32,
+    shape: [usize; 3],
+    by_row: bool,
+    each: usize,
+}
+
+/// Entries of the list before the registers.
+const HEAD: usize = 9;
+
+impl Fragment {
+    fn of(cx: &Cx<'_>, op: &Op) -> Fragment {
+        let part = |k| cx.listed(op, k);
+        let shape = [part(4), part(5), part(6)];
+        let (role, by_row) = (part(3) as u32, part(7) == 1);
+        Fragment { space: which(part(0)), n: part(1), used: part(2), role, shape, by_row, each: part(8) }
+    }
+    /// Row and column of element `j` of register `r` of lane `l`: blocks as in `matrix.rs`.
+    fn spot(&self, r: usize, l: usize, j: usize) -> (usize, usize) {
+        let ([m, n, k], each) = (self.shape, self.each);
+        let high = if m >= 16 { 2 } else { 1 };
+        let deep = each * (l % 4) + j;
+        if self.role == Role::A as u32 {
+            let block = 8 * high * k / (32 * each);
+            let (block, r) = (r / block, r % block);
+            (8 * high * block + 8 * (r % high) + l / 4, deep + 4 * each * (r / high))
+        } else if self.role == Role::B as u32 {
+            let block = k / (4 * each);
+            (deep + 4 * each * (r % block), 8 * (r / block) + l / 4)
+        } else {
+            let block = 2 * high / each;
+            let (down, across) = (r / block / (n / 8), r / block % (n / 8));
+            let (row, column) = place(l, r % block * each + j);
+            (8 * high * down + row, 8 * across + column)
+        }
+    }
+    /// Address of each lane's element `j` of register `r`.
+    fn address(&self, base: &[u64; LANES], stride: &Lanes, bytes: u32, r: usize, j: usize) -> [u64; LANES] {
+        std::array::from_fn(|l| {
+            let (row, column) = self.spot(r, l, j);
+            let (outer, inner) = if self.by_row { (row, column) } else { (column, row) };
+            let index = (outer as u64).wrapping_mul(stride[l].into()).wrapping_add(inner as u64);
+            base[l].wrapping_add(index.wrapping_mul(bytes.into()))
+        })
+    }
+}
+
+fn load_fragment(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    if let Some(flow) = together(cx, op, op.c) {
+        return flow;
+    }
+    let (f, bytes) = (Fragment::of(cx, op), Format(op.imm).bytes());
+    let (base, stride) = (addresses(cx, op), cx.rows[op.b as usize].0);
+    let mut all = [[0u64; LANES]; 8];
+    for (r, y) in all.iter_mut().enumerate().take(f.used) {
+        for j in 0..f.each {
+            let mut at = f.address(&base, &stride, bytes, r, j);
+            let spaces = match resolve(cx, op, &mut at, f.space, bytes.into()) {
+                Ok(spaces) => spaces,
+                Err(fault) => return fault,
+            };
+            let mut may = cx.mask;
+            if cx.watch.is_some() {
+                may = watched(cx, op, AccessKind::Load, &spaces, &at, None);
+            }
+            for l in active(may) {
+                y[l] |= fetch(cx, spaces[l], at[l], bytes, l) << (8 * bytes as usize * j);
+            }
+        }
+    }
+    for r in 0..f.n {
+        let (slot, y) = (cx.listed(op, HEAD + r), &all[r % f.used.max(1) % 8]);
+        match bytes {
+            8 => put(cx.rows, slot, *y, cx.mask),
+            _ => put(cx.rows, slot, y.map(|v| v as u32), cx.mask),
+        }
+    }
+    Flow::Next
+}
+
+fn store_fragment(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    if let Some(flow) = together(cx, op, op.c) {
+        return flow;
+    }
+    let (f, bytes) = (Fragment::of(cx, op), Format(op.imm).bytes());
+    let (base, stride) = (addresses(cx, op), cx.rows[op.b as usize].0);
+    for r in 0..f.used {
+        let slot = cx.listed(op, HEAD + r);
+        for j in 0..f.each {
+            let value = match bytes {
+                8 => *u64::read(cx.rows, slot),
+                _ => cx.rows[slot].0.map(|v| u64::from(v >> (8 * bytes as usize * j) % 32)),
+            };
+            let value = if bytes == 2 { value.map(|v| v & 0xffff) } else { value };
+            let mut at = f.address(&base, &stride, bytes, r, j);
+            let spaces = match resolve(cx, op, &mut at, f.space, bytes.into()) {
+                Ok(spaces) => spaces,
+                Err(fault) => return fault,
+            };
+            let mut may = cx.mask;
+            if cx.watch.is_some() {
+                may = watched(cx, op, AccessKind::Store, &spaces, &at, Some(&value));
+            }
+            for l in active(may) {
+                keep(cx, spaces[l], at[l], bytes, l, value[l]);
+            }
+        }
+    }
+    Flow::Next
+}
