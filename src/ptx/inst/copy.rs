@@ -5,7 +5,9 @@
 //! (with a sign), and the phase's parity on top. The state that an arrival returns is that word, of which a wait needs
 //! the parity.
 
-use super::memory::{Format, LONG_ADDRESS, STRONG, Where, active, addresses, fetch, keep, near, resolve, space, watched};
+use super::memory::{
+    Format, LONG_ADDRESS, STRONG, Where, active, addresses, fetch, keep, near, resolve, space, watched,
+};
 use crate::ptx::ast::Operand;
 use crate::ptx::lower::{Address, Inst, Slots};
 use crate::ptx::run::row::{Bits, LANES, put};
@@ -128,7 +130,13 @@ fn run_copy(cx: &mut Cx<'_>, op: &Op) -> Flow {
 }
 
 /// Reads the source: whole, or byte by byte in lanes where less of it counts. The rest is zero.
-fn source(cx: &mut Cx<'_>, op: &Op, size: &[u32; LANES], bytes: u32, value: &mut [[u64; LANES]; 2]) -> Result<(), Flow> {
+fn source(
+    cx: &mut Cx<'_>,
+    op: &Op,
+    size: &[u32; LANES],
+    bytes: u32,
+    value: &mut [[u64; LANES]; 2],
+) -> Result<(), Flow> {
     let (plus, long) = (cx.listed(op, PLUS) as u32 as i32, cx.listed(op, LONG) == 1);
     let lanes = |f: &dyn Fn(u32) -> bool| (0..LANES).fold(0, |m, l| m | u32::from(f(size[l])) << l) & cx.mask;
     let (full, part) = (lanes(&|n| n == bytes), lanes(&|n| n > 0 && n < bytes));
@@ -171,7 +179,8 @@ fn wait(cx: &mut Cx<'_>, keep_last: Option<u32>) -> Flow {
         cx.mask = copy.mask;
         let bytes = cx.listed(&copy.op, BYTES) as u32;
         for value in copy.value.iter().take(bytes.div_ceil(8) as usize) {
-            let may = watched(cx, &copy.op, AccessKind::Store, &[Where::Shared; LANES], &copy.at, Some(value));
+            let may =
+                watched(cx, &copy.op, AccessKind::Store, &[Where::Shared; LANES], &copy.at, Some(value));
             for l in active(may) {
                 keep(cx, Where::Shared, copy.at[l], bytes.min(8), l, value[l]);
             }
@@ -346,9 +355,21 @@ fn run_act(cx: &mut Cx<'_>, op: &Op) -> Flow {
             return cx.fail(op, FaultKind::Trap, l, at[l], what);
         };
         keep(cx, Where::Shared, at[l], 8, l, after.0);
+        if after.get(PHASE) != Word(before[l]).get(PHASE) && act != Act::Init && act != Act::Inval {
+            passed(cx);
+        }
     }
     put(cx.rows, op.y as usize, before, cx.mask);
     Flow::Next
+}
+
+/// A phase is over: to a watcher that is a barrier of the block. Threads that took no part are ordered with the others,
+/// so a race of theirs may pass unseen, but none is seen that is not there.
+fn passed(cx: &mut Cx<'_>) {
+    let warps = cx.launch.block.iter().product::<u32>().div_ceil(32);
+    if let Some(watch) = cx.watch.as_mut() {
+        watch.barrier(if warps < 64 { (1 << warps) - 1 } else { u64::MAX });
+    }
 }
 
 /// Offsets in shared memory of the barriers of the active lanes, and the lanes that may go there.
@@ -400,4 +421,42 @@ fn run_test(cx: &mut Cx<'_>, op: &Op) -> Flow {
     cx.set_pred(op.y, over);
     // Who must wait asks again: the others get their turn first.
     if over == cx.mask { Flow::Next } else { Flow::Yield }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(acts: &[(Act, u32)]) -> Option<Word> {
+        acts.iter().try_fold(Word(0), |w, (act, n)| w.after(*act, *n))
+    }
+
+    #[test]
+    fn a_phase_ends_with_its_last_arrival_and_its_last_byte() {
+        use Act::*;
+        let phase = |acts: &[(Act, u32)]| run(acts).unwrap().get(PHASE);
+        assert_eq!(phase(&[(Init, 3), (Arrive, 2)]), 0);
+        assert_eq!(phase(&[(Init, 3), (Arrive, 2), (Arrive, 1)]), 1);
+        assert_eq!(phase(&[(Init, 1), (Arrive, 1), (Arrive, 1)]), 0);
+        assert_eq!(phase(&[(Init, 1), (ExpectAndArrive, 64)]), 0);
+        assert_eq!(phase(&[(Init, 1), (ExpectAndArrive, 64), (Complete, 60)]), 0);
+        assert_eq!(phase(&[(Init, 1), (ExpectAndArrive, 64), (Complete, 60), (Complete, 4)]), 1);
+        // Bytes may come before they are awaited.
+        assert_eq!(phase(&[(Init, 1), (Complete, 64), (ExpectAndArrive, 64)]), 1);
+        // Two of three are awaited once one is dropped.
+        assert_eq!(phase(&[(Init, 3), (Drop, 1), (Arrive, 2), (Arrive, 2)]), 0);
+        assert_eq!(run(&[(Init, 3), (Arrive, 1)]).unwrap().get(PENDING), 2);
+        assert_eq!(run(&[(Init, 3), (Drop, 1), (Arrive, 2)]).unwrap().get(PENDING), 2);
+    }
+
+    #[test]
+    fn what_no_barrier_can_be_is_refused() {
+        use Act::*;
+        for wrong in
+            [&[(Arrive, 1)][..], &[(Init, 0)], &[(Init, 1 << 20)], &[(Init, 1), (Inval, 0), (Arrive, 1)]]
+        {
+            assert!(run(wrong).is_none(), "{wrong:?}");
+        }
+        assert!(run(&[(Init, 2), (Arrive, 3)]).is_none());
+    }
 }

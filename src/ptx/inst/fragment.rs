@@ -3,7 +3,9 @@
 
 use super::control::together;
 use super::matrix::{KINDS, Kind, Shape, registers};
-use super::memory::{Format, LONG_ADDRESS, Where, active, addresses, fetch, keep, near, resolve, space, watched};
+use super::memory::{
+    Format, LONG_ADDRESS, Where, active, addresses, fetch, keep, near, resolve, space, watched,
+};
 use crate::ptx::float::tensor::{Element, Lanes, place};
 use crate::ptx::lower::{Inst, Slots};
 use crate::ptx::run::row::{Bits, LANES, put};
@@ -37,7 +39,9 @@ fn which(code: usize) -> Where {
 fn matrices(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     let load = i.opcode() == "ldmatrix";
     let whole = ["sync", "aligned", "m8n8", "b16"].iter().all(|s| i.take(s));
-    let Some(n) = i.pick(&[("x1", 1), ("x2", 2), ("x4", 4)]).filter(|_| whole) else { return i.unsupported() };
+    let Some(n) = i.pick(&[("x1", 1), ("x2", 2), ("x4", 4)]).filter(|_| whole) else {
+        return i.unsupported();
+    };
     let transposed = i.take("trans");
     let address = i.address(usize::from(load))?;
     let space = space(i, &address)?;
@@ -358,4 +362,64 @@ fn store_fragment(cx: &mut Cx<'_>, op: &Op) -> Flow {
         }
     }
     Flow::Next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_element_of_a_fragment_has_one_place() {
+        let half = Kind::Of(Element::F16);
+        let byte = Kind::Of(Element::U8);
+        for (m, n, k, kind) in [
+            (16, 16, 16, half),
+            (32, 8, 16, half),
+            (8, 32, 16, half),
+            (32, 8, 16, byte),
+            (8, 32, 16, byte),
+            (16, 16, 8, Kind::Of(Element::Tf32)),
+            (8, 8, 4, Kind::F64),
+        ] {
+            let shape = Shape { m, n, k };
+            let sums = if kind == byte { Kind::S32 } else { kind };
+            let roles = [
+                (Role::A, shape.left(kind), kind, (m, k)),
+                (Role::B, shape.right(kind), kind, (k, n)),
+                (Role::Sums, shape.sums(sums), sums, (m, n)),
+            ];
+            for (role, used, kind, (rows, columns)) in roles {
+                let (used, each) = (used as usize, kind.each() as usize);
+                let shape = [m, n, k].map(|v| v as usize);
+                let f = Fragment {
+                    space: Where::Global,
+                    n: used,
+                    used,
+                    role: role as u32,
+                    shape,
+                    by_row: true,
+                    each,
+                };
+                let spots =
+                    (0..used).flat_map(|r| (0..LANES).flat_map(move |l| (0..each).map(move |j| (r, l, j))));
+                let seen: BTreeSet<_> = spots.map(|(r, l, j)| f.spot(r, l, j)).collect();
+                assert_eq!(seen.len(), (rows * columns) as usize, "{role:?} {m} {n} {k} {kind:?}");
+                assert!(seen.iter().all(|(r, c)| *r < rows as usize && *c < columns as usize));
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_transposed_twice_is_itself() {
+        let first: Lanes = std::array::from_fn(|l| (l as u32 * 2 + 1) << 16 | l as u32 * 2);
+        let mut rows: Tiles = [[0; 4]; LANES];
+        spread(&first, 0, false, &mut rows);
+        let turned = taken(&rows, 0, true);
+        // Lane 1 holds rows 2 and 3 of column 0.
+        assert_eq!(turned[1], 24 << 16 | 16);
+        let mut back: Tiles = [[0; 4]; LANES];
+        spread(&turned, 0, true, &mut back);
+        assert_eq!(back, rows);
+    }
 }

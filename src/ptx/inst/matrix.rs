@@ -126,13 +126,24 @@ impl Shape {
 }
 
 /// Slots of the registers of operand `o`, of which there are `n`.
-pub(super) fn registers(i: &mut Inst<'_, '_, '_>, o: usize, n: u32, kind: Kind, write: bool) -> Read<Vec<u32>> {
+pub(super) fn registers(
+    i: &mut Inst<'_, '_, '_>,
+    o: usize,
+    n: u32,
+    kind: Kind,
+    write: bool,
+) -> Read<Vec<u32>> {
     let parts: Vec<&Operand<'_>> = match i.operand(o)? {
         Operand::Vector(all, _) => all.iter().collect(),
         one => vec![one],
     };
     if parts.len() != n as usize {
-        return i.refuse(format!("`{}` has {n} registers in operand {} and not {}", i.whole(), o + 1, parts.len()));
+        return i.refuse(format!(
+            "`{}` has {n} registers in operand {} and not {}",
+            i.whole(),
+            o + 1,
+            parts.len()
+        ));
     }
     let ty = kind.register();
     let one = |p| if write { i.write(p, ty, false) } else { i.read(p, ty, false) };
@@ -207,7 +218,11 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     let mask = i.constant(u32::MAX.into(), false);
     let plan = Plan::new(shape, [c == f16, d == f16], saturate);
     let code = |kind| if let Kind::Of(e) = kind { e as u32 } else { 0 };
-    i.emit(run, Counts::Matrix, Slots { a: code(a), b: code(b), c: mask, list, imm: plan.0, ..Slots::default() });
+    i.emit(
+        run,
+        Counts::Matrix,
+        Slots { a: code(a), b: code(b), c: mask, list, imm: plan.0, ..Slots::default() },
+    );
     Ok(())
 }
 
@@ -314,7 +329,11 @@ fn floats(cx: &mut Cx<'_>, op: &Op) -> Flow {
 }
 
 /// Number, registers of A and registers of B of each block.
-fn each_block<'r, T>(blocks: &Blocks, a: &'r [T; MOST], b: &'r [T; MOST]) -> impl Iterator<Item = (usize, &'r [T], &'r [T])> {
+fn each_block<'r, T>(
+    blocks: &Blocks,
+    a: &'r [T; MOST],
+    b: &'r [T; MOST],
+) -> impl Iterator<Item = (usize, &'r [T], &'r [T])> {
     let &Blocks { down, across, left, right, .. } = blocks;
     (0..down * across).map(move |k| (k, &a[k / across * left..][..left], &b[k % across * right..][..right]))
 }
