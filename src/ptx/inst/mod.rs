@@ -16,8 +16,11 @@
 //! | `control.rs` | branches, calls, barriers, fences |
 //! | `warp.rs` | shuffles, votes, matches, reductions of a warp |
 //! | `matrix.rs` | `mma`, `wmma.mma` |
-//! | `fragment.rs` | `wmma.load`, `wmma.store`, `ldmatrix`, `stmatrix` |
-//! | `copy.rs` | `cp.async`, `mbarrier` |
+//! | `tile.rs` | types and shapes of tiles |
+//! | `fragment.rs` | `wmma.load`, `wmma.store` |
+//! | `ldmatrix.rs` | `ldmatrix`, `stmatrix`, `movmatrix` |
+//! | `copy.rs` | `cp.async` |
+//! | `mbarrier.rs` | `mbarrier` |
 
 mod approx;
 mod atomic;
@@ -30,10 +33,13 @@ mod float;
 mod fragment;
 mod half;
 mod integer;
+mod ldmatrix;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod moves;
 mod print;
+mod tile;
 mod warp;
 
 pub(super) use control::exit;
@@ -146,8 +152,10 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         | "nanosleep" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
         "mma" => matrix::lower(i),
         "wmma" if i.suffixed("mma") => matrix::lower(i),
-        "wmma" | "ldmatrix" | "stmatrix" | "movmatrix" => fragment::lower(i),
-        "cp" | "mbarrier" => copy::lower(i),
+        "wmma" => fragment::lower(i),
+        "ldmatrix" | "stmatrix" | "movmatrix" => ldmatrix::lower(i),
+        "cp" => copy::lower(i),
+        "mbarrier" => mbarrier::lower(i),
         _ => i.unsupported(),
     }
 }
