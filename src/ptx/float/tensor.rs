@@ -64,45 +64,88 @@ impl Element {
     }
 }
 
-/// Largest k of an `mma`, of 4-bit elements.
-pub const MOST_K: usize = 64;
-/// A as 16 rows, of which the first k columns count.
-pub type Left<T> = [[T; MOST_K]; 16];
-/// B as rows of 8.
-pub type Right<T> = [[T; 8]; MOST_K];
+/// Numbers whose products are summed.
+pub trait Number: Copy + Default + 'static {
+    /// a b + c: fused, or modulo 2³².
+    fn fused(a: Self, b: Self, c: Self) -> Self;
+}
+impl Number for f32 {
+    #[inline(always)]
+    fn fused(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+impl Number for f64 {
+    #[inline(always)]
+    fn fused(a: f64, b: f64, c: f64) -> f64 {
+        a.mul_add(b, c)
+    }
+}
+impl Number for i32 {
+    #[inline(always)]
+    fn fused(a: i32, b: i32, c: i32) -> i32 {
+        a.wrapping_mul(b).wrapping_add(c)
+    }
+}
+
+/// What A and B hold, as a type: the loops are compiled for each.
+trait Elements: 'static {
+    /// A register of one lane.
+    type Word: Copy + 'static;
+    /// What an element becomes.
+    type T: Number;
+    /// Elements of a register.
+    const EACH: usize;
+    /// Element `j` of a register of A.
+    fn a(v: Self::Word, j: usize) -> Self::T;
+    /// Element `j` of a register of B.
+    fn b(v: Self::Word, j: usize) -> Self::T;
+}
+
+macro_rules! elements { ($($name:ident: $word:ty => $t:ty, $each:literal, |$v:ident, $j:ident| $a:expr, $b:expr;)*) => { $(
+    struct $name;
+    impl Elements for $name {
+        type Word = $word;
+        type T = $t;
+        const EACH: usize = $each;
+        #[inline(always)]
+        fn a($v: $word, $j: usize) -> $t { $a }
+        #[inline(always)]
+        fn b($v: $word, $j: usize) -> $t { $b }
+    }
+)* } }
+elements! {
+    Halves: u32 => f32, 2, |v, j| half_of(v >> (16 * j)), half_of(v >> (16 * j));
+    Brains: u32 => f32, 2, |v, j| f32::from_bits(v >> (16 * j) << 16), f32::from_bits(v >> (16 * j) << 16);
+    Tensors: u32 => f32, 1, |v, _j| f32::from_bits(v & !0x1fff), f32::from_bits(v & !0x1fff);
+    Doubles: u64 => f64, 1, |v, _j| f64::from_bits(v), f64::from_bits(v);
+    E4E4: u32 => f32, 4, |v, j| Element::E4m3.float(v, j), Element::E4m3.float(v, j);
+    E4E5: u32 => f32, 4, |v, j| Element::E4m3.float(v, j), Element::E5m2.float(v, j);
+    E5E4: u32 => f32, 4, |v, j| Element::E5m2.float(v, j), Element::E4m3.float(v, j);
+    E5E5: u32 => f32, 4, |v, j| Element::E5m2.float(v, j), Element::E5m2.float(v, j);
+    S8S8: u32 => i32, 4, |v, j| Element::S8.integer(v, j), Element::S8.integer(v, j);
+    S8U8: u32 => i32, 4, |v, j| Element::S8.integer(v, j), Element::U8.integer(v, j);
+    U8S8: u32 => i32, 4, |v, j| Element::U8.integer(v, j), Element::S8.integer(v, j);
+    U8U8: u32 => i32, 4, |v, j| Element::U8.integer(v, j), Element::U8.integer(v, j);
+    S4S4: u32 => i32, 8, |v, j| Element::S4.integer(v, j), Element::S4.integer(v, j);
+    S4U4: u32 => i32, 8, |v, j| Element::S4.integer(v, j), Element::U4.integer(v, j);
+    U4S4: u32 => i32, 8, |v, j| Element::U4.integer(v, j), Element::S4.integer(v, j);
+    U4U4: u32 => i32, 8, |v, j| Element::U4.integer(v, j), Element::U4.integer(v, j);
+}
+
+/// The f16 in the lower half of `v`, without a branch: its exponent is moved by a product, which is exact.
+#[inline(always)]
+fn half_of(v: u32) -> f32 {
+    let magnitude = f32::from_bits((v & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    let special = if v & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | special | (v & 0x8000) << 16)
+}
+
+/// Columns of A that are multiplied at a time.
+const SLICE: usize = 32;
+
 /// C and D.
 pub type Sums<T> = [[T; 8]; 16];
-
-/// Spreads A's registers. `two` rows of 8: false for the shapes with m = 8.
-#[inline(always)]
-pub fn left<T: Copy>(
-    registers: &[&Lanes],
-    each: usize,
-    two: bool,
-    to: &mut Left<T>,
-    of: impl Fn(u32, usize) -> T,
-) {
-    for (r, lanes) in registers.iter().enumerate() {
-        let (down, across) = if two { (8 * (r & 1), r >> 1) } else { (0, r) };
-        for (l, &v) in lanes.iter().enumerate() {
-            for j in 0..each {
-                to[l / 4 + down][each * (l % 4) + j + 4 * each * across] = of(v, j);
-            }
-        }
-    }
-}
-
-/// Spreads B's registers.
-#[inline(always)]
-pub fn right<T: Copy>(registers: &[&Lanes], each: usize, to: &mut Right<T>, of: impl Fn(u32, usize) -> T) {
-    for (r, lanes) in registers.iter().enumerate() {
-        for (l, &v) in lanes.iter().enumerate() {
-            for j in 0..each {
-                to[each * (l % 4) + j + 4 * each * r][l / 4] = of(v, j);
-            }
-        }
-    }
-}
 
 /// Where lane l has element i of C and D: (row, column).
 #[inline(always)]
@@ -111,62 +154,92 @@ pub fn place(l: usize, i: usize) -> (usize, usize) {
 }
 
 vectorized! {
-    /// d += a b in f32, over the first k columns of a.
-    fn product(a: &Left<f32>, b: &Right<f32>, k: usize, d: &mut Sums<f32>) {
-        for (row, sums) in a.iter().zip(d.iter_mut()) {
-            let mut s = *sums;
-            for p in 0..k.min(MOST_K) {
-                for j in 0..8 {
-                    s[j] = row[p].mul_add(b[p][j], s[j]);
+    /// d += a b. The lanes of a register hold 8 rows (of B: columns) of 4 EACH elements, one row after the other.
+    fn product<E: Elements>(a: &[&[E::Word; 32]], b: &[&[E::Word; 32]], two: bool, d: &mut Sums<E::T>) {
+        let (mut x, mut y) = ([[E::T::default(); SLICE]; 16], [[E::T::default(); 8]; SLICE]);
+        let mut flat = [E::T::default(); 256];
+        let (width, high) = (4 * E::EACH, 1 + usize::from(two));
+        for (a, b) in a.chunks(SLICE / width * high).zip(b.chunks(SLICE / width)) {
+            for (r, lanes) in a.iter().enumerate() {
+                for l in 0..32 {
+                    for j in 0..E::EACH {
+                        flat[l * E::EACH + j] = E::a(lanes[l], j);
+                    }
+                }
+                let (down, across) = (8 * (r % high), width * (r / high));
+                for g in 0..8 {
+                    x[down + g][across..across + width].copy_from_slice(&flat[g * width..][..width]);
                 }
             }
-            *sums = s;
+            for (r, lanes) in b.iter().enumerate() {
+                for l in 0..32 {
+                    for j in 0..E::EACH {
+                        flat[l * E::EACH + j] = E::b(lanes[l], j);
+                    }
+                }
+                for c in 0..width {
+                    for g in 0..8 {
+                        y[width * r + c][g] = flat[g * width + c];
+                    }
+                }
+            }
+            let k = (width * b.len()).min(SLICE);
+            for (x, d) in x.chunks_exact(4).zip(d.chunks_exact_mut(4)).take(2 * high) {
+                let mut s = [d[0], d[1], d[2], d[3]];
+                for p in 0..k {
+                    for i in 0..4 {
+                        for j in 0..8 {
+                            s[i][j] = E::T::fused(x[i][p], y[p][j], s[i][j]);
+                        }
+                    }
+                }
+                d.copy_from_slice(&s);
+            }
         }
     }
 }
 
-/// d = a b + d of float elements.
-pub fn multiply(element: Element, a: &[&Lanes], b: &[&Lanes], k: usize, d: &mut Sums<f32>) {
-    let (mut x, mut y): (Left<f32>, Right<f32>) = ([[0.0; MOST_K]; 16], [[0.0; 8]; MOST_K]);
-    let each = element.each();
-    match element {
-        // The usual ones get loops of their own.
-        Element::F16 => {
-            left(a, 2, true, &mut x, |v, j| Element::F16.float(v, j));
-            right(b, 2, &mut y, |v, j| Element::F16.float(v, j));
-        }
-        Element::Bf16 => {
-            left(a, 2, true, &mut x, |v, j| Element::Bf16.float(v, j));
-            right(b, 2, &mut y, |v, j| Element::Bf16.float(v, j));
-        }
-        Element::Tf32 => {
-            left(a, 1, true, &mut x, |v, j| Element::Tf32.float(v, j));
-            right(b, 1, &mut y, |v, j| Element::Tf32.float(v, j));
-        }
-        _ => {
-            left(a, each, true, &mut x, |v, j| element.float(v, j));
-            right(b, each, &mut y, |v, j| element.float(v, j));
-        }
+/// d = a b + d of float elements. `two`: A has 16 rows, else 8.
+pub fn multiply([ea, eb]: [Element; 2], a: &[&Lanes], b: &[&Lanes], two: bool, d: &mut Sums<f32>) {
+    match (ea, eb) {
+        (Element::F16, _) => product::<Halves>(a, b, two, d),
+        (Element::Bf16, _) => product::<Brains>(a, b, two, d),
+        (Element::E4m3, Element::E5m2) => product::<E4E5>(a, b, two, d),
+        (Element::E4m3, _) => product::<E4E4>(a, b, two, d),
+        (Element::E5m2, Element::E4m3) => product::<E5E4>(a, b, two, d),
+        (Element::E5m2, _) => product::<E5E5>(a, b, two, d),
+        _ => product::<Tensors>(a, b, two, d),
     }
-    product(&x, &y, k, d);
+}
+
+/// d = a b + d in f64.
+pub fn multiply_doubles(a: &[&[u64; 32]], b: &[&[u64; 32]], two: bool, d: &mut Sums<f64>) {
+    product::<Doubles>(a, b, two, d);
 }
 
 /// d = a b + d of integer elements: `.satfinite` clamps each final sum, else it wraps.
 pub fn multiply_integers(
     [ea, eb]: [Element; 2],
     [a, b]: [&[&Lanes]; 2],
-    (k, two): (usize, bool),
+    two: bool,
     saturate: bool,
     d: &mut Sums<i32>,
 ) {
-    let (mut x, mut y): (Left<i32>, Right<i32>) = ([[0; MOST_K]; 16], [[0; 8]; MOST_K]);
-    left(a, ea.each(), two, &mut x, |v, j| ea.integer(v, j));
-    right(b, eb.each(), &mut y, |v, j| eb.integer(v, j));
-    for (row, sums) in x.iter().zip(d.iter_mut()) {
-        for (j, sum) in sums.iter_mut().enumerate() {
-            let exact = i64::from(*sum) + (0..k).map(|p| i64::from(row[p] * y[p][j])).sum::<i64>();
-            *sum = if saturate { exact.clamp(i32::MIN.into(), i32::MAX.into()) as i32 } else { exact as i32 };
-        }
+    use Element::{S4, S8, U4, U8};
+    // Sums of products alone fit: 64 of 15², 32 of 255² at most.
+    let mut sums: Sums<i32> = [[0; 8]; 16];
+    match (ea, eb) {
+        (S8, U8) => product::<S8U8>(a, b, two, &mut sums),
+        (S8, _) => product::<S8S8>(a, b, two, &mut sums),
+        (U8, S8) => product::<U8S8>(a, b, two, &mut sums),
+        (U8, _) => product::<U8U8>(a, b, two, &mut sums),
+        (S4, U4) => product::<S4U4>(a, b, two, &mut sums),
+        (S4, _) => product::<S4S4>(a, b, two, &mut sums),
+        (_, S4) => product::<U4S4>(a, b, two, &mut sums),
+        _ => product::<U4U4>(a, b, two, &mut sums),
+    }
+    for (d, s) in d.iter_mut().flatten().zip(sums.iter().flatten()) {
+        *d = if saturate { d.saturating_add(*s) } else { d.wrapping_add(*s) };
     }
 }
 
@@ -213,9 +286,9 @@ mod tests {
             |i: usize, j: usize| (0..k).map(|p| entry(i, p, low) * entry(40 + p, j, low)).sum::<i32>() + 1;
         let (mut floats, mut integers) = ([[1.0; 8]; 16], [[1; 8]; 16]);
         if e.is_integer() {
-            multiply_integers([e, e], [&a, &b], (k, true), false, &mut integers);
+            multiply_integers([e, e], [&a, &b], true, false, &mut integers);
         } else {
-            multiply(e, &a, &b, k, &mut floats);
+            multiply([e, e], &a, &b, true, &mut floats);
         }
         for i in 0..16 {
             for j in 0..8 {
@@ -239,13 +312,21 @@ mod tests {
     }
 
     #[test]
+    fn every_half_becomes_the_f32_it_is() {
+        for v in 0..=u16::MAX {
+            let (got, want) = (half_of(0xabcd_0000 | u32::from(v)), half::f16::from_bits(v).to_f32());
+            assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{v:#x}: {got} {want}");
+        }
+    }
+
+    #[test]
     fn sums_of_integers_wrap_or_stay_at_the_end() {
         let ones: Lanes = [0x0101_0101; 32];
         let (a, b) = ([&ones, &ones], [&ones]);
         let mut d = [[i32::MAX; 8]; 16];
-        multiply_integers([Element::S8; 2], [&a, &b], (16, true), true, &mut d);
+        multiply_integers([Element::S8; 2], [&a, &b], true, true, &mut d);
         assert_eq!(d, [[i32::MAX; 8]; 16]);
-        multiply_integers([Element::S8; 2], [&a, &b], (16, true), false, &mut d);
+        multiply_integers([Element::S8; 2], [&a, &b], true, false, &mut d);
         assert_eq!(d, [[i32::MIN + 15; 8]; 16]);
     }
 

@@ -15,8 +15,12 @@
 //! | `atomic.rs` | `atom`, `red` |
 //! | `control.rs` | branches, calls, barriers, fences |
 //! | `warp.rs` | shuffles, votes, matches, reductions of a warp |
-//! | `matrix.rs` | `mma`, `wmma`, `ldmatrix`, `stmatrix` |
-//! | `copy.rs` | `cp.async`, `mbarrier` |
+//! | `matrix.rs` | `mma`, `wmma.mma` |
+//! | `tile.rs` | types and shapes of tiles |
+//! | `fragment.rs` | `wmma.load`, `wmma.store` |
+//! | `ldmatrix.rs` | `ldmatrix`, `stmatrix`, `movmatrix` |
+//! | `copy.rs` | `cp.async` |
+//! | `mbarrier.rs` | `mbarrier` |
 
 mod approx;
 mod atomic;
@@ -24,12 +28,18 @@ mod bits;
 mod compare;
 mod control;
 mod convert;
+mod copy;
 mod float;
+mod fragment;
 mod half;
 mod integer;
+mod ldmatrix;
+mod matrix;
+mod mbarrier;
 mod memory;
 mod moves;
 mod print;
+mod tile;
 mod warp;
 
 pub(super) use control::exit;
@@ -140,6 +150,12 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         "ld" | "ldu" | "st" | "prefetch" | "prefetchu" | "discard" | "applypriority" => memory::lower(i),
         "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence"
         | "nanosleep" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
+        "mma" => matrix::lower(i),
+        "wmma" if i.suffixed("mma") => matrix::lower(i),
+        "wmma" => fragment::lower(i),
+        "ldmatrix" | "stmatrix" | "movmatrix" => ldmatrix::lower(i),
+        "cp" => copy::lower(i),
+        "mbarrier" => mbarrier::lower(i),
         _ => i.unsupported(),
     }
 }

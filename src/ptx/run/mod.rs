@@ -5,6 +5,7 @@
 //! | `mod.rs` | [`Op`], what an instruction is when it runs, and [`Cx`], what it may touch |
 //! | `row.rs` | registers of a warp, and the loops over lanes |
 //! | `warp.rs` | lanes that went apart and come together again |
+//! | `copies.rs` | copies under way to shared memory |
 //! | `block.rs` | warps of a block, barriers |
 //! | `launch.rs` | blocks of a grid over the thread pool |
 //! | `memory.rs` | memory of a device |
@@ -13,6 +14,7 @@
 //! | `fault.rs` | what a kernel did wrong, and where |
 
 mod block;
+pub mod copies;
 pub mod fault;
 mod launch;
 mod loaded;
@@ -29,6 +31,7 @@ pub use row::{LANES, Row};
 
 use super::program::{Function, Program};
 use block::Shared;
+use copies::Copies;
 use spaces::Local;
 
 /// What happens after an instruction.
@@ -50,6 +53,8 @@ pub enum Flow {
     Barrier,
     /// More lanes must come here first.
     Gather,
+    /// The next one, after other lanes and warps had their turn.
+    Yield,
     /// `Cx::fault` says what went wrong.
     Fault,
 }
@@ -154,6 +159,8 @@ pub struct Cx<'a> {
     pub local_base: u32,
     /// Shared memory of the block.
     pub shared: &'a mut Shared,
+    /// Copies of the warp that it has not waited for.
+    pub copies: &'a mut Copies,
     /// The launch.
     pub launch: &'a Launch<'a>,
     /// Which block and warp this is.

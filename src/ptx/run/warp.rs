@@ -7,6 +7,7 @@
 //! so results do not depend on the order of groups (PTX ISA 9.0, section 9.7.13, `.sync`).
 
 use super::block::Env;
+use super::copies::Copies;
 use super::row::{LANES, Row};
 use super::spaces::{FUNCTIONS, Local};
 use super::{Cx, Event, Flow, Op, Place, Wait};
@@ -24,6 +25,7 @@ pub(super) struct Warp {
     rows: Vec<Row>,
     preds: Vec<u32>,
     local: Local,
+    copies: Copies,
     groups: Vec<Group>,
     /// Lanes that began.
     pub(super) began: u32,
@@ -101,6 +103,7 @@ impl Warp {
         self.live = self.began;
         let frame = Frame { function, rows: 0, end: entry.rows, preds: 0, local: 0, from: u32::MAX };
         self.groups.clear();
+        self.copies.clear();
         self.groups.push(Group {
             pc: entry.start,
             mask: self.live,
@@ -136,6 +139,10 @@ impl Warp {
             let Some(g) = self.turn() else { return Stop::Idle };
             match self.run_group(env, g, budget) {
                 Flow::Fault => return Stop::Fault,
+                Flow::Yield => {
+                    self.turn = PATIENCE + 1;
+                    return Stop::Budget;
+                }
                 _ if *budget == 0 => return Stop::Budget,
                 _ => {}
             }
@@ -222,6 +229,7 @@ impl Warp {
             local: &mut self.local,
             local_base: frame.local,
             shared: env.shared,
+            copies: &mut self.copies,
             launch,
             place: self.place,
             watch: env.watch.as_deref_mut(),
@@ -271,6 +279,7 @@ impl Warp {
             }
             Flow::Barrier => part.state = State::Waits(ways.barrier),
             Flow::Gather => part.state = State::Gathers,
+            Flow::Yield => part.pc = pc + 1,
             Flow::Call => {
                 // Lanes may call different functions: each gets its own group.
                 while part.mask != 0 {
