@@ -43,7 +43,8 @@ plain_fun2! {
 plain_fun! {
     // The upper 32 bits of the result, the lower ones zero, from the upper 32 bits of the operand.
     Rcp64(a: f64) -> f64 = top(1.0 / top(a));
-    Rsqrt64(a: f64) -> f64 = top(1.0 / top(a).sqrt());
+    Rsqrt64Ftz(a: f64) -> f64 = top(1.0 / top(a).sqrt());
+    Rsqrt64(a: f64) -> f64 = 1.0 / a.sqrt();
 }
 /// The upper half of an f64, with subnormals flushed.
 #[inline(always)]
@@ -76,7 +77,8 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         ("sin", Type::F32) => either::<Sin, SinWorst>,
         ("cos", Type::F32) => either::<Cos, CosWorst>,
         ("tanh", Type::F32) => either::<Tanh, TanhWorst>,
-        ("rcp", Type::F64) => run1::<Rcp64>,
+        ("rcp", Type::F64) if flushes => run1::<Rcp64>,
+        ("rsqrt", Type::F64) if flushes => run1::<Rsqrt64Ftz>,
         ("rsqrt", Type::F64) => run1::<Rsqrt64>,
         _ => return i.unsupported(),
     };

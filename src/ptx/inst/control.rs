@@ -23,6 +23,9 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         "ret" | "exit" => {
             i.take("uni");
             i.wants(0)?;
+            if i.opcode() == "ret" {
+                i.leave();
+            }
             let run = exit(i.opcode() == "exit" || i.in_entry());
             i.emit(run, Counts::Control, Slots::default());
             Ok(())
@@ -34,6 +37,7 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
             Ok(())
         }
         "bar" | "barrier" => barrier(i),
+        "alloca" => allocate(i),
         "nanosleep" => {
             i.ty()?;
             i.src(0, Type::U32)?;
@@ -87,53 +91,84 @@ fn scatter(cx: &mut Cx<'_>, op: &Op) -> Flow {
 /// `call (returned), function, (arguments)[, prototype]`.
 fn call(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     i.take("uni");
-    let mut operands = i.operands();
-    let list = |i: &Inst<'_, '_, '_>, all: &mut &[Operand<'_>]| -> Read<Vec<u32>> {
-        let Some((Operand::List(args, _), rest)) = all.split_first() else { return Ok(Vec::new()) };
-        let names = args.iter().map(|o| match o {
-            Operand::Name("_", at) => i.refuse(format!("an argument without a name at byte {at} is not supported")),
-            Operand::Name(n, at) => i.argument(n, *at),
-            _ => i.refuse("calls pass .param variables; numbers and registers are not supported as arguments"),
-        });
-        let found = names.collect();
-        // The slice that is left points into the same operands.
-        let skip = all.len() - rest.len();
-        *all = &all[skip..];
-        found
-    };
-    let returned = list(i, &mut operands)?;
-    let Some((Operand::Name(name, at), rest)) = operands.split_first() else {
+    let (returned, rest) = listed(i.operands());
+    let Some((callee @ Operand::Name(name, _), rest)) = rest.split_first() else {
         return i.refuse("`call` takes the name of a function, or a register with its address");
     };
-    let mut rest = rest;
-    let args = list(i, &mut rest)?;
-    let mut all = vec![args.len() as u32];
-    all.extend(&args);
+    let (given, _) = listed(rest);
+    let function = i.function(name);
+    if let Some((f, _)) = function
+        && i.arity(f) != (given.len(), returned.len())
+    {
+        let (takes, gives) = i.arity(f);
+        return i.refuse(format!(
+            "`{name}` takes {takes} arguments and returns {gives} values; the call has {} and {}",
+            given.len(),
+            returned.len()
+        ));
+    }
+    let mut late = Vec::new();
+    let mut all = vec![given.len() as u32];
+    for (k, o) in given.iter().enumerate() {
+        all.push(argument(i, function, k, o, None)?);
+    }
     all.push(returned.len() as u32);
-    all.extend(&returned);
+    for (k, o) in returned.iter().enumerate() {
+        all.push(argument(i, function, k, o, Some(&mut late))?);
+    }
     let list = i.list(&all);
-    match i.function(name) {
-        Some((target, true)) => {
-            i.emit(direct, Counts::Control, Slots { list, imm: target.into(), ..Slots::default() });
-            Ok(())
+    let class = Counts::Control;
+    match function {
+        Some((target, true)) => i.emit(direct, class, Slots { list, imm: target.into(), ..Slots::default() }),
+        Some(_) if *name == "vprintf" && given.len() == 2 => {
+            i.emit(print::run, class, Slots { list, ..Slots::default() });
         }
-        Some(_) if *name == "vprintf" && args.len() == 2 => {
-            i.emit(print::run, Counts::Control, Slots { list, ..Slots::default() });
-            Ok(())
-        }
-        Some(_) if *name == "__assertfail" => {
-            let run: Run = |cx, op| cx.fail(op, FaultKind::Trap, cx.mask.trailing_zeros() as usize, 0, "an assertion failed".into());
-            i.emit(run, Counts::Control, Slots { list, ..Slots::default() });
-            Ok(())
-        }
-        Some(_) => i.refuse(format!("`{name}` has no body, and is no function that this device knows")),
+        Some(_) if *name == "__assertfail" => i.emit(stop_asserted, class, Slots { list, ..Slots::default() }),
+        Some(_) => return i.refuse(format!("`{name}` has no body, and is no function that this device knows")),
         None => {
-            let a = i.read(&operands[0], Type::U64, false)?.0;
-            let _ = at;
-            i.emit(indirect, Counts::Control, Slots { a, list, ..Slots::default() });
-            Ok(())
+            let a = i.read(callee, Type::U64, false)?.0;
+            i.emit(indirect, class, Slots { a, list, ..Slots::default() });
         }
     }
+    late.into_iter().for_each(|result| i.fetch_result(result));
+    Ok(())
+}
+
+/// The operands of a leading list, and what follows it.
+fn listed<'a>(all: &'a [Operand<'a>]) -> (&'a [Operand<'a>], &'a [Operand<'a>]) {
+    match all.split_first() {
+        Some((Operand::List(args, _), rest)) => (args, rest),
+        _ => (&[], all),
+    }
+}
+
+/// Where operand `k` of a call lies in local memory: a .param variable, or a copy of a register or number. Results in
+/// registers are fetched `late`, behind the call.
+fn argument<'a>(
+    i: &mut Inst<'a, '_, '_>,
+    function: Option<(u32, bool)>,
+    k: usize,
+    o: &'a Operand<'a>,
+    late: Option<&mut Vec<(u32, u32, Type)>>,
+) -> Read<u32> {
+    if let Operand::Name(n, at) = o
+        && let Ok(place) = i.argument(n, *at)
+    {
+        return Ok(place);
+    }
+    let Some((f, _)) = function else {
+        return i.refuse("calls by address pass .param variables; registers and numbers are not supported there");
+    };
+    let result = i.register_argument(f, k, o, late.is_some())?;
+    let place = result.0;
+    if let Some(late) = late {
+        late.push(result);
+    }
+    Ok(place)
+}
+
+fn stop_asserted(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    cx.fail(op, FaultKind::Trap, cx.mask.trailing_zeros() as usize, 0, "an assertion failed".into())
 }
 
 fn direct(cx: &mut Cx<'_>, op: &Op) -> Flow {
@@ -305,4 +340,35 @@ fn fence(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     };
     i.emit(run, Counts::Sync, Slots { imm: 1, ..Slots::default() });
     Ok(())
+}
+
+/// `alloca.u64 address, size[, align]`: local memory until the kernel ends.
+fn allocate(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    if i.ty()? != Type::U64 {
+        return i.unsupported();
+    }
+    i.wants(if i.count() == 3 { 3 } else { 2 })?;
+    let (y, a) = (i.dst(0, Type::U64)?, i.src(1, Type::U64)?);
+    let imm = if i.count() == 3 { i.literal(2)? } else { 8 };
+    if !imm.is_power_of_two() || imm > 1024 {
+        return i.refuse(format!("`{}` asks for an alignment of {imm} bytes", i.whole()));
+    }
+    i.emit(allocated, Counts::Control, Slots { y, a, imm, ..Slots::default() });
+    Ok(())
+}
+
+fn allocated(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    let sizes = *u64::read(cx.rows, op.a as usize);
+    let mut y = [0u64; LANES];
+    for l in super::memory::active(cx.mask) {
+        match cx.local.allocate(l, sizes[l], op.imm as u32) {
+            Some(at) => y[l] = at.into(),
+            None => {
+                let what = format!("{} bytes of local memory are not there", sizes[l]);
+                return cx.fail(op, FaultKind::StackOverflow, l, 0, what);
+            }
+        }
+    }
+    put(cx.rows, op.y as usize, y, cx.mask);
+    Flow::Next
 }

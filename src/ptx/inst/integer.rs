@@ -347,3 +347,28 @@ fn products(cx: &mut Cx<'_>, op: &Op) -> Flow {
 pub(super) fn add64() -> Run {
     run2::<Add<u64>>
 }
+
+/// `vabsdiff4.u32.u32.u32[.add]`: |a - b| byte by byte, or their sum plus c (PTX ISA 9.0, section 9.7.17).
+pub(super) fn absolute_differences(i: &mut Inst<'_, '_, '_>) -> Read<()> {
+    let add = i.take("add");
+    for _ in 0..3 {
+        if i.ty()? != Type::U32 {
+            return i.unsupported();
+        }
+    }
+    i.wants(4)?;
+    let ty = Type::U32;
+    let (y, a, b, c) = (i.dst(0, ty)?, i.src(1, ty)?, i.src(2, ty)?, i.src(3, ty)?);
+    let run: Run = if add { run3::<ByteDistance> } else { run3::<ByteDistances> };
+    i.emit(run, Counts::Integer, Slots { y, a, b, c, ..Slots::default() });
+    Ok(())
+}
+
+#[inline(always)]
+fn byte_distance(a: u32, b: u32, k: u32) -> u32 {
+    (a >> (8 * k) & 255).abs_diff(b >> (8 * k) & 255)
+}
+plain_fun3! {
+    ByteDistances(a: u32, b: u32, _c: u32) -> u32 = (0..4).fold(0, |y, k| y | byte_distance(a, b, k) << (8 * k));
+    ByteDistance(a: u32, b: u32, c: u32) -> u32 = (0..4).fold(c, |y, k| y.wrapping_add(byte_distance(a, b, k)));
+}

@@ -149,7 +149,8 @@ impl Word {
 fn run_act(cx: &mut Cx<'_>, op: &Op) -> Flow {
     let act = ACTS[cx.listed(op, 1) % ACTS.len()];
     let n = cx.rows[op.b as usize].0;
-    let (at, may) = match shared(cx, op, AccessKind::Atomic) {
+    let kind = if act == Act::Init { AccessKind::Store } else { AccessKind::Atomic };
+    let (at, may) = match shared(cx, op, kind) {
         Ok(found) => found,
         Err(fault) => return fault,
     };

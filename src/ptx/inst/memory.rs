@@ -125,21 +125,13 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     // A cache policy may follow; it moves no data.
     i.wants(if i.count() == 3 { 3 } else { 2 })?;
     let value = i.operand(usize::from(!load))?;
-    let parts: Vec<&Operand<'_>> = match value {
-        Operand::Vector(all, _) => all.iter().collect(),
-        one => vec![one],
-    };
+    let parts = registers(i, value, ty, load)?;
     if parts.len() != count as usize {
         return i.refuse(format!("`{}` moves {count} values and has registers for {}", i.whole(), parts.len()));
     }
     let (a, plus, long) = near(i, address);
-    let mut slots = Vec::new();
-    let mut wide = false;
-    for p in parts {
-        let (slot, t) = if load { i.write(p, ty, true)? } else { i.read(p, ty, true)? };
-        slots.push(slot);
-        wide |= t.bytes() == 8;
-    }
+    let wide = parts.iter().any(|(_, t)| t.bytes() == 8);
+    let slots: Vec<u32> = parts.iter().map(|(slot, _)| *slot).collect();
     let format = Format::new(ty.bytes(), plus).counted(count).with(SIGNED, ty.is_signed());
     let format = format.with(WIDE, wide).with(STRONG, strong).with(LONG_ADDRESS, long);
     let list = if slots.len() > 1 { i.list(&slots) } else { 0 };
@@ -157,6 +149,25 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     };
     i.emit(run, Counts::Memory, Slots { y: slots[0], a, list, imm: format.0, ..Slots::default() });
     Ok(())
+}
+
+/// The registers that an access moves: one, the elements of a vector, or a vector register.
+fn registers<'a>(i: &mut Inst<'a, '_, '_>, value: &'a Operand<'a>, ty: Type, load: bool) -> Read<Vec<(u32, Type)>> {
+    if let Some(parts) = i.vector(value) {
+        return Ok(parts);
+    }
+    let parts = match value {
+        Operand::Vector(all, _) => &all[..],
+        one => std::slice::from_ref(one),
+    };
+    parts.iter().map(|p| if load { i.write(p, ty, true) } else { i.read(p, ty, true) }).collect()
+}
+
+/// Moves register `slot` of type `ty` to or from the frame's local memory, whose address register `a` holds.
+pub fn local(load: bool, ty: Type, slot: u32, a: u32) -> (Run, Slots) {
+    let format = Format::new(ty.bytes(), 0).with(SIGNED, ty.is_signed()).with(WIDE, ty.bytes() == 8);
+    let imm = format.with(LONG_ADDRESS, true).0;
+    (if load { load_local } else { store_local }, Slots { y: slot, a, imm, ..Slots::default() })
 }
 
 /// The address of each lane.

@@ -43,6 +43,7 @@ mod tile;
 mod warp;
 
 pub(super) use control::exit;
+pub(super) use memory::local;
 pub(super) use moves::{clock, set_pred};
 
 use super::lower::Inst;
@@ -135,6 +136,7 @@ use {by_int, fun1, fun2, fun3, plain_fun, plain_fun2, plain_fun3};
 pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     match i.opcode() {
         "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "abs" | "neg" | "min" | "max" => numeric(i),
+        "vabsdiff4" => integer::absolute_differences(i),
         "addc" | "subc" | "madc" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" => integer::lower(i),
         "and" | "or" | "xor" | "not" | "cnot" | "lop3" | "shl" | "shr" | "shf" | "bfe" | "bfi" | "bfind" | "brev"
         | "clz" | "popc" | "prmt" | "szext" | "bmsk" | "fns" => bits::lower(i),
@@ -149,7 +151,7 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         "mov" | "cvta" | "isspacep" => moves::lower(i),
         "ld" | "ldu" | "st" | "prefetch" | "prefetchu" | "discard" | "applypriority" => memory::lower(i),
         "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence"
-        | "nanosleep" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
+        | "nanosleep" | "alloca" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
         "mma" => matrix::lower(i),
         "wmma" if i.suffixed("mma") => matrix::lower(i),
         "wmma" => fragment::lower(i),

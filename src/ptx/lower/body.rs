@@ -53,6 +53,8 @@ pub(super) struct Body<'a, 'm> {
     constants: Vec<Constant>,
     known: HashMap<(Value, bool), u32>,
     labels: Vec<u32>,
+    /// Registers that a `.func` returns: slot, type, and where in its local memory they go.
+    results: Vec<(u32, Type, u32)>,
     /// Ops whose `imm` is a label.
     pub jumps: Vec<usize>,
     /// Places in `lists` that hold a label.
@@ -83,6 +85,7 @@ pub(super) fn function<'a>(
         constants: Vec::new(),
         known: HashMap::new(),
         labels: Vec::new(),
+        results: Vec::new(),
         jumps,
         listed,
     };
@@ -90,6 +93,7 @@ pub(super) fn function<'a>(
     if let Some(body) = &f.body {
         b.module_shared(body, f.entry);
         b.block(body)?;
+        b.leave(f.at);
         let end = Op::exit(f.entry, f.at);
         b.code.push(end);
         b.patch();
@@ -126,8 +130,44 @@ impl<'a> Body<'a, '_> {
         }
         if !f.entry {
             self.local = all.next_multiple_of(16);
+            for (v, p) in f.params.iter().zip(&params).filter(|(v, _)| v.space == Space::Reg) {
+                let slot = self.register_parameter(v);
+                self.move_local(true, v.ty, slot, p.offset, v.at);
+            }
+            for (v, p) in f.returns.iter().zip(&returns).filter(|(v, _)| v.space == Space::Reg) {
+                let slot = self.register_parameter(v);
+                self.results.push((slot, v.ty, p.offset));
+            }
         }
         (params, returns, bytes)
+    }
+
+    fn register_parameter(&mut self, v: &'a Variable<'a>) -> u32 {
+        let slot = self.temporary(v.ty.bytes() == 8);
+        self.scopes[0].insert(v.name, Symbol::Register(slot, v.ty, 1));
+        slot
+    }
+
+    /// Adds an instruction that moves a register to or from byte `to` of the frame's local memory.
+    pub fn move_local(&mut self, load: bool, ty: Type, slot: u32, to: u32, at: u32) {
+        let a = self.constant(Value::Local(to.into()), true);
+        let (run, s) = super::super::inst::local(load, ty, slot, a);
+        let class = super::super::run::Counts::Memory;
+        self.code.push(Op { run, y: s.y, a: s.a, b: 0, c: 0, list: 0, imm: s.imm, guard: 0, at, class });
+    }
+
+    /// Puts what the function returns in registers where the caller finds it.
+    pub fn leave(&mut self, at: u32) {
+        for (slot, ty, to) in self.results.clone() {
+            self.move_local(false, ty, slot, to, at);
+        }
+    }
+
+    /// Room in the frame's local memory.
+    pub fn take_local(&mut self, bytes: u32) -> u32 {
+        let at = self.local.next_multiple_of(8);
+        self.local = at + bytes;
+        at
     }
 
     /// Gives shared variables of module scope that this function names their place.

@@ -212,6 +212,19 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
         Ok((slot, t))
     }
 
+    /// Slots and types of the components of `o`, when it is a vector register.
+    pub fn vector(&self, o: &Operand<'a>) -> Option<Vec<(u32, Type)>> {
+        match o {
+            Operand::Name(n, _) => match self.body.find(n)? {
+                Symbol::Register(slot, t, lanes @ 2..) => {
+                    Some((0..lanes).map(|k| (slot + k * super::body::rows_of(t), t)).collect())
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Slot of register `n`, to be written as `ty`.
     pub fn register(&mut self, n: &'a str, ty: Type, at: u32) -> Read<u32> {
         self.write(&Operand::Name(n, at), ty, false).map(|(slot, _)| slot)
@@ -409,6 +422,39 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
             Some(Symbol::Local(to, true)) => Ok(to),
             _ => wrong(at, format!("`{name}` is no .param variable; calls pass their arguments in such")),
         }
+    }
+
+    /// Place in local memory of argument `k` of function `f`, which is given as a register or number, or as where a
+    /// register gets its result: (place, slot, type).
+    pub fn register_argument(&mut self, f: u32, k: usize, o: &Operand<'a>, result: bool) -> Read<(u32, u32, Type)> {
+        let callee = &self.body.module.tree.functions[f as usize];
+        let all = if result { &callee.returns } else { &callee.params };
+        let Some(p) = all.get(k).filter(|p| p.extents.is_empty() && p.ty.bytes() <= 8) else {
+            return wrong(o.at(), format!("`{}` has no such parameter that a register could pass", callee.name));
+        };
+        let (slot, _) = if result { self.write(o, p.ty, false)? } else { self.read(o, p.ty, false)? };
+        let to = self.body.take_local(p.ty.bytes().max(4));
+        if !result {
+            self.body.move_local(false, p.ty, slot, to, self.from.at);
+        }
+        Ok((to, slot, p.ty))
+    }
+    /// Fetches a result that a call left in local memory.
+    pub fn fetch_result(&mut self, (to, slot, ty): (u32, u32, Type)) {
+        self.body.move_local(true, ty, slot, to, self.from.at);
+        let guard = self.guard;
+        if let Some(op) = self.body.code.last_mut() {
+            op.guard = guard;
+        }
+    }
+    /// Puts what the function returns in registers where the caller finds it.
+    pub fn leave(&mut self) {
+        self.body.leave(self.from.at);
+    }
+    /// The function's parameters and results number so many.
+    pub fn arity(&self, f: u32) -> (usize, usize) {
+        let callee = &self.body.module.tree.functions[f as usize];
+        (callee.params.len(), callee.returns.len())
     }
 
     /// Adds operands to the lists; returns where they begin.

@@ -23,7 +23,14 @@ const LOCAL_MOST: usize = 512 << 10;
 /// Local memory of a warp: word w of lane l is at row w, lane l, as on hardware, so that lanes that access the same
 /// address touch one row.
 #[derive(Default)]
-pub struct Local(Vec<Row>);
+pub struct Local {
+    rows: Vec<Row>,
+    /// Bytes that `alloca` has given to each lane.
+    given: [u32; LANES],
+}
+
+/// Where `alloca` begins: frames of kernels that use it stay below.
+const GIVEN_FROM: u32 = 64 << 10;
 
 impl Local {
     /// Makes room for `bytes` a lane; false when that is too much.
@@ -32,24 +39,38 @@ impl Local {
             return false;
         }
         let words = (bytes as usize).div_ceil(4);
-        if self.0.len() < words {
-            self.0.resize(words, Row([0; LANES]));
+        if self.rows.len() < words {
+            self.rows.resize(words, Row([0; LANES]));
         }
         true
     }
+    /// Forgets what `alloca` gave: a new block begins.
+    pub fn restart(&mut self) {
+        self.given = [0; LANES];
+    }
+    /// Address of `bytes` more for `lane`, at a multiple of `align`; none when that is too much.
+    pub fn allocate(&mut self, lane: usize, bytes: u64, align: u32) -> Option<u32> {
+        let at = (GIVEN_FROM + self.given[lane]).next_multiple_of(align.max(1));
+        let end = u32::try_from(bytes).ok().and_then(|n| at.checked_add(n))?;
+        if !self.reserve(end) {
+            return None;
+        }
+        self.given[lane] = end - GIVEN_FROM;
+        Some(at)
+    }
     /// Bytes a lane.
     pub fn bytes(&self) -> u64 {
-        self.0.len() as u64 * 4
+        self.rows.len() as u64 * 4
     }
     /// Byte, half-word, word or double-word of `lane`; the caller has checked bounds and alignment.
     #[inline(always)]
     pub fn load(&self, at: u32, bytes: u32, lane: usize) -> u64 {
         let w = at as usize / 4;
-        let low = u64::from(self.0[w].0[lane]);
+        let low = u64::from(self.rows[w].0[lane]);
         match bytes {
             1 | 2 => low >> (at % 4 * 8) & ((1 << (bytes * 8)) - 1),
             4 => low,
-            _ => low | u64::from(self.0[w + 1].0[lane]) << 32,
+            _ => low | u64::from(self.rows[w + 1].0[lane]) << 32,
         }
     }
     /// Writes it.
@@ -59,21 +80,21 @@ impl Local {
         match bytes {
             1 | 2 => {
                 let (shift, ones) = (at % 4 * 8, (1u32 << (bytes * 8)) - 1);
-                let word = &mut self.0[w].0[lane];
+                let word = &mut self.rows[w].0[lane];
                 *word = *word & !(ones << shift) | (value as u32 & ones) << shift;
             }
-            4 => self.0[w].0[lane] = value as u32,
+            4 => self.rows[w].0[lane] = value as u32,
             _ => {
-                self.0[w].0[lane] = value as u32;
-                self.0[w + 1].0[lane] = (value >> 32) as u32;
+                self.rows[w].0[lane] = value as u32;
+                self.rows[w + 1].0[lane] = (value >> 32) as u32;
             }
         }
     }
     /// Copies `bytes` (whole words) of the lanes in `mask`.
     pub fn copy(&mut self, from: u32, to: u32, bytes: u32, mask: u32) {
         for w in 0..bytes.div_ceil(4) {
-            let row = self.0[(from / 4 + w) as usize];
-            super::row::put::<u32>(&mut self.0, (to / 4 + w) as usize, row.0, mask);
+            let row = self.rows[(from / 4 + w) as usize];
+            super::row::put::<u32>(&mut self.rows, (to / 4 + w) as usize, row.0, mask);
         }
     }
 }

@@ -99,6 +99,7 @@ impl Warp {
     pub(super) fn start(&mut self, env: &Env<'_>, function: u32, place: Place, lanes: u32) -> bool {
         let entry = &env.launch.program.functions[function as usize];
         self.place = place;
+        self.local.restart();
         self.began = if lanes >= 32 { u32::MAX } else { (1 << lanes) - 1 };
         self.live = self.began;
         let frame = Frame { function, rows: 0, end: entry.rows, preds: 0, local: 0, from: u32::MAX };

@@ -412,7 +412,8 @@ def ftz(f):
 
 
 def saturated(f):
-    return lambda *v: (lambda r: 0.0 if r != r else min(max(r, 0.0), 1.0))(f(*v))
+    """Into 0 … 1: NaN and -0 become +0 (CUDA's __saturatef clamps to [+0.0, 1.0])."""
+    return lambda *v: (lambda r: min(r, 1.0) if r > 0 else 0.0)(f(*v))
 
 
 def pick(f, nan=False, xorsign=False):
@@ -519,7 +520,8 @@ def near_rows():
     yield "rsqrt.approx.f32", "f32", ["f32"], r(lambda a: math.copysign(math.inf, a) if a == 0 else over(root(a))), 2 * u
     yield "rsqrt.approx.ftz.f32", "f32", ["f32"], ftz(r(lambda a: math.copysign(math.inf, a) if a == 0 else over(root(a)))), 2 * u
     yield "rsqrt.approx.f64", "f64", ["f64"], lambda a: math.copysign(math.inf, a) if a == 0 else over(root(a)), 1e-6
-    yield "rcp.approx.ftz.f64", "f64", ["f64"], lambda a: over(a), 1e-5
+    flushed64 = lambda v: math.copysign(0.0, v) if abs(v) < 2.0**-1022 else v
+    yield "rcp.approx.ftz.f64", "f64", ["f64"], lambda a: flushed64(over(flushed64(a))), 1e-5
     yield "lg2.approx.f32", "f32", ["f32"], r(log2), 2 * u, 4e-7
     yield "lg2.approx.ftz.f32", "f32", ["f32"], ftz(r(log2)), 2 * u, 4e-7
     exp2 = lambda a: math.nan if a != a else (math.inf if a >= 128 else 0.0 if a < -150 else 2.0**a)
