@@ -104,6 +104,8 @@ pub enum Statement<'a> {
     Block(Vec<Statement<'a>>),
     /// `name: .branchtargets a, b;`
     Targets(&'a str, Vec<&'a str>),
+    /// `.pragma "used_bytes_mask n"`: of the bytes that the next load reads, those in this mask matter.
+    Used(u32),
     /// `name: .callprototype …;` or `.calltargets`: what an indirect call may look like. Only the name matters here.
     Prototype(&'a str),
 }

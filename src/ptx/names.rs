@@ -137,7 +137,7 @@ fn block<'a>(scopes: &mut Vec<Scope<'a>>, body: &'a [Statement<'a>]) -> Read<()>
                 }
                 i.operands.iter().try_for_each(|o| operand(scopes, o))?;
             }
-            Statement::Label(..) | Statement::Targets(..) | Statement::Prototype(_) => {}
+            Statement::Label(..) | Statement::Targets(..) | Statement::Prototype(_) | Statement::Used(_) => {}
         }
     }
     scopes.pop();

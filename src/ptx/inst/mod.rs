@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `integer.rs` | arithmetic of integers, with carry |
 //! | `bits.rs` | logic, shifts, fields, permutations |
+//! | `permute.rs` | bytes picked and truth tables |
 //! | `float.rs` | arithmetic of f32 and f64 |
 //! | `approx.rs` | approximate functions |
 //! | `half.rs` | arithmetic of f16 and bf16, alone and in pairs |
 //! | `compare.rs` | `setp`, `set`, `selp`, `slct`, `testp` |
 //! | `convert.rs` | `cvt` |
 //! | `moves.rs` | `mov`, `cvta`, clocks |
+//! | `access.rs` | addresses, spaces and bounds of all accesses |
 //! | `memory.rs` | loads and stores |
 //! | `atomic.rs` | `atom`, `red` |
 //! | `control.rs` | branches, calls, barriers, fences |
@@ -22,6 +24,7 @@
 //! | `copy.rs` | `cp.async` |
 //! | `mbarrier.rs` | `mbarrier` |
 
+mod access;
 mod approx;
 mod atomic;
 mod bits;
@@ -38,6 +41,7 @@ mod matrix;
 mod mbarrier;
 mod memory;
 mod moves;
+mod permute;
 mod print;
 mod tile;
 mod warp;

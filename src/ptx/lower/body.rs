@@ -53,6 +53,8 @@ pub(super) struct Body<'a, 'm> {
     constants: Vec<Constant>,
     known: HashMap<(Value, bool), u32>,
     labels: Vec<u32>,
+    /// Bytes of the next load that matter.
+    pub used: Option<u32>,
     /// Registers that a `.func` returns: slot, type, and where in its local memory they go.
     results: Vec<(u32, Type, u32)>,
     /// Ops whose `imm` is a label.
@@ -85,6 +87,7 @@ pub(super) fn function<'a>(
         constants: Vec::new(),
         known: HashMap::new(),
         labels: Vec::new(),
+        used: None,
         results: Vec::new(),
         jumps,
         listed,
@@ -219,7 +222,11 @@ impl<'a> Body<'a, '_> {
                 }
                 Statement::Variable(v) => self.declare(v)?,
                 Statement::Block(inner) => self.block(inner)?,
-                Statement::Instruction(i) => Inst::lower(self, i)?,
+                Statement::Instruction(i) => {
+                    Inst::lower(self, i)?;
+                    self.used = None;
+                }
+                Statement::Used(mask) => self.used = Some(*mask),
                 Statement::Targets(..) | Statement::Prototype(_) => {}
             }
         }

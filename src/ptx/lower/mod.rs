@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `mod.rs` | variables of module scope, and the functions one after the other |
 //! | `body.rs` | a function: its scopes, slots, constants and labels |
+//! | `names.rs` | what an instruction may name: labels, functions, variables, special registers |
 //! | `inst.rs` | one instruction, whose suffixes and operands `super::inst` takes from it |
 
 mod body;
 mod inst;
+mod names;
 
 pub use inst::{Address, Inst, Slots};
 

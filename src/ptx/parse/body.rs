@@ -77,6 +77,19 @@ impl<'a> Parser<'a> {
         })
     }
 
+    /// `.pragma "…";`, of which one kind says something about what a program does.
+    fn pragma(&mut self) -> Read<Option<Statement<'a>>> {
+        self.advance()?;
+        let text = if self.token.kind == Kind::Text { self.of(self.token).trim_matches('"') } else { "" };
+        self.skip_to_semicolon()?;
+        let mask = text.strip_prefix("used_bytes_mask ").map(str::trim);
+        let number = |m: &str| match m.strip_prefix("0x") {
+            Some(hex) => u32::from_str_radix(hex, 16).ok(),
+            None => m.parse().ok(),
+        };
+        Ok(mask.and_then(number).map(Statement::Used))
+    }
+
     fn statement(&mut self, body: &mut Vec<Statement<'a>>) -> Read<()> {
         match self.token.kind {
             Kind::Mark(b'{') => {
@@ -88,7 +101,7 @@ impl<'a> Parser<'a> {
             Kind::Suffix => match self.suffix().unwrap_or_default() {
                 "loc" | "file" => self.skip_line()?,
                 "section" => self.skip_section()?,
-                "pragma" => self.skip_to_semicolon()?,
+                "pragma" => body.extend(self.pragma()?),
                 _ => {
                     let mut found = Vec::new();
                     self.variables(false, &mut found)?;

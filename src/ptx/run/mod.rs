@@ -6,6 +6,8 @@
 //! | `row.rs` | registers of a warp, and the loops over lanes |
 //! | `warp.rs` | lanes that went apart and come together again |
 //! | `copies.rs` | copies under way to shared memory |
+//! | `calls.rs` | frames of calls |
+//! | `constants.rs` | registers that are filled when a frame begins |
 //! | `block.rs` | warps of a block, barriers |
 //! | `launch.rs` | blocks of a grid over the thread pool |
 //! | `memory.rs` | memory of a device |
@@ -14,6 +16,8 @@
 //! | `fault.rs` | what a kernel did wrong, and where |
 
 mod block;
+mod calls;
+mod constants;
 pub mod copies;
 pub mod fault;
 mod launch;

@@ -7,54 +7,55 @@
 //! so results do not depend on the order of groups (PTX ISA 9.0, section 9.7.13, `.sync`).
 
 use super::block::Env;
+use super::calls::overflow;
 use super::copies::Copies;
 use super::row::{LANES, Row};
-use super::spaces::{FUNCTIONS, Local};
+use super::constants::fill;
+use super::spaces::Local;
 use super::{Cx, Event, Flow, Op, Place, Wait};
-use crate::ptx::program::{Function, Special, Value};
 
 /// Instructions that a group runs while others of its warp wait, before one of them gets its turn: a lane may spin until
 /// another lane of its warp writes.
 const PATIENCE: u32 = 20_000;
 /// Deepest nesting of calls.
-const DEEPEST: usize = 512;
+pub(super) const DEEPEST: usize = 512;
 
 /// Registers, local memory and groups of 32 lanes.
 #[derive(Default)]
 pub(super) struct Warp {
-    rows: Vec<Row>,
-    preds: Vec<u32>,
-    local: Local,
-    copies: Copies,
-    groups: Vec<Group>,
+    pub(super) rows: Vec<Row>,
+    pub(super) preds: Vec<u32>,
+    pub(super) local: Local,
+    pub(super) copies: Copies,
+    pub(super) groups: Vec<Group>,
     /// Lanes that began.
     pub(super) began: u32,
     /// Lanes that have not exited.
     pub(super) live: u32,
-    place: Place,
-    turn: u32,
+    pub(super) place: Place,
+    pub(super) turn: u32,
 }
 
 /// A frame of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
-    function: u32,
-    rows: u32,
+pub(super) struct Frame {
+    pub(super) function: u32,
+    pub(super) rows: u32,
     /// One past the last row.
-    end: u32,
-    preds: u32,
-    local: u32,
+    pub(super) end: u32,
+    pub(super) preds: u32,
+    pub(super) local: u32,
     /// The call that made it.
-    from: u32,
+    pub(super) from: u32,
 }
 
 /// Lanes at one place.
 #[derive(Clone, Debug)]
-struct Group {
-    pc: u32,
-    mask: u32,
-    frames: Vec<Frame>,
-    state: State,
+pub(super) struct Group {
+    pub(super) pc: u32,
+    pub(super) mask: u32,
+    pub(super) frames: Vec<Frame>,
+    pub(super) state: State,
 }
 
 impl Group {
@@ -64,7 +65,7 @@ impl Group {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Ready,
     /// At a barrier of the block.
     Waits(Wait),
@@ -115,7 +116,7 @@ impl Warp {
     }
 
     /// Makes room for a frame and fills its constants in the lanes of `mask`.
-    fn enter(&mut self, env: &Env<'_>, frame: Frame, mask: u32) -> bool {
+    pub(super) fn enter(&mut self, env: &Env<'_>, frame: Frame, mask: u32) -> bool {
         let f = &env.launch.program.functions[frame.function as usize];
         let (rows, preds) = ((frame.rows + f.rows) as usize, (frame.preds + f.preds) as usize);
         if self.rows.len() < rows {
@@ -127,7 +128,7 @@ impl Warp {
         if !self.local.reserve(frame.local + f.local_bytes) {
             return false;
         }
-        fill(f, env, frame, self.place, &mut self.rows[frame.rows as usize..], mask);
+        fill(f, env, frame.local, self.place, &mut self.rows[frame.rows as usize..], mask);
         true
     }
 
@@ -312,7 +313,7 @@ impl Warp {
     }
 
     /// Tells the watcher.
-    fn tell(&self, env: &mut Env<'_>, lanes: u32, event: Event) {
+    pub(super) fn tell(&self, env: &mut Env<'_>, lanes: u32, event: Event) {
         if let Some(watch) = env.watch.as_mut() {
             watch.event(self.place, lanes, event);
         }
@@ -322,62 +323,6 @@ impl Warp {
         if group.mask != 0 {
             self.groups.push(group);
         }
-    }
-
-    /// Enters function `target`: copies the arguments from the caller's local memory to the callee's.
-    fn call(&mut self, env: &mut Env<'_>, group: &mut Group, target: u32) -> bool {
-        let program = env.launch.program;
-        let caller = *group.frames.last().expect("a group has a frame");
-        let from = &program.functions[caller.function as usize];
-        let Some(callee) = program.functions.get(target as usize) else { return false };
-        let rows = self.room(target, caller.rows + from.rows, callee.rows);
-        let frame = Frame {
-            function: target,
-            rows,
-            end: rows + callee.rows,
-            preds: caller.preds + from.preds,
-            local: (caller.local + from.local_bytes).next_multiple_of(16),
-            from: group.pc,
-        };
-        if group.frames.len() >= DEEPEST || !self.enter(env, frame, group.mask) {
-            return false;
-        }
-        let op = &program.code[group.pc as usize];
-        self.tell(env, group.mask, Event::Frame(frame.local, callee.local_bytes));
-        for (arg, param) in arguments(program, op).iter().zip(&callee.params) {
-            let (from, to) = (caller.local + arg, frame.local + param.offset);
-            self.local.copy(from, to, param.bytes, group.mask);
-            self.tell(env, group.mask, Event::Copied(from, to, param.bytes));
-        }
-        group.frames.push(frame);
-        group.pc = callee.start;
-        true
-    }
-
-    /// First row of a frame of `function`, at `rows` where that is possible: lanes in different functions lay out their
-    /// registers differently, so their frames must not overlap.
-    fn room(&self, function: u32, rows: u32, count: u32) -> u32 {
-        let all = || self.groups.iter().flat_map(|g| &g.frames);
-        match all().any(|f| f.rows < rows + count && rows < f.end && (f.function, f.rows) != (function, rows)) {
-            true => all().map(|f| f.end).max().unwrap_or(rows).max(rows),
-            false => rows,
-        }
-    }
-
-    /// Leaves a function: copies what it returns to the caller. True when the entry itself returned.
-    fn ret(&mut self, env: &mut Env<'_>, group: &mut Group) -> bool {
-        let program = env.launch.program;
-        let frame = group.frames.pop().expect("a group has a frame");
-        let Some(caller) = group.frames.last() else { return true };
-        let callee = &program.functions[frame.function as usize];
-        let op = &program.code[frame.from as usize];
-        for (to, value) in returned(program, op).iter().zip(&callee.returns) {
-            let (from, to) = (frame.local + value.offset, caller.local + to);
-            self.local.copy(from, to, value.bytes, group.mask);
-            self.tell(env, group.mask, Event::Copied(from, to, value.bytes));
-        }
-        group.pc = frame.from + 1;
-        false
     }
 
     /// Groups that wait at a barrier.
@@ -458,89 +403,7 @@ fn steps(cx: &mut Cx<'_>, code: &[Op], mut pc: u32, meet: u32, limit: &mut u64) 
 }
 
 /// Where lanes go, from [`Cx`].
-struct Ways {
+pub(super) struct Ways {
     targets: [u32; LANES],
     barrier: Wait,
-}
-
-/// Offsets of a call's arguments in the caller's local memory: the op's list is `n, n offsets, m, m offsets`.
-fn arguments<'p>(program: &'p crate::ptx::program::Program, op: &Op) -> &'p [u32] {
-    let at = op.list as usize;
-    let n = program.lists[at] as usize;
-    &program.lists[at + 1..][..n]
-}
-
-/// Offsets where the caller wants what the call returns.
-fn returned<'p>(program: &'p crate::ptx::program::Program, op: &Op) -> &'p [u32] {
-    let at = op.list as usize + 1 + program.lists[op.list as usize] as usize;
-    let m = program.lists[at] as usize;
-    &program.lists[at + 1..][..m]
-}
-
-#[cold]
-fn overflow(env: &mut Env<'_>, group: &Group, place: Place) -> Flow {
-    let op = &env.launch.program.code[group.pc as usize];
-    let what = format!("calls are nested more than {DEEPEST} deep, or local memory is used up");
-    let lane = group.mask.trailing_zeros() as usize;
-    let kind = super::FaultKind::StackOverflow;
-    env.fault = Some(Box::new(super::Fault::new(env.launch, place, op.at, kind, lane, 0, what)));
-    Flow::Fault
-}
-
-/// Fills the constant registers of a frame in the lanes of `mask`.
-fn fill(f: &Function, env: &Env<'_>, frame: Frame, place: Place, rows: &mut [Row], mask: u32) {
-    for c in &f.constants {
-        let slot = c.slot as usize;
-        let launch = env.launch;
-        let all = match c.value {
-            Value::Bits(bits) => bits,
-            Value::Address(v, plus) => {
-                launch.variables.get(v as usize).copied().unwrap_or(0).wrapping_add_signed(plus)
-            }
-            Value::Function(index) => FUNCTIONS + u64::from(index) * 16,
-            Value::Local(at) => u64::from(frame.local).wrapping_add_signed(at),
-            Value::Dynamic(at) => u64::from(launch.static_shared()).wrapping_add_signed(at),
-            Value::Special(s) => {
-                let words = std::array::from_fn(|lane| special(s, env, place, lane as u32));
-                match c.wide {
-                    true => super::row::put::<u64>(rows, slot, words.map(u64::from), mask),
-                    false => super::row::put::<u32>(rows, slot, words, mask),
-                }
-                continue;
-            }
-        };
-        match c.wide {
-            true => super::row::put(rows, slot, [all; LANES], mask),
-            false => super::row::put(rows, slot, [all as u32; LANES], mask),
-        }
-    }
-}
-
-/// A special register of one lane.
-fn special(s: Special, env: &Env<'_>, place: Place, lane: u32) -> u32 {
-    let l = env.launch;
-    let [x, y, z] = l.block;
-    let t = place.warp * 32 + lane;
-    let axis = |v: [u32; 3], a: u8| v.get(a as usize).copied().unwrap_or(0);
-    let below = (1u32 << lane).wrapping_sub(1);
-    match s {
-        Special::Tid(a) => axis([t % x, t / x % y, t / x / y % z.max(1)], a),
-        Special::Ntid(a) => axis(l.block, a),
-        Special::Ctaid(a) => axis(place.block, a),
-        Special::Nctaid(a) => axis(l.grid, a),
-        Special::Lane => lane,
-        Special::Warp => place.warp,
-        Special::Warps => (x * y * z).div_ceil(32),
-        Special::Sm => place.block[0] % super::launch::SMS,
-        Special::Sms => super::launch::SMS,
-        Special::GridId | Special::Zero => 0,
-        Special::One => 1,
-        Special::Below => below,
-        Special::UpTo => below | 1 << lane,
-        Special::Equal => 1 << lane,
-        Special::From => !below,
-        Special::Above => !(below | 1 << lane),
-        Special::DynamicShared => l.dynamic_shared,
-        Special::TotalShared => l.shared_bytes(),
-    }
 }

@@ -143,7 +143,7 @@ def integer(c):
         s, t = q & 63, q >> 6 & 63
         right, left = p >> s, p << s & M64
         y.append([bin(p).count("1"), 64 - right.bit_length(), int(f"{p:064b}"[::-1], 2), (left & -left).bit_length(), right, signed(p, 64) >> s & M64,
-                  field(p, 64, s, t, True), insert(p, q, 64, s, t), 64 - right.bit_length(), p << (q & 127) & M64 if q & 127 < 64 else 0])
+                  field(p, 64, s, t, True), insert(p, q, 64, s, t), 64 - right.bit_length() if right else M64, p << (q & 127) & M64 if q & 127 < 64 else 0])
     c.run("wide_bits", 2, 32, [c.input(a), c.input(b), c.output(np.array(y, "u8")), i32(n)])
 
     a, b = c.integers(n, 2, high=1 << 63, dtype=np.uint64), c.integers(n, 2, high=1 << 63, dtype=np.uint64)
