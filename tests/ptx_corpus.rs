@@ -105,12 +105,19 @@ fn difference(form: &Form, got: &[u8], want: &[u8], elements: usize) -> Option<S
     let pairs = got.chunks(part).zip(want.chunks(part)).enumerate();
     let mut wrong = pairs.filter(|(_, (x, y))| match (value(x, kind), value(y, kind)) {
         (Some(a), Some(b)) if a.is_nan() && b.is_nan() => false,
-        (Some(a), Some(b)) => x != y && !((a - b).abs() <= form.atol + form.rtol * b.abs() && (form.rtol > 0.0 || form.atol > 0.0)),
+        (Some(a), Some(b)) => {
+            x != y
+                && !((a - b).abs() <= form.atol + form.rtol * b.abs() && (form.rtol > 0.0 || form.atol > 0.0))
+        }
         _ => x != y,
     });
     let (i, (x, y)) = wrong.next()?;
     let i = i * part / size;
-    Some(format!("{}: element {i} of {elements} is {x:02x?}, expected {y:02x?}; {} more", form.kernel, wrong.count()))
+    Some(format!(
+        "{}: element {i} of {elements} is {x:02x?}, expected {y:02x?}; {} more",
+        form.kernel,
+        wrong.count()
+    ))
 }
 
 fn form(program: &ringtape::ptx::program::Program, f: &Form, forms: &Forms) -> Option<String> {
@@ -194,8 +201,17 @@ fn findings(folder: &str, file: &str) -> Vec<(String, u32, String)> {
         match run(&mut programs, &folder, &m, exam) {
             Ok(o) => {
                 let ok = |kind: &str| m.finds.as_deref() == Some(kind);
-                assert!(m.finds.is_none() || o.faults.iter().any(|f| ok(f.kind)), "{file}: nothing finds {:?}", m.finds);
-                found.extend(o.faults.iter().filter(|f| !ok(f.kind)).map(|f| (f.kind.to_owned(), f.line, f.to_string())));
+                assert!(
+                    m.finds.is_none() || o.faults.iter().any(|f| ok(f.kind)),
+                    "{file}: nothing finds {:?}",
+                    m.finds
+                );
+                found.extend(
+                    o.faults
+                        .iter()
+                        .filter(|f| !ok(f.kind))
+                        .map(|f| (f.kind.to_owned(), f.line, f.to_string())),
+                );
             }
             Err(e) => found.push(("unsupported".into(), 0, format!("{}: {e}", m.kernel))),
         }
@@ -211,7 +227,8 @@ fn every_planted_fault_is_found_at_its_line_and_its_clean_twin_is_not() {
     let mut wrong = Vec::new();
     for p in &all {
         let found = findings("faults", &p.faulty);
-        let right = |f: &(String, u32, String)| f.0 == p.kind && (p.lines.contains(&f.1) || f.0 == "unsupported");
+        let right =
+            |f: &(String, u32, String)| f.0 == p.kind && (p.lines.contains(&f.1) || f.0 == "unsupported");
         if !found.iter().any(right) || !found.iter().all(right) {
             wrong.push(format!("{}: {} at {:?} was found as {found:?}", p.faulty, p.kind, p.lines));
         }

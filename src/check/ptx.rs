@@ -2,8 +2,8 @@
 
 use crate::data::readers::stored_npy;
 use crate::error::{Error, Result};
-use crate::ptx::program::{Param, Program};
 use crate::ptx::checks::{Checker, Record};
+use crate::ptx::program::{Param, Program};
 use crate::ptx::run::memory::Found;
 use crate::ptx::run::{Fault, Launch, Loaded, Memory, Options, Report, Watch, launch};
 use crate::shape::DType;
@@ -112,12 +112,26 @@ pub fn read(path: &Path) -> Result<Vec<Manifest>> {
         One(serde_json::Value),
     }
     let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-    let bad = |e: serde_json::Error| Error::data(path, None, format!("{e}; `ringtape ptx run --help` shows a manifest"));
+    let bad = |e: serde_json::Error| {
+        Error::data(path, None, format!("{e}; `ringtape ptx run --help` shows a manifest"))
+    };
     let all = match serde_json::from_slice(&bytes).map_err(bad)? {
         Either::Many(all) => all,
         Either::One(one) => vec![one],
     };
     all.into_iter().map(|v| serde_json::from_value(v).map_err(bad)).collect()
+}
+
+/// The text of a PTX file.
+///
+/// # Errors
+/// When it cannot be read or is no text.
+pub fn text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to() as u64;
+        Error::data(path, Some(at), "this byte is no UTF-8, so the file is no PTX text")
+    })
 }
 
 /// PTX files that several launches share, read once.
@@ -131,10 +145,7 @@ impl Programs {
     /// When the file cannot be read or its PTX is wrong.
     pub fn get(&mut self, path: &Path) -> Result<&Program> {
         if !self.0.contains_key(path) {
-            let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-            let text = String::from_utf8(bytes).map_err(|e| {
-                Error::data(path, Some(e.utf8_error().valid_up_to() as u64), "this byte is no UTF-8, so the file is no PTX text")
-            })?;
+            let text = text(path)?;
             self.0.insert(path.into(), crate::ptx::load(&path.display().to_string(), &text)?);
         }
         Ok(&self.0[path])
@@ -158,8 +169,13 @@ pub fn run(programs: &mut Programs, folder: &Path, m: &Manifest, exam: Exam) -> 
     let program = programs.get(&path)?;
     let entry_index = program.functions.iter().position(|f| f.entry && f.name == m.kernel);
     let Some(entry_index) = entry_index else {
-        let known: Vec<&str> = program.functions.iter().filter(|f| f.entry).map(|f| f.name.as_str()).collect();
-        return Err(Error::data(&path, None, format!("has no entry `{}`; it has {}", m.kernel, known.join(", "))));
+        let known: Vec<&str> =
+            program.functions.iter().filter(|f| f.entry).map(|f| f.name.as_str()).collect();
+        return Err(Error::data(
+            &path,
+            None,
+            format!("has no entry `{}`; it has {}", m.kernel, known.join(", ")),
+        ));
     };
     let entry = &program.functions[entry_index];
     let memory = Memory::new(0, MEMORY)?;
@@ -186,7 +202,9 @@ pub fn run(programs: &mut Programs, folder: &Path, m: &Manifest, exam: Exam) -> 
     let result = launch(&to_run, &mut watch);
     let seconds = start.elapsed().as_secs_f64();
     let printed = printed.into_inner().unwrap_or_default();
-    let found = |r: Arc<Mutex<Record>>| std::mem::take(&mut r.lock().unwrap_or_else(PoisonError::into_inner).findings);
+    let found = |r: Arc<Mutex<Record>>| {
+        std::mem::take(&mut r.lock().unwrap_or_else(PoisonError::into_inner).findings)
+    };
     let mut faults = record.map(found).unwrap_or_default();
     let (report, ran) = match result {
         Ok(report) => (report, true),
@@ -226,7 +244,12 @@ fn arguments<'m>(
     memory: &Memory,
 ) -> Result<(Vec<u8>, Vec<Buffer<'m>>)> {
     if params.len() != m.args.len() {
-        let what = format!("`{}` takes {} arguments and the manifest gives {}", m.kernel, params.len(), m.args.len());
+        let what = format!(
+            "`{}` takes {} arguments and the manifest gives {}",
+            m.kernel,
+            params.len(),
+            m.args.len()
+        );
         return Err(Error::data(folder.join(&m.ptx), None, what));
     }
     let mut all = vec![0u8; bytes as usize];
@@ -234,7 +257,13 @@ fn arguments<'m>(
     for (k, (p, arg)) in params.iter().zip(&m.args).enumerate() {
         let value = value(folder, arg, memory)?;
         if value.len() != p.bytes as usize {
-            let what = format!("argument {k} (`{}`) of `{}` has {} bytes, the manifest gives {}", p.name, m.kernel, p.bytes, value.len());
+            let what = format!(
+                "argument {k} (`{}`) of `{}` has {} bytes, the manifest gives {}",
+                p.name,
+                m.kernel,
+                p.bytes,
+                value.len()
+            );
             return Err(Error::data(folder.join(&m.ptx), None, what));
         }
         if arg.buffer.is_some() {
@@ -270,7 +299,11 @@ fn value(folder: &Path, arg: &Arg, memory: &Memory) -> Result<Vec<u8>> {
         return Ok(memory.alloc(bytes)?.to_le_bytes().to_vec());
     }
     given.next().ok_or_else(|| {
-        Error::data(folder, None, "an argument names no value: give it a buffer, alloc, bytes, or i32, u32, i64, u64, f32, f64")
+        Error::data(
+            folder,
+            None,
+            "an argument names no value: give it a buffer, alloc, bytes, or i32, u32, i64, u64, f32, f64",
+        )
     })
 }
 
@@ -300,10 +333,14 @@ fn compare(folder: &Path, b: &Buffer<'_>, memory: &Memory) -> Result<Option<Stri
             _ => (x == y, format!("{:#x}, expected {:#x}", integer(x), integer(y))),
         };
         if !same {
-            let differ = got.chunks_exact(size).zip(want.data.chunks_exact(size)).filter(|(x, y)| x != y).count();
+            let differ =
+                got.chunks_exact(size).zip(want.data.chunks_exact(size)).filter(|(x, y)| x != y).count();
             let n = got.len() / size;
             let name = &b.name;
-            return Ok(Some(format!("argument {} ({name}): element {i} is {shown}; {differ} of {n} differ in bits", b.arg)));
+            return Ok(Some(format!(
+                "argument {} ({name}): element {i} is {shown}; {differ} of {n} differ in bits",
+                b.arg
+            )));
         }
     }
     Ok(None)

@@ -1,19 +1,31 @@
-//! `ptx check FILE…`: reads PTX files and says what is wrong with them, or what is in them.
+//! `ptx check FILE…` says what is wrong with PTX files, or what is in them; `ptx run MANIFEST` runs kernels on the
+//! software CUDA device.
 
 use super::session::{Session, say};
+use crate::check::ptx::{Exam, Manifest, Outcome, Programs, read, run as run_manifest};
 use crate::error::{Error, Result};
-use crate::ptx::{self, ast::Function};
-use std::path::PathBuf;
+use crate::ptx::{self, run::Options};
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
   ringtape ptx check kernel.ptx            its entries and their parameters, or the first error with its line
   ringtape ptx check build/*.ptx --json
+  ringtape ptx run launch.json             run a kernel on the software CUDA device, compare what it writes
+  ringtape ptx run launch.json --check     and look for races, accesses out of bounds, uninitialised reads
 
-What is checked: the grammar, and that every name is declared once in a scope that is open. The types of operands are
-not checked, and this version runs no PTX. Any file will do: what nvcc, Triton and people write.";
+Any file will do: what nvcc, Triton and people write. Exit code 1: a difference or a fault was found; 4: wrong PTX.";
 
-/// Look at PTX files
+const MANIFEST: &str = "\
+A manifest is one launch, or a list of launches; files are found from its folder:
+  {\"ptx\": \"scale.ptx\", \"kernel\": \"scale\", \"grid\": [4, 1, 1], \"block\": [128, 1, 1], \"shared_bytes\": 0,
+   \"args\": [{\"buffer\": \"x.npy\"},
+            {\"buffer\": \"zeros.npy\", \"expect\": \"y.npy\", \"rtol\": 1e-6, \"atol\": 0},
+            {\"f32\": 0.5}, {\"u32\": 500}]}
+An argument is a buffer, {\"alloc\": bytes} that nobody has written, i32, u32, i64, u64, f32, f64, or {\"bytes\": […]}.
+\"printed\" lists the lines that printf must write, in any order.";
+
+/// Look at PTX files, and run them on the software CUDA device
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -23,7 +35,7 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Check the grammar and the names of PTX files, and list their entries
+    /// Check PTX files: grammar, names, instructions and the types of their operands; list their entries
     Check {
         /// PTX files
         #[arg(required = true)]
@@ -32,14 +44,42 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Run kernels as a manifest says, and compare what they write with what it expects
+    #[command(after_help = MANIFEST)]
+    Run {
+        /// Manifest
+        manifest: PathBuf,
+        /// Look for races, accesses out of bounds, uninitialised reads, and barriers not reached by all
+        #[arg(long)]
+        check: bool,
+        /// Give each approximate instruction all the error that its documentation allows
+        #[arg(long)]
+        worst: bool,
+        /// Warp-instructions of a block after which it is said to hang
+        #[arg(long, value_name = "N")]
+        most_steps: Option<u64>,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
-    let What::Check { files, json } = args.what;
+    match args.what {
+        What::Check { files, json } => check_all(session, &files, json),
+        What::Run { manifest, check, worst, most_steps, json } => {
+            let mut options = Options { worst, ..Options::default() };
+            options.most_steps = most_steps.unwrap_or(options.most_steps);
+            run_all(session, &manifest, Exam { options, check }, json)
+        }
+    }
+}
+
+fn check_all(session: &Session<'_>, files: &[PathBuf], json: bool) -> Result<()> {
     let mut first = None;
     let mut all = Vec::new();
     for file in files {
-        match check(session, &file, json) {
+        match check(session, file, json) {
             Ok(found) => all.push(found),
             // Every file is looked at; the first error is the one that ends the program.
             Err(e) if first.is_none() => first = Some(e),
@@ -52,19 +92,14 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     first.map_or(Ok(()), Err)
 }
 
-fn check(session: &Session<'_>, file: &PathBuf, json: bool) -> Result<serde_json::Value> {
-    let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        Error::data(
-            file,
-            Some(e.utf8_error().valid_up_to() as u64),
-            "this byte is no UTF-8, so the file is no PTX text",
-        )
-    })?;
+fn check(session: &Session<'_>, file: &Path, json: bool) -> Result<serde_json::Value> {
+    let text = crate::check::ptx::text(file)?;
     let name = file.display().to_string();
+    // Loading finds what the device does not take; the tree says what is in the file.
+    let program = ptx::load(&name, &text)?;
     let tree = ptx::parse(&name, &text)?;
     let (major, minor) = tree.version;
-    let entries: Vec<&Function<'_>> = tree.functions.iter().filter(|f| f.entry).collect();
+    let entries: Vec<_> = tree.functions.iter().filter(|f| f.entry).collect();
     if !json {
         say!(session, "{name}: PTX {major}.{minor} for {}, entries: {}", tree.target, entries.len())?;
         for f in &entries {
@@ -72,17 +107,59 @@ fn check(session: &Session<'_>, file: &PathBuf, json: bool) -> Result<serde_json
             say!(session, "  {}({})", f.name, params.join(", "))?;
         }
     }
-    let listed: Vec<_> = entries
-        .iter()
-        .map(|f| {
-            let params: Vec<_> = f
-                .params
-                .iter()
-                .map(|p| serde_json::json!({ "name": p.name, "type": p.ty.name(), "bytes": p.bytes() }))
-                .collect();
-            serde_json::json!({ "name": f.name, "params": params })
-        })
-        .collect();
-    let version = format!("{major}.{minor}");
+    let listed = entries.iter().map(|f| {
+        let param = |p: &ptx::ast::Variable<'_>| {
+            serde_json::json!({ "name": p.name, "type": p.ty.name(), "bytes": p.bytes() })
+        };
+        let params: Vec<_> = f.params.iter().map(param).collect();
+        let shared = program.entry(f.name).map_or(0, |e| e.shared_bytes);
+        serde_json::json!({ "name": f.name, "params": params, "shared_bytes": shared })
+    });
+    let (version, listed) = (format!("{major}.{minor}"), listed.collect::<Vec<_>>());
     Ok(serde_json::json!({ "file": name, "version": version, "target": tree.target, "entries": listed }))
+}
+
+/// Runs every launch of a manifest.
+fn run_all(session: &Session<'_>, path: &Path, exam: Exam, json: bool) -> Result<()> {
+    let manifests = read(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut programs = Programs::default();
+    let mut all = Vec::new();
+    for m in &manifests {
+        let outcome = run_manifest(&mut programs, folder, m, exam)?;
+        if !json {
+            tell(session, m, &outcome)?;
+            session.flush()?;
+        }
+        all.push(outcome);
+    }
+    if json {
+        say!(session, "{}", super::json(&all)?)?;
+    }
+    let failed = all.iter().filter(|o| !o.passed()).count();
+    match failed {
+        0 => Ok(()),
+        n => Err(Error::Fault(format!("{n} of {} launches did not do what they should", all.len()))),
+    }
+}
+
+fn tell(session: &Session<'_>, m: &Manifest, o: &Outcome) -> Result<()> {
+    if !o.printed.is_empty() {
+        say!(session, "{}", o.printed.trim_end_matches('\n'))?;
+    }
+    for fault in &o.faults {
+        say!(session, "{fault}")?;
+    }
+    for difference in &o.differences {
+        say!(session, "{}: {difference}", o.kernel)?;
+    }
+    let (steps, threads) = (o.report.warp_steps, o.report.thread_steps);
+    let word = if o.passed() { "pass" } else { "FAIL" };
+    let grid = format!("{:?} × {:?}", m.grid, m.block);
+    say!(
+        session,
+        "{word} {}  {grid}  {steps} warp-instructions, {threads} thread-instructions, {:.2} ms",
+        o.kernel,
+        o.seconds * 1e3
+    )
 }

@@ -11,7 +11,7 @@ pub struct Program {
     /// The PTX text.
     pub text: String,
     /// Its lines.
-    pub lines: Lines,
+    pub(in crate::ptx) lines: Lines,
     /// Instructions of all functions, one function behind the other.
     pub code: Vec<Op>,
     /// Operands that do not fit an [`Op`].

@@ -13,7 +13,12 @@ pub(super) struct Bounds {
 impl Bounds {
     /// What is wrong with an access of `bytes` at `address`.
     #[inline]
-    pub(super) fn wrong(&mut self, launch: &Launch<'_>, address: u64, bytes: u32) -> Option<(FaultKind, String)> {
+    pub(super) fn wrong(
+        &mut self,
+        launch: &Launch<'_>,
+        address: u64,
+        bytes: u32,
+    ) -> Option<(FaultKind, String)> {
         if address >= self.start && address.saturating_add(bytes.into()) <= self.end {
             return None;
         }
@@ -36,11 +41,15 @@ impl Bounds {
             }
             Found::Live(start, size) => {
                 let inside = start + size - address;
-                format!("{bytes} bytes at {address:#x}, of which the buffer of {size} bytes at {start:#x} has {inside}")
+                format!(
+                    "{bytes} bytes at {address:#x}, of which the buffer of {size} bytes at {start:#x} has {inside}"
+                )
             }
             Found::Freed(start, size) => {
                 let into = address - start;
-                format!("{bytes} bytes at {address:#x}, byte {into} of a buffer of {size} bytes that was freed")
+                format!(
+                    "{bytes} bytes at {address:#x}, byte {into} of a buffer of {size} bytes that was freed"
+                )
             }
             Found::Nothing(before) => outside(memory, address, bytes, before),
         };
@@ -59,7 +68,9 @@ fn outside(memory: &crate::ptx::run::Memory, address: u64, bytes: u64, before: O
     let ahead = ahead.map(|(start, size)| (start.saturating_sub(address), "before", start, size));
     match behind.into_iter().chain(ahead).min_by_key(|near| near.0) {
         Some((far, which, start, size)) => {
-            format!("{bytes} bytes at {address:#x}, {far} bytes {which} the buffer of {size} bytes at {start:#x}")
+            format!(
+                "{bytes} bytes at {address:#x}, {far} bytes {which} the buffer of {size} bytes at {start:#x}"
+            )
         }
         None => format!("{bytes} bytes at {address:#x}, where no buffer is"),
     }

@@ -97,9 +97,9 @@ impl Cells {
         let cell = &mut self.pages[page][(word % PAGE) as usize];
         let whole = *cell;
         cell.split = true;
-        self.bytes
-            .entry(word)
-            .or_insert_with(|| whole.value.to_le_bytes().map(|b| Cell { value: b.into(), split: false, ..whole }))
+        self.bytes.entry(word).or_insert_with(|| {
+            whole.value.to_le_bytes().map(|b| Cell { value: b.into(), split: false, ..whole })
+        })
     }
 }
 
@@ -163,7 +163,10 @@ mod tests {
         let race = Race { other: a, wrote: true, value: Some(7) };
         assert_eq!(cells.access(&c, b, Load, (8, 4), 0), Some(race));
         assert_eq!(cells.access(&c, b, Load, (12, 4), 0), None);
-        assert_eq!(cells.access(&c, a, Store, (12, 4), 1), Some(Race { other: b, wrote: false, value: None }));
+        assert_eq!(
+            cells.access(&c, a, Store, (12, 4), 1),
+            Some(Race { other: b, wrote: false, value: None })
+        );
         c.pass(0, 3);
         let b = by(&mut c, 40, false);
         assert_eq!(cells.access(&c, b, Load, (8, 8), 0), None);

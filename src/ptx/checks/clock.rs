@@ -122,7 +122,8 @@ impl Clocks {
         if v != w {
             return warp.row[v % 32] >= past.time;
         }
-        let knows = |p: &[[u32; 32]; 32]| p[usize::from(now.thread % 32)][usize::from(past.thread % 32)] >= past.time;
+        let knows =
+            |p: &[[u32; 32]; 32]| p[usize::from(now.thread % 32)][usize::from(past.thread % 32)] >= past.time;
         past.thread == now.thread || past.time <= warp.floor || warp.pairs.as_deref().is_some_and(knows)
     }
 
@@ -203,7 +204,15 @@ impl Clocks {
     }
 
     /// A strong access of warp `w`. `orders`: it releases what it writes, and acquires what it reads.
-    pub(super) fn strong(&mut self, w: u32, reads: bool, writes: bool, orders: bool, at: &[(u32, u64)], map: &mut Locations) {
+    pub(super) fn strong(
+        &mut self,
+        w: u32,
+        reads: bool,
+        writes: bool,
+        orders: bool,
+        at: &[(u32, u64)],
+        map: &mut Locations,
+    ) {
         if reads {
             for known in at.iter().filter_map(|a| map.0.get(a)) {
                 if orders {

@@ -170,7 +170,9 @@ impl Checker {
                     FaultKind::UninitShared => ("shared", "no thread of the block"),
                     _ => ("local", "the thread itself never"),
                 };
-                format!("reads {bytes} bytes at {name} address {at:#x}, and byte {off} of them {by} has written")
+                format!(
+                    "reads {bytes} bytes at {name} address {at:#x}, and byte {off} of them {by} has written"
+                )
             });
         }
     }
@@ -231,7 +233,11 @@ impl Checker {
         let thread = (t % x, t / x % y, t / x / y);
         let line = launch.program.lines.place(other.at).0;
         let [bx, by, bz] = self.numbers[other.block as usize];
-        let block = if [bx, by, bz] == one.place.block { String::new() } else { format!(" of block ({bx}, {by}, {bz})") };
+        let block = if [bx, by, bz] == one.place.block {
+            String::new()
+        } else {
+            format!(" of block ({bx}, {by}, {bz})")
+        };
         let mine = match one.kind {
             AccessKind::Load => "reads".to_owned(),
             AccessKind::Store => format!("writes {:#x} to", one.value),
@@ -243,7 +249,9 @@ impl Checker {
             _ => "read it".to_owned(),
         };
         let (address, bytes) = (within(one.address), one.bytes);
-        format!("{mine} {bytes} bytes at {address:#x}, where thread {thread:?}{block} {theirs} at line {line}; nothing orders the two")
+        format!(
+            "{mine} {bytes} bytes at {address:#x}, where thread {thread:?}{block} {theirs} at line {line}; nothing orders the two"
+        )
     }
 
     /// True for instructions that release what they write and acquire what they read: by their suffixes.
@@ -251,7 +259,9 @@ impl Checker {
         *self.orders.entry(op.at).or_insert_with(|| {
             let text = launch.program.text.get(op.at as usize..).unwrap_or_default();
             let text = match text.strip_prefix('@') {
-                Some(guarded) => guarded.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start()),
+                Some(guarded) => {
+                    guarded.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start())
+                }
                 None => text,
             };
             let name = text.split(|c: char| c.is_whitespace() || c == ';').next().unwrap_or_default();

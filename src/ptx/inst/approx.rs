@@ -49,8 +49,14 @@ plain_fun! {
 /// The upper half of an f64, with subnormals flushed.
 #[inline(always)]
 fn top(x: f64) -> f64 {
-    if x.abs() < f64::MIN_POSITIVE { return 0.0f64.copysign(x) }
-    if x.is_nan() { f64::from_bits(0x7fff_ffff_0000_0000) } else { f64::from_bits(x.to_bits() & !0xffff_ffff) }
+    if x.abs() < f64::MIN_POSITIVE {
+        return 0.0f64.copysign(x);
+    }
+    if x.is_nan() {
+        f64::from_bits(0x7fff_ffff_0000_0000)
+    } else {
+        f64::from_bits(x.to_bits() & !0xffff_ffff)
+    }
 }
 
 /// Runs the exact function, or the worst one if the launch asks for it.

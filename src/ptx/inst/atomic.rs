@@ -61,7 +61,10 @@ fn exists(change: Change, ty: Type) -> bool {
         Cas => bits || ty == Type::B16,
         Exch | And | Or | Xor => bits,
         Inc | Dec => ty == Type::U32,
-        Add => ty.class() == Class::Float && ty != Type::Tf32 || matches!(ty, Type::U32 | Type::U64 | Type::S32 | Type::S64),
+        Add => {
+            ty.class() == Class::Float && ty != Type::Tf32
+                || matches!(ty, Type::U32 | Type::U64 | Type::S32 | Type::S64)
+        }
         Min | Max => {
             let halves = matches!(ty, Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2);
             halves || matches!(ty, Type::U32 | Type::U64 | Type::S32 | Type::S64)
@@ -178,8 +181,20 @@ fn changed(change: Change, ty: Type, v: u64, b: u64, c: u64, global: bool) -> u6
         (Change::And, _) => v & b,
         (Change::Or, _) => v | b,
         (Change::Xor, _) => v ^ b,
-        (Change::Inc, _) => if v >= b { 0 } else { v + 1 },
-        (Change::Dec, _) => if v == 0 || v > b { b } else { v - 1 },
+        (Change::Inc, _) => {
+            if v >= b {
+                0
+            } else {
+                v + 1
+            }
+        }
+        (Change::Dec, _) => {
+            if v == 0 || v > b {
+                b
+            } else {
+                v - 1
+            }
+        }
         (Change::Add, Type::F32) => {
             let [x, y] = [v, b].map(|bits| f32::from_bits(bits as u32));
             let sum = if global { flush(flush(x) + flush(y)) } else { x + y };
@@ -193,8 +208,20 @@ fn changed(change: Change, ty: Type, v: u64, b: u64, c: u64, global: bool) -> u6
             u64::from(half(change, bf, v as u16, b as u16)) | u64::from(high) << 16
         }
         (Change::Add, _) => v.wrapping_add(b) & ones(ty),
-        (Change::Min, Type::S32 | Type::S64) => if signed(v) <= signed(b) { v } else { b },
-        (Change::Max, Type::S32 | Type::S64) => if signed(v) >= signed(b) { v } else { b },
+        (Change::Min, Type::S32 | Type::S64) => {
+            if signed(v) <= signed(b) {
+                v
+            } else {
+                b
+            }
+        }
+        (Change::Max, Type::S32 | Type::S64) => {
+            if signed(v) >= signed(b) {
+                v
+            } else {
+                b
+            }
+        }
         (Change::Min, _) => v.min(b),
         (Change::Max, _) => v.max(b),
     }
@@ -211,8 +238,20 @@ fn half(change: Change, bf: bool, v: u16, b: u16) -> u16 {
     };
     let (x, y) = (value(v), value(b));
     match change {
-        Change::Min => if x.is_nan() || y < x { b } else { v },
-        Change::Max => if x.is_nan() || y > x { b } else { v },
+        Change::Min => {
+            if x.is_nan() || y < x {
+                b
+            } else {
+                v
+            }
+        }
+        Change::Max => {
+            if x.is_nan() || y > x {
+                b
+            } else {
+                v
+            }
+        }
         _ => pack(crate::ptx::float::format::add(x, y), bf),
     }
 }

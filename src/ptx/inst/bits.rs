@@ -91,7 +91,13 @@ fn field(a: u64, b: u32, c: u32, width: u32, signed: bool) -> u64 {
         return 0;
     }
     let shift = at.min(63);
-    let low = if signed { (a as i64 >> shift) as u64 } else if at > 63 { 0 } else { a >> shift };
+    let low = if signed {
+        (a as i64 >> shift) as u64
+    } else if at > 63 {
+        0
+    } else {
+        a >> shift
+    };
     let top = at + n;
     if n >= 64 || top >= width {
         // An `a` of 32 bits comes sign- or zero-extended.
@@ -120,14 +126,16 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     }
 }
 
-macro_rules! by_word { ($i:expr, $ty:expr, $run:ident, $F:ident) => {
-    match $ty {
-        Type::B16 => $run::<$F<u16>> as Run,
-        Type::B32 => $run::<$F<u32>>,
-        Type::B64 => $run::<$F<u64>>,
-        _ => return $i.unsupported(),
-    }
-} }
+macro_rules! by_word {
+    ($i:expr, $ty:expr, $run:ident, $F:ident) => {
+        match $ty {
+            Type::B16 => $run::<$F<u16>> as Run,
+            Type::B32 => $run::<$F<u32>>,
+            Type::B64 => $run::<$F<u64>>,
+            _ => return $i.unsupported(),
+        }
+    };
+}
 
 fn logic(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     let ty = i.ty()?;
@@ -296,7 +304,8 @@ fn nth(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         return i.unsupported();
     }
     i.wants(4)?;
-    let (y, a, b, c) = (i.dst(0, Type::B32)?, i.src(1, Type::B32)?, i.src(2, Type::U32)?, i.src(3, Type::S32)?);
+    let (y, a, b, c) =
+        (i.dst(0, Type::B32)?, i.src(1, Type::B32)?, i.src(2, Type::U32)?, i.src(3, Type::S32)?);
     i.emit(nth_set, Counts::Integer, Slots { y, a, b, c, ..Slots::default() });
     Ok(())
 }

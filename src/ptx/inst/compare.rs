@@ -109,35 +109,39 @@ fn test<F: Test2>(cx: &mut Cx<'_>, op: &Op) -> Flow {
 
 /// The function for relation `k` of type `ty`.
 fn relation(k: u8, ty: Type, ftz: bool) -> Option<Run> {
-    macro_rules! whole { ($t:ty) => {
-        match k {
-            EQ => test::<Relation<$t, EQ, false>> as Run,
-            NE => test::<Relation<$t, NE, false>>,
-            LT => test::<Relation<$t, LT, false>>,
-            LE => test::<Relation<$t, LE, false>>,
-            GT => test::<Relation<$t, GT, false>>,
-            GE => test::<Relation<$t, GE, false>>,
-            _ => return None,
-        }
-    } }
-    macro_rules! float { ($t:ty, $ftz:literal) => {
-        match k {
-            EQ => test::<Relation<$t, EQ, $ftz>> as Run,
-            NE => test::<Relation<$t, NE, $ftz>>,
-            LT => test::<Relation<$t, LT, $ftz>>,
-            LE => test::<Relation<$t, LE, $ftz>>,
-            GT => test::<Relation<$t, GT, $ftz>>,
-            GE => test::<Relation<$t, GE, $ftz>>,
-            EQU => test::<Relation<$t, EQU, $ftz>>,
-            NEU => test::<Relation<$t, NEU, $ftz>>,
-            LTU => test::<Relation<$t, LTU, $ftz>>,
-            LEU => test::<Relation<$t, LEU, $ftz>>,
-            GTU => test::<Relation<$t, GTU, $ftz>>,
-            GEU => test::<Relation<$t, GEU, $ftz>>,
-            NUM => test::<Relation<$t, NUM, $ftz>>,
-            _ => test::<Relation<$t, NAN, $ftz>>,
-        }
-    } }
+    macro_rules! whole {
+        ($t:ty) => {
+            match k {
+                EQ => test::<Relation<$t, EQ, false>> as Run,
+                NE => test::<Relation<$t, NE, false>>,
+                LT => test::<Relation<$t, LT, false>>,
+                LE => test::<Relation<$t, LE, false>>,
+                GT => test::<Relation<$t, GT, false>>,
+                GE => test::<Relation<$t, GE, false>>,
+                _ => return None,
+            }
+        };
+    }
+    macro_rules! float {
+        ($t:ty, $ftz:literal) => {
+            match k {
+                EQ => test::<Relation<$t, EQ, $ftz>> as Run,
+                NE => test::<Relation<$t, NE, $ftz>>,
+                LT => test::<Relation<$t, LT, $ftz>>,
+                LE => test::<Relation<$t, LE, $ftz>>,
+                GT => test::<Relation<$t, GT, $ftz>>,
+                GE => test::<Relation<$t, GE, $ftz>>,
+                EQU => test::<Relation<$t, EQU, $ftz>>,
+                NEU => test::<Relation<$t, NEU, $ftz>>,
+                LTU => test::<Relation<$t, LTU, $ftz>>,
+                LEU => test::<Relation<$t, LEU, $ftz>>,
+                GTU => test::<Relation<$t, GTU, $ftz>>,
+                GEU => test::<Relation<$t, GEU, $ftz>>,
+                NUM => test::<Relation<$t, NUM, $ftz>>,
+                _ => test::<Relation<$t, NAN, $ftz>>,
+            }
+        };
+    }
     Some(match ty {
         Type::U16 => whole!(u16),
         Type::S16 => whole!(i16),

@@ -10,7 +10,7 @@ use crate::ptx::text::Read;
 use crate::ptx::types::Type;
 
 /// The function that ends an entry, or returns from another function.
-pub fn exit(entry: bool) -> Run {
+pub(crate) fn exit(entry: bool) -> Run {
     if entry { |_, _| Flow::Exit } else { |_, _| Flow::Return }
 }
 
@@ -32,7 +32,15 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         }
         "trap" | "brkpt" => {
             i.wants(0)?;
-            let run: Run = |cx, op| cx.fail(op, FaultKind::Trap, cx.mask.trailing_zeros() as usize, 0, "the kernel stopped itself".into());
+            let run: Run = |cx, op| {
+                cx.fail(
+                    op,
+                    FaultKind::Trap,
+                    cx.mask.trailing_zeros() as usize,
+                    0,
+                    "the kernel stopped itself".into(),
+                )
+            };
             i.emit(run, Counts::Control, Slots::default());
             Ok(())
         }
@@ -69,7 +77,9 @@ fn indexed(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     }
     i.wants(2)?;
     let a = i.src(0, Type::U32)?;
-    let Operand::Name(name, at) = i.operand(1)? else { return i.refuse("`brx.idx` takes the name of a target list") };
+    let Operand::Name(name, at) = i.operand(1)? else {
+        return i.refuse("`brx.idx` takes the name of a target list");
+    };
     let labels = i.targets(name, *at)?;
     let list = i.list_labels(&labels);
     i.emit(scatter, Counts::Control, Slots { a, list, imm: labels.len() as u64, ..Slots::default() });
@@ -123,8 +133,12 @@ fn call(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         Some(_) if *name == "vprintf" && given.len() == 2 => {
             i.emit(print::run, class, Slots { list, ..Slots::default() });
         }
-        Some(_) if *name == "__assertfail" => i.emit(stop_asserted, class, Slots { list, ..Slots::default() }),
-        Some(_) => return i.refuse(format!("`{name}` has no body, and is no function that this device knows")),
+        Some(_) if *name == "__assertfail" => {
+            i.emit(stop_asserted, class, Slots { list, ..Slots::default() })
+        }
+        Some(_) => {
+            return i.refuse(format!("`{name}` has no body, and is no function that this device knows"));
+        }
         None => {
             let a = i.read(callee, Type::U64, false)?.0;
             i.emit(indirect, class, Slots { a, list, ..Slots::default() });
@@ -157,7 +171,8 @@ fn argument<'a>(
         return Ok(place);
     }
     let Some((f, _)) = function else {
-        return i.refuse("calls by address pass .param variables; registers and numbers are not supported there");
+        return i
+            .refuse("calls by address pass .param variables; registers and numbers are not supported there");
     };
     let result = i.register_argument(f, k, o, late.is_some())?;
     let place = result.0;
@@ -207,7 +222,9 @@ fn barrier(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     }
     let aligned = i.take("aligned") || i.opcode() == "bar";
     let flags = if aligned { ALIGNED } else { 0 };
-    let Some(kind) = i.pick(&[("sync", 0), ("arrive", ARRIVE), ("red", AGAIN)]) else { return i.unsupported() };
+    let Some(kind) = i.pick(&[("sync", 0), ("arrive", ARRIVE), ("red", AGAIN)]) else {
+        return i.unsupported();
+    };
     if kind == AGAIN {
         return reducing(i, flags);
     }

@@ -96,7 +96,9 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         return i.refuse(format!("`{}` names no rounding: .rni, .rzi, .rmi or .rpi", i.whole()));
     }
     let common: Option<Run> = match (to, from, w.mode) {
-        _ if w.sat || w.ftz || w.relu || wide_to != (to.bytes() == 8) || wide_from != (from.bytes() == 8) => None,
+        _ if w.sat || w.ftz || w.relu || wide_to != (to.bytes() == 8) || wide_from != (from.bytes() == 8) => {
+            None
+        }
         (Type::S32, Type::F32, Mode::Zero) => Some(run1::<IntFromFloat>),
         (Type::U32, Type::F32, Mode::Zero) => Some(run1::<WordFromFloat>),
         (Type::F32, Type::S32, Mode::Nearest) => Some(run1::<FloatFromInt>),
@@ -108,7 +110,14 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         _ => None,
     };
     let mode = MODES.iter().position(|m| *m == w.mode).unwrap_or(0) as u64;
-    let flags = [(SAT, w.sat), (FTZ, w.ftz), (RELU, w.relu), (INTEGRAL, w.integral), (WIDE_FROM, wide_from), (WIDE_TO, wide_to)];
+    let flags = [
+        (SAT, w.sat),
+        (FTZ, w.ftz),
+        (RELU, w.relu),
+        (INTEGRAL, w.integral),
+        (WIDE_FROM, wide_from),
+        (WIDE_TO, wide_to),
+    ];
     let imm = code(i, to)? | code(i, from)? << 8 | mode << 16;
     let imm = flags.iter().fold(imm, |n, (bit, on)| n | u64::from(*on) << bit);
     let run = match common {
@@ -275,7 +284,7 @@ fn encode(v: Number, to: Type, mode: Mode, sat: bool, relu: bool, ftz: bool) -> 
     };
     let x = match (sat, relu) {
         (true, _) => crate::ptx::float::saturate64(x),
-        (_, true) if x < 0.0 || x == 0.0 => 0.0,
+        (_, true) if x <= 0.0 => 0.0,
         _ => x,
     };
     match to {

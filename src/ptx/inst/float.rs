@@ -122,7 +122,13 @@ floats! {
 #[inline(always)]
 fn least<T: Float>(a: T, b: T, nan: bool) -> T {
     let number = if a < b || a == b && a.negative() { a } else { b };
-    let number = if a.is_nan() { b } else if b.is_nan() { a } else { number };
+    let number = if a.is_nan() {
+        b
+    } else if b.is_nan() {
+        a
+    } else {
+        number
+    };
     let none = a.is_nan() && b.is_nan() || nan && (a.is_nan() || b.is_nan());
     if none { T::nan() } else { number }
 }
@@ -130,7 +136,13 @@ fn least<T: Float>(a: T, b: T, nan: bool) -> T {
 #[inline(always)]
 fn most<T: Float>(a: T, b: T, nan: bool) -> T {
     let number = if a > b || a == b && b.negative() { a } else { b };
-    let number = if a.is_nan() { b } else if b.is_nan() { a } else { number };
+    let number = if a.is_nan() {
+        b
+    } else if b.is_nan() {
+        a
+    } else {
+        number
+    };
     let none = a.is_nan() && b.is_nan() || nan && (a.is_nan() || b.is_nan());
     if none { T::nan() } else { number }
 }
@@ -164,30 +176,36 @@ fun2! {
 }
 
 /// `$run::<$F<rounding, ftz, sat>>`.
-macro_rules! with_modes { ($run:ident, $F:ident, $mode:expr, $ftz:expr, $sat:expr) => {{
-    macro_rules! with { ($R:ty) => {
-        match ($ftz, $sat) {
-            (false, false) => $run::<$F<$R, false, false>> as Run,
-            (true, false) => $run::<$F<$R, true, false>>,
-            (false, true) => $run::<$F<$R, false, true>>,
-            (true, true) => $run::<$F<$R, true, true>>,
+macro_rules! with_modes {
+    ($run:ident, $F:ident, $mode:expr, $ftz:expr, $sat:expr) => {{
+        macro_rules! with {
+            ($R:ty) => {
+                match ($ftz, $sat) {
+                    (false, false) => $run::<$F<$R, false, false>> as Run,
+                    (true, false) => $run::<$F<$R, true, false>>,
+                    (false, true) => $run::<$F<$R, false, true>>,
+                    (true, true) => $run::<$F<$R, true, true>>,
+                }
+            };
         }
-    } }
-    match $mode {
-        Mode::Zero => with!(Rz),
-        Mode::Up => with!(Rp),
-        Mode::Down => with!(Rm),
-        _ => with!(Rn),
-    }
-}} }
-macro_rules! with_mode { ($run:ident, $F:ident, $mode:expr) => {
-    match $mode {
-        Mode::Zero => $run::<$F<Rz>> as Run,
-        Mode::Up => $run::<$F<Rp>>,
-        Mode::Down => $run::<$F<Rm>>,
-        _ => $run::<$F<Rn>>,
-    }
-} }
+        match $mode {
+            Mode::Zero => with!(Rz),
+            Mode::Up => with!(Rp),
+            Mode::Down => with!(Rm),
+            _ => with!(Rn),
+        }
+    }};
+}
+macro_rules! with_mode {
+    ($run:ident, $F:ident, $mode:expr) => {
+        match $mode {
+            Mode::Zero => $run::<$F<Rz>> as Run,
+            Mode::Up => $run::<$F<Rp>>,
+            Mode::Down => $run::<$F<Rm>>,
+            _ => $run::<$F<Rn>>,
+        }
+    };
+}
 
 /// Lowers an instruction of this family.
 pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
@@ -255,13 +273,15 @@ pub(super) fn div(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     lower(i)
 }
 
-macro_rules! by_float { ($i:expr, $ty:expr, $run:ident, $F:ident) => {
-    match $ty {
-        Type::F32 => $run::<$F<f32>> as Run,
-        Type::F64 => $run::<$F<f64>>,
-        _ => return $i.unsupported(),
-    }
-} }
+macro_rules! by_float {
+    ($i:expr, $ty:expr, $run:ident, $F:ident) => {
+        match $ty {
+            Type::F32 => $run::<$F<f32>> as Run,
+            Type::F64 => $run::<$F<f64>>,
+            _ => return $i.unsupported(),
+        }
+    };
+}
 
 /// Puts the operand's register flushed into a fresh one.
 pub(super) fn flushed(i: &mut Inst<'_, '_, '_>, a: u32) -> u32 {

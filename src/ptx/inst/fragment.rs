@@ -188,7 +188,7 @@ fn store_fragment(cx: &mut Cx<'_>, op: &Op) -> Flow {
         for j in 0..f.each {
             let value = match bytes {
                 8 => *u64::read(cx.rows, slot),
-                _ => cx.rows[slot].0.map(|v| u64::from(v >> (8 * bytes as usize * j) % 32)),
+                _ => cx.rows[slot].0.map(|v| u64::from(v >> ((8 * bytes as usize * j) % 32))),
             };
             let value = if bytes == 2 { value.map(|v| v & 0xffff) } else { value };
             let mut at = f.address(&base, &stride, bytes, r, j);

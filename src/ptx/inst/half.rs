@@ -174,11 +174,8 @@ fn least_most(imm: u64, most: bool, x: f64, y: f64) -> u16 {
     let negative = x.is_sign_negative() != y.is_sign_negative();
     let (x, y) = if imm & SIGN != 0 { (x.abs(), y.abs()) } else { (x, y) };
     let none = x.is_nan() && y.is_nan() || imm & NAN != 0 && (x.is_nan() || y.is_nan());
-    let first = if most {
-        x > y || x == y && y.is_sign_negative()
-    } else {
-        x < y || x == y && x.is_sign_negative()
-    };
+    let first =
+        if most { x > y || x == y && y.is_sign_negative() } else { x < y || x == y && x.is_sign_negative() };
     let z = match (none, x.is_nan(), y.is_nan()) {
         (true, ..) => f64::NAN,
         (_, true, _) => y,

@@ -91,8 +91,8 @@ plain_fun2! {
     WideS32(a: i32, b: i32) -> i64 = i64::from(a) * i64::from(b);
     Mul24LoU(a: u32, b: u32) -> u32 = (u24(a) * u24(b)) as u32;
     Mul24LoS(a: i32, b: i32) -> i32 = (s24(a) * s24(b)) as i32;
-    Mul24HiU(a: u32, b: u32) -> u32 = (u24(a) * u24(b) >> 16) as u32;
-    Mul24HiS(a: i32, b: i32) -> i32 = (s24(a) * s24(b) >> 16) as i32;
+    Mul24HiU(a: u32, b: u32) -> u32 = ((u24(a) * u24(b)) >> 16) as u32;
+    Mul24HiS(a: i32, b: i32) -> i32 = ((s24(a) * s24(b)) >> 16) as i32;
 }
 plain_fun3! {
     MadHighSat(a: i32, b: i32, c: i32) -> i32 = a.high(b).saturating_add(c);
@@ -100,7 +100,7 @@ plain_fun3! {
     MadWideS16(a: i16, b: i16, c: i32) -> i32 = (i32::from(a) * i32::from(b)).wrapping_add(c);
     MadWideU32(a: u32, b: u32, c: u64) -> u64 = (u64::from(a) * u64::from(b)).wrapping_add(c);
     MadWideS32(a: i32, b: i32, c: i64) -> i64 = (i64::from(a) * i64::from(b)).wrapping_add(c);
-    Mad24HiSat(a: i32, b: i32, c: i32) -> i32 = ((s24(a) * s24(b) >> 16) as i32).saturating_add(c);
+    Mad24HiSat(a: i32, b: i32, c: i32) -> i32 = (((s24(a) * s24(b)) >> 16) as i32).saturating_add(c);
 }
 
 /// Lowers an instruction of this family.

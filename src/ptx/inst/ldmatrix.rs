@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_matrix_transposed_twice_is_itself() {
-        let first: Lanes = std::array::from_fn(|l| (l as u32 * 2 + 1) << 16 | l as u32 * 2);
+        let first: Lanes = std::array::from_fn(|l| ((l as u32 * 2 + 1) << 16) | (l as u32 * 2));
         let mut rows: Tiles = [[0; 4]; LANES];
         spread(&first, 0, false, &mut rows);
         let turned = taken(&rows, 0, true);

@@ -79,7 +79,11 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     let value = i.operand(usize::from(!load))?;
     let parts = registers(i, value, ty, load)?;
     if parts.len() != count as usize {
-        return i.refuse(format!("`{}` moves {count} values and has registers for {}", i.whole(), parts.len()));
+        return i.refuse(format!(
+            "`{}` moves {count} values and has registers for {}",
+            i.whole(),
+            parts.len()
+        ));
     }
     let (a, plus, long) = near(i, address);
     let wide = parts.iter().any(|(_, t)| t.bytes() == 8);
@@ -105,7 +109,12 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
 }
 
 /// The registers that an access moves: one, the elements of a vector, or a vector register.
-fn registers<'a>(i: &mut Inst<'a, '_, '_>, value: &'a Operand<'a>, ty: Type, load: bool) -> Read<Vec<(u32, Type)>> {
+fn registers<'a>(
+    i: &mut Inst<'a, '_, '_>,
+    value: &'a Operand<'a>,
+    ty: Type,
+    load: bool,
+) -> Read<Vec<(u32, Type)>> {
     if let Some(parts) = i.vector(value) {
         return Ok(parts);
     }
@@ -117,7 +126,7 @@ fn registers<'a>(i: &mut Inst<'a, '_, '_>, value: &'a Operand<'a>, ty: Type, loa
 }
 
 /// Moves register `slot` of type `ty` to or from the frame's local memory, whose address register `a` holds.
-pub fn local(load: bool, ty: Type, slot: u32, a: u32) -> (Run, Slots) {
+pub(crate) fn local(load: bool, ty: Type, slot: u32, a: u32) -> (Run, Slots) {
     let format = Format::new(ty.bytes(), 0).with(SIGNED, ty.is_signed()).with(WIDE, ty.bytes() == 8);
     let imm = format.with(LONG_ADDRESS, true).0;
     (if load { load_local } else { store_local }, Slots { y: slot, a, c: u32::MAX, imm, ..Slots::default() })
@@ -182,7 +191,8 @@ fn load_param(cx: &mut Cx<'_>, op: &Op) -> Flow {
             let from = at[l].wrapping_add(k as u64 * bytes);
             let end = from.checked_add(bytes).filter(|end| *end <= cx.launch.params.len() as u64);
             let Some(end) = end else {
-                let what = format!("byte {from} is beyond the {} bytes of parameters", cx.launch.params.len());
+                let what =
+                    format!("byte {from} is beyond the {} bytes of parameters", cx.launch.params.len());
                 return cx.fail(op, FaultKind::GlobalOutOfBounds, l, from, what);
             };
             let raw = &cx.launch.params[from as usize..end as usize];
@@ -221,7 +231,8 @@ fn load(cx: &mut Cx<'_>, op: &Op, space: Where) -> Flow {
     for k in 0..count {
         let mut mask = cx.mask;
         // Bytes that the compiler says do not matter are not looked at by checks.
-        let matters = op.c >> (k as u32 * bytes & 31) & ((1u64 << bytes) - 1) as u32 == ((1u64 << bytes) - 1) as u32;
+        let matters =
+            op.c >> ((k as u32 * bytes) & 31) & ((1u64 << bytes) - 1) as u32 == ((1u64 << bytes) - 1) as u32;
         if cx.watch.is_some() && matters {
             mask = watched(cx, op, AccessKind::Load, &spaces, &at, None);
         }

@@ -123,17 +123,19 @@ macro_rules! plain_fun3 { ($( $name:ident($a:ident: $ta:ty, $b:ident: $tb:ty, $c
     }
 )* } }
 /// `$run::<$F<t>>` for the integer type `ty`; other types are not supported.
-macro_rules! by_int { ($i:expr, $ty:expr, $run:ident, $F:ident) => {
-    match $ty {
-        Type::U16 | Type::B16 => $run::<$F<u16>> as Run,
-        Type::S16 => $run::<$F<i16>>,
-        Type::U32 | Type::B32 => $run::<$F<u32>>,
-        Type::S32 => $run::<$F<i32>>,
-        Type::U64 | Type::B64 => $run::<$F<u64>>,
-        Type::S64 => $run::<$F<i64>>,
-        _ => return $i.unsupported(),
-    }
-} }
+macro_rules! by_int {
+    ($i:expr, $ty:expr, $run:ident, $F:ident) => {
+        match $ty {
+            Type::U16 | Type::B16 => $run::<$F<u16>> as Run,
+            Type::S16 => $run::<$F<i16>>,
+            Type::U32 | Type::B32 => $run::<$F<u32>>,
+            Type::S32 => $run::<$F<i32>>,
+            Type::U64 | Type::B64 => $run::<$F<u64>>,
+            Type::S64 => $run::<$F<i64>>,
+            _ => return $i.unsupported(),
+        }
+    };
+}
 use {by_int, fun1, fun2, fun3, plain_fun, plain_fun2, plain_fun3};
 
 /// Lowers an instruction.
@@ -142,8 +144,8 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "abs" | "neg" | "min" | "max" => numeric(i),
         "vabsdiff4" => integer::absolute_differences(i),
         "addc" | "subc" | "madc" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" => integer::lower(i),
-        "and" | "or" | "xor" | "not" | "cnot" | "lop3" | "shl" | "shr" | "shf" | "bfe" | "bfi" | "bfind" | "brev"
-        | "clz" | "popc" | "prmt" | "szext" | "bmsk" | "fns" => bits::lower(i),
+        "and" | "or" | "xor" | "not" | "cnot" | "lop3" | "shl" | "shr" | "shf" | "bfe" | "bfi" | "bfind"
+        | "brev" | "clz" | "popc" | "prmt" | "szext" | "bmsk" | "fns" => bits::lower(i),
         "rcp" | "sqrt" | "copysign" if !approximate(i) => float::lower(i),
         "copysign" => float::lower(i),
         "ex2" | "tanh" if i.peek().is_some_and(is_half) => half::lower(i),
@@ -154,8 +156,8 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         "setp" | "set" | "selp" | "slct" | "testp" => compare::lower(i),
         "mov" | "cvta" | "isspacep" => moves::lower(i),
         "ld" | "ldu" | "st" | "prefetch" | "prefetchu" | "discard" | "applypriority" => memory::lower(i),
-        "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence"
-        | "nanosleep" | "alloca" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
+        "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar"
+        | "fence" | "nanosleep" | "alloca" | "griddepcontrol" | "setmaxnreg" => control::lower(i),
         "mma" => matrix::lower(i),
         "wmma" if i.suffixed("mma") => matrix::lower(i),
         "wmma" => fragment::lower(i),

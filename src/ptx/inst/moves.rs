@@ -14,7 +14,7 @@ fun1! {
 }
 
 /// The function that reads a clock into a register; `imm` 1 reads the upper half.
-pub fn clock(wide: bool) -> Run {
+pub(crate) fn clock(wide: bool) -> Run {
     if wide { read_clock::<u64> } else { read_clock::<u32> }
 }
 fn read_clock<T: Bits + TryFrom<u64>>(cx: &mut Cx<'_>, op: &Op) -> Flow {
@@ -26,7 +26,7 @@ fn read_clock<T: Bits + TryFrom<u64>>(cx: &mut Cx<'_>, op: &Op) -> Flow {
 }
 
 /// The function that gives predicate `y` the value `imm`.
-pub fn set_pred() -> Run {
+pub(crate) fn set_pred() -> Run {
     fn set(cx: &mut Cx<'_>, op: &Op) -> Flow {
         cx.set_pred(op.y, if op.imm == 1 { u32::MAX } else { 0 });
         Flow::Next

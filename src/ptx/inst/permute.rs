@@ -15,7 +15,8 @@ pub(super) fn permute(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         return i.unsupported();
     }
     i.wants(4)?;
-    let (y, a, b, c) = (i.dst(0, Type::B32)?, i.src(1, Type::B32)?, i.src(2, Type::B32)?, i.src(3, Type::B32)?);
+    let (y, a, b, c) =
+        (i.dst(0, Type::B32)?, i.src(1, Type::B32)?, i.src(2, Type::B32)?, i.src(3, Type::B32)?);
     i.emit(permuted, Counts::Integer, Slots { y, a, b, c, imm, ..Slots::default() });
     Ok(())
 }
@@ -49,7 +50,8 @@ pub(super) fn lookup(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         return i.unsupported();
     }
     i.wants(5)?;
-    let (y, a, b, c) = (i.dst(0, Type::B32)?, i.src(1, Type::B32)?, i.src(2, Type::B32)?, i.src(3, Type::B32)?);
+    let (y, a, b, c) =
+        (i.dst(0, Type::B32)?, i.src(1, Type::B32)?, i.src(2, Type::B32)?, i.src(3, Type::B32)?);
     let imm = i.literal(4)?;
     i.emit(looked_up, Counts::Integer, Slots { y, a, b, c, imm, ..Slots::default() });
     Ok(())

@@ -161,14 +161,26 @@ fn digits(f: &Conversion, text: String) -> String {
 }
 
 fn signed(f: &Conversion, minus: bool, text: String) -> String {
-    let sign = if minus { "-" } else if f.plus { "+" } else { "" };
+    let sign = if minus {
+        "-"
+    } else if f.plus {
+        "+"
+    } else {
+        ""
+    };
     format!("{sign}{}", digits(f, text))
 }
 
 fn float(f: &Conversion, v: f64) -> String {
     let p = f.precision.unwrap_or(6);
     let minus = v.is_sign_negative() && !v.is_nan();
-    let sign = if minus { "-" } else if f.plus { "+" } else { "" };
+    let sign = if minus {
+        "-"
+    } else if f.plus {
+        "+"
+    } else {
+        ""
+    };
     let a = v.abs();
     let body = match f.letter {
         _ if v.is_nan() => "nan".into(),

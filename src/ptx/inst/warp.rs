@@ -23,7 +23,10 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         return Ok(());
     }
     if !i.take("sync") {
-        return i.refuse(format!("`{}` without .sync is not supported: sm_70 and later have no such instruction", i.whole()));
+        return i.refuse(format!(
+            "`{}` without .sync is not supported: sm_70 and later have no such instruction",
+            i.whole()
+        ));
     }
     match i.opcode() {
         "shfl" => shuffle(i),
@@ -47,7 +50,9 @@ fn two(i: &mut Inst<'_, '_, '_>) -> Read<(u32, Option<u32>)> {
 
 /// `shfl.sync.mode.b32 d|p, a, b, c, mask`.
 fn shuffle(i: &mut Inst<'_, '_, '_>) -> Read<()> {
-    let Some(mode) = i.pick(&[("up", 0), ("down", 1), ("bfly", 2), ("idx", 3)]) else { return i.unsupported() };
+    let Some(mode) = i.pick(&[("up", 0), ("down", 1), ("bfly", 2), ("idx", 3)]) else {
+        return i.unsupported();
+    };
     if i.ty()? != Type::B32 {
         return i.unsupported();
     }

@@ -12,8 +12,6 @@ use std::collections::HashMap;
 pub(super) const SINK: u32 = 0;
 /// Predicate that `_` stands for as a destination.
 pub(super) const SINK_PRED: u32 = 0;
-/// Predicate that holds the carry of `.cc`.
-pub const CARRY: u32 = 1;
 
 /// What a name means.
 #[derive(Clone, Debug)]
@@ -81,6 +79,7 @@ pub(super) fn function<'a>(
         ordered: false,
         scopes: vec![HashMap::new()],
         rows: 2,
+        // `_`, and the carry of `.cc`.
         preds: 2,
         local: 0,
         shared: module.common_bytes,
@@ -152,7 +151,7 @@ impl<'a> Body<'a, '_> {
     }
 
     /// Adds an instruction that moves a register to or from byte `to` of the frame's local memory.
-    pub fn move_local(&mut self, load: bool, ty: Type, slot: u32, to: u32, at: u32) {
+    pub(super) fn move_local(&mut self, load: bool, ty: Type, slot: u32, to: u32, at: u32) {
         let a = self.constant(Value::Local(to.into()), true);
         let (run, s) = super::super::inst::local(load, ty, slot, a);
         let class = super::super::run::Counts::Memory;
@@ -160,14 +159,14 @@ impl<'a> Body<'a, '_> {
     }
 
     /// Puts what the function returns in registers where the caller finds it.
-    pub fn leave(&mut self, at: u32) {
+    pub(super) fn leave(&mut self, at: u32) {
         for (slot, ty, to) in self.results.clone() {
             self.move_local(false, ty, slot, to, at);
         }
     }
 
     /// Room in the frame's local memory.
-    pub fn take_local(&mut self, bytes: u32) -> u32 {
+    pub(super) fn take_local(&mut self, bytes: u32) -> u32 {
         let at = self.local.next_multiple_of(8);
         self.local = at + bytes;
         at
@@ -258,7 +257,10 @@ impl<'a> Body<'a, '_> {
             Space::Shared => {
                 let symbol = self.take_shared(v);
                 if self.shared as usize > SHARED_WORDS * 4 {
-                    return wrong(v.at, format!("{} bytes of shared memory are too many: 256 KiB at most", self.shared));
+                    return wrong(
+                        v.at,
+                        format!("{} bytes of shared memory are too many: 256 KiB at most", self.shared),
+                    );
                 }
                 symbol
             }
@@ -274,7 +276,7 @@ impl<'a> Body<'a, '_> {
     }
 
     /// What `name` means here. Registers of families come as single registers.
-    pub fn find(&self, name: &str) -> Option<Symbol<'a>> {
+    pub(super) fn find(&self, name: &str) -> Option<Symbol<'a>> {
         for scope in self.scopes.iter().rev() {
             if let Some(s) = scope.get(name).filter(|s| !matches!(s, Symbol::Family(..))) {
                 return Some(s.clone());
@@ -294,7 +296,7 @@ impl<'a> Body<'a, '_> {
     }
 
     /// Slot of a register with this value.
-    pub fn constant(&mut self, value: Value, wide: bool) -> u32 {
+    pub(super) fn constant(&mut self, value: Value, wide: bool) -> u32 {
         if let Some(&slot) = self.known.get(&(value, wide)) {
             return slot;
         }
@@ -305,14 +307,14 @@ impl<'a> Body<'a, '_> {
     }
 
     /// A fresh register.
-    pub fn temporary(&mut self, wide: bool) -> u32 {
+    pub(super) fn temporary(&mut self, wide: bool) -> u32 {
         let rows = 1 + u32::from(wide);
         self.rows += rows;
         self.rows - rows
     }
 
     /// A fresh predicate.
-    pub fn temporary_pred(&mut self) -> u32 {
+    pub(super) fn temporary_pred(&mut self) -> u32 {
         self.preds += 1;
         self.preds - 1
     }

@@ -7,13 +7,13 @@ use super::super::program::Value;
 use super::super::run::{Counts, Op, Run};
 use super::super::text::{Read, wrong};
 use super::super::types::{Class, Type};
-use super::body::{Body, SINK, SINK_PRED, Symbol};
 use super::bits;
+use super::body::{Body, SINK, SINK_PRED, Symbol};
 
 /// Registers and immediates of an [`Op`].
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "fields of `Op`")]
-pub struct Slots {
+pub(crate) struct Slots {
     pub y: u32,
     pub a: u32,
     pub b: u32,
@@ -24,7 +24,7 @@ pub struct Slots {
 
 /// An address operand: a register plus bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Address {
+pub(crate) struct Address {
     /// Slot of the register.
     pub slot: u32,
     /// It has 64 bits.
@@ -36,7 +36,7 @@ pub struct Address {
 }
 
 /// An instruction being lowered.
-pub struct Inst<'a, 'm, 'b> {
+pub(crate) struct Inst<'a, 'm, 'b> {
     pub(super) body: &'b mut Body<'a, 'm>,
     pub(super) from: &'a Instruction<'a>,
     suffixes: Vec<&'a str>,
@@ -62,57 +62,55 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     }
 
     /// Opcode.
-    pub fn opcode(&self) -> &'a str {
+    pub(crate) fn opcode(&self) -> &'a str {
         self.from.opcode
     }
     /// Opcode and suffixes as written.
-    pub fn whole(&self) -> String {
+    pub(crate) fn whole(&self) -> String {
         [&[self.from.opcode], &self.from.suffixes[..]].concat().join(".")
     }
-    /// Byte of the source.
-    pub fn at(&self) -> u32 {
-        self.from.at
-    }
     /// An error at this instruction.
-    pub fn refuse<T>(&self, what: impl Into<String>) -> Read<T> {
+    pub(crate) fn refuse<T>(&self, what: impl Into<String>) -> Read<T> {
         wrong(self.from.at, what)
     }
     /// "`add.foo` is not supported".
-    pub fn unsupported<T>(&self) -> Read<T> {
+    pub(crate) fn unsupported<T>(&self) -> Read<T> {
         self.refuse(format!("`{}` is not supported", self.whole()))
     }
 
     /// Takes suffix `name`; false when it is not there.
-    pub fn take(&mut self, name: &str) -> bool {
+    pub(crate) fn take(&mut self, name: &str) -> bool {
         let found = self.suffixes.iter().position(|s| *s == name);
         found.map(|k| self.suffixes.remove(k)).is_some()
     }
     /// True when suffix `name` has not been taken.
-    pub fn suffixed(&self, name: &str) -> bool {
+    pub(crate) fn suffixed(&self, name: &str) -> bool {
         self.suffixes.contains(&name)
     }
     /// Takes all of `names` that are there: hints that change nothing here.
-    pub fn ignore(&mut self, names: &[&str]) {
+    pub(crate) fn ignore(&mut self, names: &[&str]) {
         self.suffixes.retain(|s| !names.contains(s));
     }
     /// Takes suffixes that begin so.
-    pub fn ignore_prefixed(&mut self, prefix: &str) {
+    pub(crate) fn ignore_prefixed(&mut self, prefix: &str) {
         self.suffixes.retain(|s| !s.starts_with(prefix));
     }
     /// Takes the first suffix that the table names.
-    pub fn pick<T: Copy>(&mut self, table: &[(&str, T)]) -> Option<T> {
-        let (k, found) = self.suffixes.iter().enumerate().find_map(|(k, s)| {
-            table.iter().find(|(name, _)| name == s).map(|(_, t)| (k, *t))
-        })?;
+    pub(crate) fn pick<T: Copy>(&mut self, table: &[(&str, T)]) -> Option<T> {
+        let (k, found) = self
+            .suffixes
+            .iter()
+            .enumerate()
+            .find_map(|(k, s)| table.iter().find(|(name, _)| name == s).map(|(_, t)| (k, *t)))?;
         self.suffixes.remove(k);
         Some(found)
     }
     /// The first suffix that is a type, which stays there.
-    pub fn peek(&self) -> Option<Type> {
+    pub(crate) fn peek(&self) -> Option<Type> {
         self.suffixes.iter().find_map(|s| Type::named(s))
     }
     /// Takes the first suffix that is a type.
-    pub fn ty(&mut self) -> Read<Type> {
+    pub(crate) fn ty(&mut self) -> Read<Type> {
         let found = self.suffixes.iter().enumerate().find_map(|(k, s)| Some((k, Type::named(s)?)));
         match found {
             Some((k, t)) => {
@@ -124,22 +122,22 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     }
 
     /// Operands.
-    pub fn operands(&self) -> &'a [Operand<'a>] {
+    pub(crate) fn operands(&self) -> &'a [Operand<'a>] {
         &self.from.operands
     }
     /// Number of operands.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.from.operands.len()
     }
     /// Asks for `n` operands.
-    pub fn wants(&self, n: usize) -> Read<()> {
+    pub(crate) fn wants(&self, n: usize) -> Read<()> {
         match self.count() == n {
             true => Ok(()),
             false => self.refuse(format!("`{}` takes {n} operands and has {}", self.whole(), self.count())),
         }
     }
     /// Operand `k`.
-    pub fn operand(&self, k: usize) -> Read<&'a Operand<'a>> {
+    pub(crate) fn operand(&self, k: usize) -> Read<&'a Operand<'a>> {
         match self.from.operands.get(k) {
             Some(o) => Ok(o),
             None => self.refuse(format!("`{}` has no operand {}", self.whole(), k + 1)),
@@ -147,28 +145,28 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     }
 
     /// Slot of operand `k`, read as `ty`.
-    pub fn src(&mut self, k: usize, ty: Type) -> Read<u32> {
+    pub(crate) fn src(&mut self, k: usize, ty: Type) -> Read<u32> {
         let o = self.operand(k)?;
         self.read(o, ty, false).map(|(slot, _)| slot)
     }
     /// Slot and register type of operand `k`, whose register may be wider than `ty`, as in `st` and `cvt`.
-    pub fn src_wide(&mut self, k: usize, ty: Type) -> Read<(u32, Type)> {
+    pub(crate) fn src_wide(&mut self, k: usize, ty: Type) -> Read<(u32, Type)> {
         let o = self.operand(k)?;
         self.read(o, ty, true)
     }
     /// Slot of the register that operand `k` names, to be written as `ty`.
-    pub fn dst(&mut self, k: usize, ty: Type) -> Read<u32> {
+    pub(crate) fn dst(&mut self, k: usize, ty: Type) -> Read<u32> {
         let o = self.operand(k)?;
         self.write(o, ty, false).map(|(slot, _)| slot)
     }
     /// Slot and type of the register that operand `k` names, which may be wider than `ty`, as in `ld` and `cvt`.
-    pub fn dst_wide(&mut self, k: usize, ty: Type) -> Read<(u32, Type)> {
+    pub(crate) fn dst_wide(&mut self, k: usize, ty: Type) -> Read<(u32, Type)> {
         let o = self.operand(k)?;
         self.write(o, ty, true)
     }
 
     /// Slot of `o`, read as `ty`, and the type of its register.
-    pub fn read(&mut self, o: &Operand<'a>, ty: Type, wider: bool) -> Read<(u32, Type)> {
+    pub(crate) fn read(&mut self, o: &Operand<'a>, ty: Type, wider: bool) -> Read<(u32, Type)> {
         let wide = ty.bytes() == 8;
         match o {
             Operand::Value(l, at) => {
@@ -177,7 +175,9 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
             }
             Operand::Name(n, at) => match self.body.find(n) {
                 Some(Symbol::Register(slot, t, 1)) => self.fits(n, t, ty, wider, *at).map(|()| (slot, t)),
-                Some(Symbol::Register(..)) => wrong(*at, format!("`{n}` is a vector: name a component, as in {n}.x")),
+                Some(Symbol::Register(..)) => {
+                    wrong(*at, format!("`{n}` is a vector: name a component, as in {n}.x"))
+                }
                 _ if *n == "WARP_SZ" => Ok((self.body.constant(Value::Bits(32), wide), ty)),
                 _ if n.starts_with('%') => self.special(n, "", ty, *at),
                 _ => self.address_of(n, 0, ty, *at),
@@ -195,7 +195,7 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     }
 
     /// Slot of the register `o`, to be written as `ty`, and its type.
-    pub fn write(&mut self, o: &Operand<'a>, ty: Type, wider: bool) -> Read<(u32, Type)> {
+    pub(crate) fn write(&mut self, o: &Operand<'a>, ty: Type, wider: bool) -> Read<(u32, Type)> {
         let (n, at, slot, t) = match o {
             Operand::Name("_", _) => return Ok((SINK, ty)),
             Operand::Name(n, at) => match self.body.find(n) {
@@ -213,7 +213,7 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     }
 
     /// Slots and types of the components of `o`, when it is a vector register.
-    pub fn vector(&self, o: &Operand<'a>) -> Option<Vec<(u32, Type)>> {
+    pub(crate) fn vector(&self, o: &Operand<'a>) -> Option<Vec<(u32, Type)>> {
         match o {
             Operand::Name(n, _) => match self.body.find(n)? {
                 Symbol::Register(slot, t, lanes @ 2..) => {
@@ -226,7 +226,7 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     }
 
     /// Slot of register `n`, to be written as `ty`.
-    pub fn register(&mut self, n: &'a str, ty: Type, at: u32) -> Read<u32> {
+    pub(crate) fn register(&mut self, n: &'a str, ty: Type, at: u32) -> Read<u32> {
         self.write(&Operand::Name(n, at), ty, false).map(|(slot, _)| slot)
     }
 
@@ -243,7 +243,9 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
 
     fn fits(&self, name: &str, have: Type, want: Type, wider: bool, at: u32) -> Read<()> {
         let size = have.bytes() == want.bytes() || wider && have.bytes() > want.bytes();
-        let mixed = |a: Type, b: Type| a.class() == Class::Float && matches!(b.class(), Class::Signed | Class::Unsigned);
+        let mixed = |a: Type, b: Type| {
+            a.class() == Class::Float && matches!(b.class(), Class::Signed | Class::Unsigned)
+        };
         let kind = match (have.class(), want.class()) {
             (Class::Pred, b) => b == Class::Pred,
             (_, Class::Pred) => false,
@@ -253,12 +255,14 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
         };
         match size && kind && have != Type::B128 {
             true => Ok(()),
-            false => wrong(at, format!("`{name}` is of type {have}, and `{}` wants {want} here", self.whole())),
+            false => {
+                wrong(at, format!("`{name}` is of type {have}, and `{}` wants {want} here", self.whole()))
+            }
         }
     }
 
     /// Predicate that operand `o` reads, and whether it is negated.
-    pub fn pred_of(&mut self, o: &Operand<'a>) -> Read<(u32, bool)> {
+    pub(crate) fn pred_of(&mut self, o: &Operand<'a>) -> Read<(u32, bool)> {
         let (n, not, at) = match o {
             Operand::Name(n, at) => (n, false, at),
             Operand::Not(n, at) => (n, true, at),
@@ -276,12 +280,12 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
         }
     }
     /// Predicate of operand `k`, and whether it is negated.
-    pub fn pred(&mut self, k: usize) -> Read<(u32, bool)> {
+    pub(crate) fn pred(&mut self, k: usize) -> Read<(u32, bool)> {
         let o = self.operand(k)?;
         self.pred_of(o)
     }
     /// Predicate named `n` as a destination.
-    pub fn pred_named(&mut self, n: &str) -> Read<u32> {
+    pub(crate) fn pred_named(&mut self, n: &str) -> Read<u32> {
         match self.body.find(n) {
             _ if n == "_" => Ok(SINK_PRED),
             Some(Symbol::Register(p, Type::Pred, _)) => Ok(p),
@@ -289,19 +293,19 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
         }
     }
     /// A fresh register.
-    pub fn temporary(&mut self, wide: bool) -> u32 {
+    pub(crate) fn temporary(&mut self, wide: bool) -> u32 {
         self.body.temporary(wide)
     }
     /// A fresh predicate.
-    pub fn temporary_pred(&mut self) -> u32 {
+    pub(crate) fn temporary_pred(&mut self) -> u32 {
         self.body.temporary_pred()
     }
     /// A register with these bits in every lane.
-    pub fn constant(&mut self, bits: u64, wide: bool) -> u32 {
+    pub(crate) fn constant(&mut self, bits: u64, wide: bool) -> u32 {
         self.body.constant(Value::Bits(bits), wide)
     }
     /// The integer that operand `k` must be.
-    pub fn literal(&self, k: usize) -> Read<u64> {
+    pub(crate) fn literal(&self, k: usize) -> Read<u64> {
         match self.operand(k)? {
             Operand::Value(l, at) => bits(*l, Type::B64, *at),
             other => wrong(other.at(), "a number is wanted here"),
@@ -309,7 +313,7 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     }
 
     /// The address that operand `k` is.
-    pub fn address(&mut self, k: usize) -> Read<Address> {
+    pub(crate) fn address(&mut self, k: usize) -> Read<Address> {
         let (base, plus, at) = match self.operand(k)? {
             Operand::Address(base, plus, at) => (base, *plus, *at),
             other => return wrong(other.at(), "an address in brackets is wanted here"),
@@ -319,7 +323,9 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
             return Ok(Address { slot, wide: true, plus: 0, local: false });
         };
         match self.body.find(n) {
-            Some(Symbol::Register(slot, t, 1)) if matches!(t.bytes(), 4 | 8) && t.class() != Class::Float && t != Type::Pred => {
+            Some(Symbol::Register(slot, t, 1))
+                if matches!(t.bytes(), 4 | 8) && t.class() != Class::Float && t != Type::Pred =>
+            {
                 Ok(Address { slot, wide: t.bytes() == 8, plus, local: false })
             }
             Some(Symbol::Register(..)) => wrong(at, format!("`{n}` is no register that can hold an address")),
@@ -331,38 +337,38 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
         }
     }
     /// Of the bytes that this load reads, a mask of those that matter.
-    pub fn used_bytes(&self) -> u32 {
+    pub(crate) fn used_bytes(&self) -> u32 {
         self.body.used.unwrap_or(u32::MAX)
     }
     /// True in an `.entry`.
-    pub fn in_entry(&self) -> bool {
+    pub(crate) fn in_entry(&self) -> bool {
         self.body.entry
     }
     /// The blocks of this function's grids run in order.
-    pub fn keep_order(&mut self) {
+    pub(crate) fn keep_order(&mut self) {
         self.body.ordered = true;
     }
 
     /// Adds operands to the lists; returns where they begin.
-    pub fn list(&mut self, all: &[u32]) -> u32 {
+    pub(crate) fn list(&mut self, all: &[u32]) -> u32 {
         let at = self.body.lists.len() as u32;
         self.body.lists.extend_from_slice(all);
         at
     }
     /// Adds labels to the lists, which become places.
-    pub fn list_labels(&mut self, all: &[u32]) -> u32 {
+    pub(crate) fn list_labels(&mut self, all: &[u32]) -> u32 {
         let at = self.list(all);
         self.body.listed.extend((0..all.len()).map(|k| at as usize + k));
         at
     }
     /// Adds an instruction.
-    pub fn emit(&mut self, run: Run, class: Counts, s: Slots) {
+    pub(crate) fn emit(&mut self, run: Run, class: Counts, s: Slots) {
         let Slots { y, a, b, c, list, imm } = s;
         let (guard, at) = (self.guard, self.from.at);
         self.body.code.push(Op { run, y, a, b, c, list, imm, guard, at, class });
     }
     /// Adds a jump to `label`.
-    pub fn emit_jump(&mut self, run: Run, label: u32) {
+    pub(crate) fn emit_jump(&mut self, run: Run, label: u32) {
         self.body.jumps.push(self.body.code.len());
         self.emit(run, Counts::Control, Slots { imm: label.into(), ..Slots::default() });
     }

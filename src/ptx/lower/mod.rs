@@ -12,7 +12,7 @@ mod body;
 mod inst;
 mod names;
 
-pub use inst::{Address, Inst, Slots};
+pub(super) use inst::{Address, Inst, Slots};
 
 use super::ast::{self, Init, Literal, Operand, Statement, Tree, Variable};
 use super::program::{Global, Program};
@@ -133,7 +133,12 @@ fn variable(module: &Module<'_>, v: &Variable<'_>) -> Read<Global> {
                         0
                     }
                     (None, Some(&f)) => super::run::spaces::FUNCTIONS + u64::from(f) * 16,
-                    _ => return wrong(*at, format!("the address of `{n}` is not supported as an initial value")),
+                    _ => {
+                        return wrong(
+                            *at,
+                            format!("the address of `{n}` is not supported as an initial value"),
+                        );
+                    }
                 };
                 init.extend((0..size).map(|i| if i < 8 { (address >> (8 * i)) as u8 } else { 0 }));
             }
@@ -156,8 +161,13 @@ pub(super) fn bits(l: Literal, ty: super::types::Type, at: u32) -> Read<u64> {
     use super::types::{Class, Type};
     let ones = if ty.bytes() >= 8 { u64::MAX } else { (1 << (8 * ty.bytes())) - 1 };
     Ok(match (l, ty) {
-        (Literal::Int(_), t) if t.class() == Class::Float && t.bytes() > 2 && t != Type::F16x2 && t != Type::Bf16x2 => {
-            return wrong(at, format!("an integer where a value of type {ty} is wanted: write it as 0f…, 0d… or 1.0"));
+        (Literal::Int(_), t)
+            if t.class() == Class::Float && t.bytes() > 2 && t != Type::F16x2 && t != Type::Bf16x2 =>
+        {
+            return wrong(
+                at,
+                format!("an integer where a value of type {ty} is wanted: write it as 0f…, 0d… or 1.0"),
+            );
         }
         (Literal::Int(v), _) => v & ones,
         (Literal::F32(v), Type::F64) => f64::from(f32::from_bits(v)).to_bits(),

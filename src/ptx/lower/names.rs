@@ -42,7 +42,9 @@ impl<'a> Inst<'a, '_, '_> {
             "ntid" => Special::Ntid(axis),
             "ctaid" | "clusterid" => Special::Ctaid(axis),
             "nctaid" | "nclusterid" => Special::Nctaid(axis),
-            "cluster_ctaid" | "cluster_ctarank" | "gridid" | "is_explicit_cluster" | "current_graph_exec" => Special::Zero,
+            "cluster_ctaid" | "cluster_ctarank" | "gridid" | "is_explicit_cluster" | "current_graph_exec" => {
+                Special::Zero
+            }
             "cluster_nctaid" | "cluster_nctarank" => Special::One,
             "laneid" => Special::Lane,
             "warpid" => Special::Warp,
@@ -69,26 +71,26 @@ impl<'a> Inst<'a, '_, '_> {
     }
 
     /// What `name` is, when it is a label: its number.
-    pub fn label(&self, name: &str, at: u32) -> Read<u32> {
+    pub(crate) fn label(&self, name: &str, at: u32) -> Read<u32> {
         match self.body.find(name) {
             Some(Symbol::Label(id)) => Ok(id),
             _ => wrong(at, format!("`{name}` is no label that can be reached from here")),
         }
     }
     /// Labels of `.branchtargets name`.
-    pub fn targets(&self, name: &str, at: u32) -> Read<Vec<u32>> {
+    pub(crate) fn targets(&self, name: &str, at: u32) -> Read<Vec<u32>> {
         match self.body.find(name) {
             Some(Symbol::Targets(all)) => all.iter().map(|n| self.label(n, at)).collect(),
             _ => wrong(at, format!("`{name}` is no list of branch targets")),
         }
     }
     /// Index of function `name`, and whether it has a body.
-    pub fn function(&self, name: &str) -> Option<(u32, bool)> {
+    pub(crate) fn function(&self, name: &str) -> Option<(u32, bool)> {
         let &k = self.body.module.functions.get(name)?;
         Some((k, self.body.module.tree.functions[k as usize].body.is_some()))
     }
     /// Where the `.param` variable `name` of a call lies in the frame's local memory.
-    pub fn argument(&self, name: &str, at: u32) -> Read<u32> {
+    pub(crate) fn argument(&self, name: &str, at: u32) -> Read<u32> {
         match self.body.find(name) {
             Some(Symbol::Local(to, true)) => Ok(to),
             _ => wrong(at, format!("`{name}` is no .param variable; calls pass their arguments in such")),
@@ -97,11 +99,20 @@ impl<'a> Inst<'a, '_, '_> {
 
     /// Place in local memory of argument `k` of function `f`, which is given as a register or number, or as where a
     /// register gets its result: (place, slot, type).
-    pub fn register_argument(&mut self, f: u32, k: usize, o: &Operand<'a>, result: bool) -> Read<(u32, u32, Type)> {
+    pub(crate) fn register_argument(
+        &mut self,
+        f: u32,
+        k: usize,
+        o: &Operand<'a>,
+        result: bool,
+    ) -> Read<(u32, u32, Type)> {
         let callee = &self.body.module.tree.functions[f as usize];
         let all = if result { &callee.returns } else { &callee.params };
         let Some(p) = all.get(k).filter(|p| p.extents.is_empty() && p.ty.bytes() <= 8) else {
-            return wrong(o.at(), format!("`{}` has no such parameter that a register could pass", callee.name));
+            return wrong(
+                o.at(),
+                format!("`{}` has no such parameter that a register could pass", callee.name),
+            );
         };
         let (slot, _) = if result { self.write(o, p.ty, false)? } else { self.read(o, p.ty, false)? };
         let to = self.body.take_local(p.ty.bytes().max(4));
@@ -111,7 +122,7 @@ impl<'a> Inst<'a, '_, '_> {
         Ok((to, slot, p.ty))
     }
     /// Fetches a result that a call left in local memory.
-    pub fn fetch_result(&mut self, (to, slot, ty): (u32, u32, Type)) {
+    pub(crate) fn fetch_result(&mut self, (to, slot, ty): (u32, u32, Type)) {
         self.body.move_local(true, ty, slot, to, self.from.at);
         let guard = self.guard;
         if let Some(op) = self.body.code.last_mut() {
@@ -119,11 +130,11 @@ impl<'a> Inst<'a, '_, '_> {
         }
     }
     /// Puts what the function returns in registers where the caller finds it.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.body.leave(self.from.at);
     }
     /// The function's parameters and results number so many.
-    pub fn arity(&self, f: u32) -> (usize, usize) {
+    pub(crate) fn arity(&self, f: u32) -> (usize, usize) {
         let callee = &self.body.module.tree.functions[f as usize];
         (callee.params.len(), callee.returns.len())
     }

@@ -61,7 +61,11 @@ impl Bench {
         Place { block: self.block, warp: 0 }
     }
 
-    fn env<'a>(&'a mut self, launch: &'a Launch<'a>, watch: &'a mut Option<Box<dyn Watch>>) -> (Env<'a>, &'a mut [Warp]) {
+    fn env<'a>(
+        &'a mut self,
+        launch: &'a Launch<'a>,
+        watch: &'a mut Option<Box<dyn Watch>>,
+    ) -> (Env<'a>, &'a mut [Warp]) {
         let Bench { warps, shared, steps, lanes, arrived, .. } = self;
         (Env { launch, shared, watch, steps: *steps, lanes: *lanes, fault: None, arrived: *arrived }, warps)
     }
@@ -83,7 +87,8 @@ impl Bench {
         for (w, warp) in warps.iter_mut().enumerate() {
             let place = Place { block: index, warp: w as u32 };
             if !warp.start(&env, launch.entry_index, place, threads - w as u32 * 32) {
-                let what = format!("{} bytes of local memory a thread are too many", launch.entry.local_bytes);
+                let what =
+                    format!("{} bytes of local memory a thread are too many", launch.entry.local_bytes);
                 let kind = FaultKind::StackOverflow;
                 return Err(Box::new(Fault::new(launch, place, 0, kind, 0, 0, what)));
             }
@@ -177,14 +182,18 @@ fn divergence(env: &mut Env<'_>, warps: &[Warp], id: u32) {
     for warp in warps {
         let here: Vec<_> = warp.waiting().filter(|g| g.wait.id == id && g.wait.aligned).collect();
         let whole = here.len() == 1 && here[0].mask == warp.began;
-        let absent = here.is_empty() && warp.live == 0 && warps.iter().flat_map(Warp::waiting).any(|g| g.wait.threads == 0);
+        let absent = here.is_empty()
+            && warp.live == 0
+            && warps.iter().flat_map(Warp::waiting).any(|g| g.wait.threads == 0);
         if !here.is_empty() && !whole || absent {
             let g = match here.into_iter().next() {
                 Some(g) => g,
-                None => match warps.iter().flat_map(Warp::waiting).find(|g| g.wait.id == id && g.wait.aligned) {
-                    Some(g) => g,
-                    None => continue,
-                },
+                None => {
+                    match warps.iter().flat_map(Warp::waiting).find(|g| g.wait.id == id && g.wait.aligned) {
+                        Some(g) => g,
+                        None => continue,
+                    }
+                }
             };
             let missing = warp.began & !g.mask;
             let lane = if absent { 0 } else { missing.trailing_zeros() as usize };

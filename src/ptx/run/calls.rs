@@ -39,7 +39,8 @@ impl Warp {
     /// registers differently, so their frames must not overlap.
     fn room(&self, function: u32, rows: u32, count: u32) -> u32 {
         let all = || self.groups.iter().flat_map(|g| &g.frames);
-        match all().any(|f| f.rows < rows + count && rows < f.end && (f.function, f.rows) != (function, rows)) {
+        match all().any(|f| f.rows < rows + count && rows < f.end && (f.function, f.rows) != (function, rows))
+        {
             true => all().map(|f| f.end).max().unwrap_or(rows).max(rows),
             false => rows,
         }

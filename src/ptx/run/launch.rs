@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Multiprocessors that a software device says it has.
-pub const SMS: u32 = 8;
+pub(super) const SMS: u32 = 8;
 /// Blocks that a thread keeps under way at most, when blocks spin for one another.
 const UNDER_WAY: usize = 64;
 
@@ -65,7 +65,7 @@ pub struct Report {
 }
 
 /// Most shared memory of a block: that of sm_90 and sm_100.
-pub const MOST_SHARED: u32 = 227 << 10;
+pub(super) const MOST_SHARED: u32 = 227 << 10;
 
 impl Launch<'_> {
     /// Refuses a launch that no device could run.
@@ -96,7 +96,11 @@ impl Launch<'_> {
         }
         match self.params.len() == self.entry.param_bytes as usize {
             true => Ok(()),
-            false => refuse(format!("takes {} bytes of parameters and was given {}", self.entry.param_bytes, self.params.len())),
+            false => refuse(format!(
+                "takes {} bytes of parameters and was given {}",
+                self.entry.param_bytes,
+                self.params.len()
+            )),
         }
     }
 
@@ -112,7 +116,10 @@ impl Launch<'_> {
 
 /// Runs all blocks of a grid. With a watcher, or where atomics make the order matter, one after the other in order; else
 /// over the thread pool. The fault of the first block, in order, that has one is returned.
-pub fn launch(launch: &Launch<'_>, watch: &mut Option<Box<dyn Watch>>) -> std::result::Result<Report, Box<Fault>> {
+pub fn launch(
+    launch: &Launch<'_>,
+    watch: &mut Option<Box<dyn Watch>>,
+) -> std::result::Result<Report, Box<Fault>> {
     let blocks: u64 = launch.grid.iter().map(|&g| u64::from(g)).product();
     let state = State {
         launch,
@@ -155,7 +162,8 @@ impl State<'_> {
         let mut idle: Vec<Bench> = Vec::new();
         loop {
             let fresh = under_way.len() < UNDER_WAY && !self.broken.load(Relaxed);
-            let new = if fresh { Some(self.next.fetch_add(1, Relaxed)).filter(|b| *b < self.blocks) } else { None };
+            let new =
+                if fresh { Some(self.next.fetch_add(1, Relaxed)).filter(|b| *b < self.blocks) } else { None };
             let (index, mut bench) = match new {
                 Some(index) => {
                     let mut bench = idle.pop().unwrap_or_else(Bench::new);

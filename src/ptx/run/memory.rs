@@ -57,7 +57,8 @@ pub enum Found {
 impl Memory {
     /// Memory of device `ordinal`, of `bytes` at most. The system gives pages when they are written.
     pub fn new(ordinal: u32, bytes: u64) -> Result<Memory> {
-        let oom = |_| Error::OutOfMemory { bytes: bytes as usize, what: "the memory of a software device".into() };
+        let oom =
+            |_| Error::OutOfMemory { bytes: bytes as usize, what: "the memory of a software device".into() };
         let len = bytes.next_multiple_of(4096);
         let mut map = MmapOptions::new().len(len as usize).no_reserve_swap().map_anon().map_err(oom)?;
         let book = Mutex::new(Book { end: 4096, ..Book::default() });
@@ -197,12 +198,14 @@ impl Memory {
     /// Replaces the value at an aligned offset by `f` of it, atomically; returns the old one. 2, 4 or 8 bytes.
     pub fn update(&self, at: u64, bytes: u32, mut f: impl FnMut(u64) -> u64) -> u64 {
         assert!(at < self.len && self.len - at >= u64::from(bytes) && at.is_multiple_of(u64::from(bytes)));
-        macro_rules! by { ($atomic:ty, $t:ty, $p:expr) => {{
-            // SAFETY: as in `load`.
-            let cell = unsafe { <$atomic>::from_ptr($p.cast()) };
-            let old = cell.fetch_update(SeqCst, SeqCst, |v| Some(f(v.into()) as $t));
-            u64::from(old.unwrap_or_default())
-        }}; }
+        macro_rules! by {
+            ($atomic:ty, $t:ty, $p:expr) => {{
+                // SAFETY: as in `load`.
+                let cell = unsafe { <$atomic>::from_ptr($p.cast()) };
+                let old = cell.fetch_update(SeqCst, SeqCst, |v| Some(f(v.into()) as $t));
+                u64::from(old.unwrap_or_default())
+            }};
+        }
         // SAFETY: in the mapping by the assertion.
         let p = unsafe { self.start.add(at as usize) };
         match bytes {
@@ -220,9 +223,7 @@ impl Memory {
         let (long, tail) = body.as_chunks::<8>();
         let from = at + head.len() as u64;
         head.iter().enumerate().for_each(|(i, &b)| self.store(at + i as u64, 1, b.into()));
-        long.iter()
-            .enumerate()
-            .for_each(|(i, b)| self.store(from + i as u64 * 8, 8, u64::from_le_bytes(*b)));
+        long.iter().enumerate().for_each(|(i, b)| self.store(from + i as u64 * 8, 8, u64::from_le_bytes(*b)));
         let from = from + long.len() as u64 * 8;
         tail.iter().enumerate().for_each(|(i, &b)| self.store(from + i as u64, 1, b.into()));
         true
@@ -245,7 +246,9 @@ impl Memory {
     /// Sets `n` elements of 1, 2 or 4 bytes to `value`. False when the range leaves the memory or is not aligned.
     pub fn fill(&self, address: u64, value: u32, size: u32, n: u64) -> bool {
         let Some(bytes) = n.checked_mul(size.into()) else { return false };
-        let Some(at) = self.offset(address, bytes).filter(|at| at.is_multiple_of(size.into())) else { return false };
+        let Some(at) = self.offset(address, bytes).filter(|at| at.is_multiple_of(size.into())) else {
+            return false;
+        };
         (0..n).for_each(|i| self.store(at + i * u64::from(size), size, value.into()));
         true
     }

@@ -8,9 +8,9 @@
 
 use super::block::Env;
 use super::calls::overflow;
+use super::constants::fill;
 use super::copies::Copies;
 use super::row::{LANES, Row};
-use super::constants::fill;
 use super::spaces::Local;
 use super::{Cx, Event, Flow, Op, Place, Wait};
 
@@ -160,7 +160,8 @@ impl Warp {
                 let (a, b) = (&self.groups[i], &self.groups[j]);
                 let together = matches!(
                     (a.state, b.state),
-                    (State::Ready | State::Gathers, State::Ready | State::Gathers) | (State::Waits(_), State::Waits(_))
+                    (State::Ready | State::Gathers, State::Ready | State::Gathers)
+                        | (State::Waits(_), State::Waits(_))
                 );
                 if together && a.pc == b.pc && a.frames == b.frames {
                     let b = self.groups.swap_remove(j);
@@ -203,7 +204,9 @@ impl Warp {
         let group = &self.groups[g];
         let others = self.groups.iter().enumerate();
         others
-            .filter(|(i, o)| *i != g && o.frames.len() == group.frames.len() && !matches!(o.state, State::Waits(_)))
+            .filter(|(i, o)| {
+                *i != g && o.frames.len() == group.frames.len() && !matches!(o.state, State::Waits(_))
+            })
             .filter(|(_, o)| o.pc > group.pc)
             .map(|(_, o)| o.pc)
             .min()
@@ -287,7 +290,8 @@ impl Warp {
                 while part.mask != 0 {
                     let target = ways.targets[part.mask.trailing_zeros() as usize];
                     let mut callers = part.clone();
-                    callers.mask = (0..LANES).fold(0, |m, l| m | u32::from(ways.targets[l] == target) << l) & part.mask;
+                    callers.mask =
+                        (0..LANES).fold(0, |m, l| m | u32::from(ways.targets[l] == target) << l) & part.mask;
                     part.mask &= !callers.mask;
                     if !self.call(env, &mut callers, target) {
                         return overflow(env, &callers, self.place);
