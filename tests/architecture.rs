@@ -17,6 +17,7 @@ const UNSAFE: &[&str] = &[
     "kernel/gemm/mod.rs",
     "kernel/gemm/pack.rs",
     "kernel/gemm/pairs.rs",
+    "ptx/run/memory.rs",
     "simd.rs",
     "main.rs",
 ];

@@ -8,6 +8,7 @@
 //! | `copies.rs` | copies under way to shared memory |
 //! | `calls.rs` | frames of calls |
 //! | `constants.rs` | registers that are filled when a frame begins |
+//! | `steps.rs` | the loop that runs instructions |
 //! | `block.rs` | warps of a block, barriers |
 //! | `launch.rs` | blocks of a grid over the thread pool |
 //! | `memory.rs` | memory of a device |
@@ -25,6 +26,7 @@ mod loaded;
 pub mod memory;
 pub mod row;
 pub mod spaces;
+mod steps;
 mod warp;
 
 pub use fault::{Fault, FaultKind};
