@@ -33,6 +33,30 @@ pub struct Kernel {
     pub params: &'static [Param],
     /// Body for the CPU. Takes the arguments in the order of `params`.
     pub cpu: fn(&mut [Arg<'_>]) -> Result<()>,
+    /// Its PTX, for devices that run that.
+    pub source: Option<&'static Source>,
+    /// Blocks of the grid along x, y and z; None asks for a thread for each element of the first output. Every kernel is
+    /// right for any grid, so this only tunes.
+    pub blocks: Option<fn(&[Arg<'_>]) -> [usize; 3]>,
+}
+
+/// The PTX of kernels: the text of a file, and what is spliced into it.
+#[derive(Debug)]
+pub struct Source {
+    /// File, as errors name it.
+    pub file: &'static str,
+    /// PTX text, in which `{{NAME}}` stands for a spliced text.
+    pub text: &'static str,
+    /// Names and their texts.
+    pub splice: &'static [(&'static str, &'static str)],
+}
+
+impl Source {
+    /// The PTX that a device is given.
+    pub fn ptx(&self) -> String {
+        let put = |text: String, (name, with): &(&str, &str)| text.replace(&format!("{{{{{name}}}}}"), with);
+        self.splice.iter().fold(self.text.to_owned(), put)
+    }
 }
 
 /// One parameter of a kernel.
@@ -112,6 +136,19 @@ pub mod take {
     pub fn dims<'b>(a: &'b Arg<'_>, entry: &str, name: &str) -> Result<&'b [usize]> {
         if let Arg::Dims(v) = a { Ok(v) } else { wrong(entry, name, "a list of extents") }
     }
+    /// Elements of a tensor, or a size.
+    pub fn extent(a: &Arg<'_>) -> usize {
+        match a {
+            Arg::In(t) => t.len(),
+            Arg::Out(t) => t.len(),
+            Arg::Size(n) => *n,
+            _ => 0,
+        }
+    }
+    /// Up to three extents of a grid.
+    pub fn grid(blocks: &[usize]) -> [usize; 3] {
+        std::array::from_fn(|i| blocks.get(i).copied().unwrap_or(1))
+    }
     pub fn flag(a: &Arg<'_>, entry: &str, name: &str) -> Result<bool> {
         if let Arg::Flag(v) = a { Ok(*v) } else { wrong(entry, name, "a flag") }
     }
@@ -130,13 +167,41 @@ pub fn real_type(entry: &str, args: &[Arg<'_>]) -> Result<DType> {
 }
 
 /// Declares kernels: a static [`Kernel`] whose CPU body is the function of the same name in scope, generic over the real
-/// type `T` (an `f32` and an `f64` copy are compiled, the launch chooses by its tensors).
+/// type `T` (an `f32` and an `f64` copy are compiled, the launch chooses by its tensors), and whose PTX is the entry of
+/// that name in `ptx/<file>.ptx` of the crate, when the block begins with `ptx "<file>";`.
 ///
 /// Parameter forms: `x: in T`, `ids: in i32`, `y: out T`, `n: val size`, `eps: val T`, `seed: val word`, `add: val flag`
 /// and `dims: val dims`. The function takes `&[T]`, `&[i32]`, `&mut [T]`, `usize`, `T`, `u64`, `bool`, `&[usize]`.
+/// `blocks(x)`, `blocks(x, y)` or `blocks(x, y, z)` behind them is the grid: expressions over the parameters, in which a
+/// tensor stands for its number of elements. Without it there is a thread for each element of the first output.
 #[macro_export]
 macro_rules! kernel {
-    ($( $(#[$doc:meta])* $vis:vis static $NAME:ident = $f:ident ( $($p:ident : $role:tt $ty:tt),* $(,)? ); )*) => { $(
+    (@take in $ty:ident, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::input::<$ty>($a, $f, $p)? };
+    (@take out $ty:ident, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::output::<$ty>($a, $f, $p)? };
+    (@take val T, $a:expr, $f:expr, $p:expr) => { <T as $crate::kernel::Real>::of($crate::kernel::take::real($a, $f, $p)?) };
+    (@take val size, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::size($a, $f, $p)? };
+    (@take val word, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::word($a, $f, $p)? };
+    (@take val dims, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::dims($a, $f, $p)? };
+    (@take val flag, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::flag($a, $f, $p)? };
+    (@extent in $ty:ident, $a:expr) => { $crate::kernel::take::extent($a) };
+    (@extent out $ty:ident, $a:expr) => { $crate::kernel::take::extent($a) };
+    (@extent val T, $a:expr) => { $crate::kernel::take::real($a, "", "").unwrap_or_default() };
+    (@extent val size, $a:expr) => { $crate::kernel::take::extent($a) };
+    (@extent val word, $a:expr) => { $crate::kernel::take::word($a, "", "").unwrap_or_default() };
+    (@extent val dims, $a:expr) => { $crate::kernel::take::dims($a, "", "").unwrap_or_default() };
+    (@extent val flag, $a:expr) => { $crate::kernel::take::flag($a, "", "").unwrap_or_default() };
+    (@grid $($p:ident : $role:tt $ty:tt),* ;) => { None };
+    (@grid $($p:ident : $role:tt $ty:tt),* ; $($g:expr),+) => {
+        Some(|args: &[$crate::kernel::Arg<'_>]| {
+            let mut it = args.iter();
+            $(
+                #[allow(unused_variables)]
+                let $p = $crate::kernel!(@extent $role $ty, it.next().expect("launch counted the arguments"));
+            )*
+            $crate::kernel::take::grid(&[$($g),+])
+        })
+    };
+    (@all $source:expr; $( $(#[$doc:meta])* $vis:vis static $NAME:ident = $f:ident ( $($p:ident : $role:tt $ty:tt),* $(,)? ) $(blocks($($g:expr),+))? ; )*) => { $(
         $(#[$doc])*
         $vis static $NAME: $crate::kernel::Kernel = {
             fn body<T: $crate::kernel::Real>(args: &mut [$crate::kernel::Arg<'_>]) -> $crate::error::Result<()> {
@@ -155,14 +220,17 @@ macro_rules! kernel {
                 entry: stringify!($f),
                 params: &[$($crate::kernel::Param { name: stringify!($p), role: stringify!($role), ty: stringify!($ty) }),*],
                 cpu,
+                source: $source,
+                blocks: $crate::kernel!(@grid $($p : $role $ty),* ; $($($g),+)?),
             }
         };
     )* };
-    (@take in $ty:ident, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::input::<$ty>($a, $f, $p)? };
-    (@take out $ty:ident, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::output::<$ty>($a, $f, $p)? };
-    (@take val T, $a:expr, $f:expr, $p:expr) => { <T as $crate::kernel::Real>::of($crate::kernel::take::real($a, $f, $p)?) };
-    (@take val size, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::size($a, $f, $p)? };
-    (@take val word, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::word($a, $f, $p)? };
-    (@take val dims, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::dims($a, $f, $p)? };
-    (@take val flag, $a:expr, $f:expr, $p:expr) => { $crate::kernel::take::flag($a, $f, $p)? };
+    (ptx $file:literal; $($rest:tt)*) => {
+        $crate::kernel!(@all Some(&$crate::kernel::Source {
+            file: concat!("ptx/", $file, ".ptx"),
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/", $file, ".ptx")),
+            splice: &[],
+        }); $($rest)*);
+    };
+    ($($rest:tt)*) => { $crate::kernel!(@all None; $($rest)*); };
 }

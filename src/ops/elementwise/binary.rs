@@ -49,6 +49,8 @@ impl<B: Binary> Zip<B> {
             DType::F64 => forward::<B, f64>(args),
             _ => forward::<B, f32>(args),
         },
+        source: None,
+        blocks: None,
     };
     /// The gradient of a, before it is summed over stretched axes.
     pub const BACKWARD_A: Kernel = Zip::<B>::backward_kernel(1, |args| match real_type(B::NAME, args)? {
@@ -72,7 +74,7 @@ impl<B: Binary> Zip<B> {
             param("b_steps", "val", "dims"),
             param("accumulate", "val", "flag"),
         ];
-        Kernel { entry: B::ENTRIES[which], params: PARAMS, cpu }
+        Kernel { entry: B::ENTRIES[which], params: PARAMS, cpu, source: None, blocks: None }
     }
 }
 

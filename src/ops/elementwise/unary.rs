@@ -77,6 +77,8 @@ impl<U: Unary> Map<U> {
             DType::F64 => forward::<U, f64>(args),
             _ => forward::<U, f32>(args),
         },
+        source: None,
+        blocks: None,
     };
     /// dx = dy · f', or dx += when `accumulate`.
     pub const BACKWARD: Kernel = Kernel {
@@ -93,6 +95,8 @@ impl<U: Unary> Map<U> {
             DType::F64 => backward::<U, f64>(args),
             _ => backward::<U, f32>(args),
         },
+        source: None,
+        blocks: None,
     };
 }
 
