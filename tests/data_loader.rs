@@ -39,7 +39,7 @@ fn tokens(folder: &Path, n: u16, bound: u32) -> Arc<Rtd> {
 type Seen = (u64, Vec<f64>, Vec<f64>);
 
 fn seen(b: &Batch) -> Seen {
-    (b.epoch, b.get("x").unwrap().to_f64(), b.get("label").unwrap().to_f64())
+    (b.epoch, b.get("x").unwrap().to_f64().unwrap(), b.get("label").unwrap().to_f64().unwrap())
 }
 
 fn options(batch: usize) -> LoaderOptions {
@@ -330,7 +330,7 @@ fn every_access_gives_the_same_batches() {
         let set = Arc::new(Rtd::open(&path, access).unwrap());
         let data = Samples::new(set, "train").unwrap();
         let loader = Loader::new(data, &Device::cpu(), &options(64)).unwrap();
-        loader.take(50).map(|b| b.unwrap().get("image").unwrap().to_f64()).collect::<Vec<_>>()
+        loader.take(50).map(|b| b.unwrap().get("image").unwrap().to_f64().unwrap()).collect::<Vec<_>>()
     };
     let mapped = first(Access::Mmap);
     assert!(mapped == first(Access::Read) && mapped == first(Access::Sealed));

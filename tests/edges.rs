@@ -29,7 +29,7 @@ fn grad(x: Tensor, f: impl for<'t> Fn(&Var<'t>) -> Result<Var<'t>>) -> Result<(V
     let y = f(&x)?;
     let one = Tensor::full(&Device::cpu(), y.value().spec(), 1.0)?;
     let leaves = tape.backward_from(&[(&y, one)], &mut Grads::new(&params)?)?;
-    Ok((y.value().to_f64(), leaves.get(&x).expect("x has a gradient").to_f64()))
+    Ok((y.value().to_f64().unwrap(), leaves.get(&x).expect("x has a gradient").to_f64().unwrap()))
 }
 
 fn assert_near(got: &[f64], want: &[f64], tolerance: f64) {
@@ -185,8 +185,8 @@ fn step(name: &str, sample: &Sample, device: &Device) -> Vec<u8> {
     let y = tape.apply_arc(op, &vars.iter().collect::<Vec<_>>()).unwrap();
     let seed = y[0].value().deep_clone().unwrap(); // any gradient that is not constant
     let leaves = tape.backward_from(&[(&y[0], seed)], &mut Grads::new(&params).unwrap()).unwrap();
-    let mut bytes = y[0].value().as_bytes().to_vec();
-    vars.iter().filter_map(|v| leaves.get(v)).for_each(|g| bytes.extend_from_slice(g.as_bytes()));
+    let mut bytes = y[0].value().as_bytes().unwrap().to_vec();
+    vars.iter().filter_map(|v| leaves.get(v)).for_each(|g| bytes.extend_from_slice(g.as_bytes().unwrap()));
     bytes
 }
 

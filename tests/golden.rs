@@ -165,13 +165,13 @@ impl Run<'_> {
         if got.dims() != want.dims() {
             return Err(format!("{what} has shape {}, torch {}", got.shape(), want.shape()));
         }
-        let error = distance(&got.to_f64(), &want.to_f64());
+        let error = distance(&got.to_f64().unwrap(), &want.to_f64().unwrap());
         let tolerance = if self.dtype == DType::F64 { TOLERANCE_F64 } else { TOLERANCE_F32 };
         if error <= tolerance {
             return Ok(error);
         }
         let few = |t: &Tensor| {
-            t.to_f64().into_iter().take(6).map(|x| format!("{x:.6e}")).collect::<Vec<_>>().join(" ")
+            t.to_f64().unwrap().into_iter().take(6).map(|x| format!("{x:.6e}")).collect::<Vec<_>>().join(" ")
         };
         Err(format!(
             "{what} is off by {error:.1e} of its largest value: [{} …], torch [{} …]",

@@ -46,7 +46,7 @@ fn grads(params: &Params, t: u64) -> Grads {
 fn against(name: &str, attrs: &[(&str, &str)], mut rule: impl FnMut(usize, &mut f64, f64, u64, bool)) {
     let mut p = params();
     let mut o = optim::find(name, &[]).unwrap().build_with(attrs, &p).unwrap();
-    let mut want: Vec<Vec<f64>> = p.all().map(|s| p.get(s).to_f64()).collect();
+    let mut want: Vec<Vec<f64>> = p.all().map(|s| p.get(s).to_f64().unwrap()).collect();
     for t in 1..=500 {
         let g = grads(&p, t);
         o.step(&mut p, &g, 0.01).unwrap();
@@ -56,7 +56,7 @@ fn against(name: &str, attrs: &[(&str, &str)], mut rule: impl FnMut(usize, &mut 
             }
         }
         for (slot, want) in p.all().zip(&want) {
-            for (a, b) in p.get(slot).to_f64().iter().zip(want) {
+            for (a, b) in p.get(slot).to_f64().unwrap().iter().zip(want) {
                 assert!(
                     (a - b).abs() <= 1e-6 * b.abs().max(1e-6),
                     "{name}, step {t}: {a}, by the formula {b}"
@@ -165,7 +165,7 @@ fn worst_against_torch(path: &std::path::Path, dtype: DType) -> f64 {
             tape.backward_from(&[(&w, tensor(g))], &mut grads).unwrap();
         }
         o.step(&mut p, &grads, lr).unwrap();
-        for (a, b) in p.get(slot).to_f64().iter().zip(want) {
+        for (a, b) in p.get(slot).to_f64().unwrap().iter().zip(want) {
             worst = worst.max((a - b).abs() / b.abs().max(1.0));
         }
     }

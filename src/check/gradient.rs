@@ -17,7 +17,7 @@ pub(super) fn exam(entry: &'static Entry, sample: &Sample) -> Result<f64> {
     let project = |outputs: &[Tensor]| -> Result<f64> {
         let mut sum = 0.0;
         for (i, y) in outputs.iter().enumerate().filter(|(_, y)| y.dtype().is_real()) {
-            sum += y.to_f64().iter().zip(weights(y, i)?.to_f64()).map(|(y, w)| y * w).sum::<f64>();
+            sum += y.to_f64()?.iter().zip(weights(y, i)?.to_f64()?).map(|(y, w)| y * w).sum::<f64>();
         }
         Ok(sum)
     };
@@ -26,8 +26,8 @@ pub(super) fn exam(entry: &'static Entry, sample: &Sample) -> Result<f64> {
         if !real {
             continue;
         }
-        let x = case.inputs[i].to_f64();
-        let analytic = outcome.grads[i].as_ref().map_or_else(|| vec![0.0; x.len()], Tensor::to_f64);
+        let x = case.inputs[i].to_f64()?;
+        let analytic = outcome.grads[i].as_ref().map_or_else(|| Ok(vec![0.0; x.len()]), Tensor::to_f64)?;
         for (j, &a) in analytic.iter().enumerate() {
             let h = 1e-5 * x[j].abs().max(1.0);
             let at = |v: f64| {

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `gradient.rs` | f64 gradients against central differences, to 1e-6 |
 //! | `precision.rs` | f32 against f64, forward and gradient |
+//! | `parity.rs` | a device that runs PTX against the CPU, with the checks of the software device on |
 //! | `ptx.rs` | kernels from PTX files against what a manifest expects |
 //! | `contract.rs` | errors name the op, backward adds, unwanted inputs cost nothing, evaluation keeps nothing, same bits twice |
 
 mod contract;
 mod gradient;
+mod parity;
 mod precision;
 pub mod ptx;
 
@@ -36,18 +38,29 @@ pub struct Verdict {
     pub failure: Option<String>,
 }
 
-/// Runs every exam on every small sample of `entry`.
+/// Runs the parity exam on every small sample of `entry`, on `device`.
+pub fn on_device(entry: &'static Entry, device: &Device) -> Vec<Verdict> {
+    let samples = (entry.samples)();
+    let one = |sample: &Sample| verdict(entry, "parity", sample.note, parity::exam(entry, sample, device));
+    samples.iter().filter(|s| !s.large).map(one).collect()
+}
+
+fn verdict(entry: &Entry, exam: &'static str, sample: &'static str, result: Result<f64>) -> Verdict {
+    let (error, failure) = match result {
+        Ok(error) => (error, None),
+        Err(e) => (f64::NAN, Some(e.to_string())),
+    };
+    Verdict { op: entry.name, exam, sample, error, failure }
+}
+
+/// Runs every exam of the CPU on every small sample of `entry`.
 pub fn all(entry: &'static Entry) -> Vec<Verdict> {
     let exams: [(&'static str, Exam); 3] =
         [("gradient", gradient::exam), ("precision", precision::exam), ("contract", contract::exam)];
     let mut verdicts = Vec::new();
     for sample in (entry.samples)().iter().filter(|s| !s.large) {
         for (name, exam) in exams {
-            let (error, failure) = match exam(entry, sample) {
-                Ok(error) => (error, None),
-                Err(e) => (f64::NAN, Some(e.to_string())),
-            };
-            verdicts.push(Verdict { op: entry.name, exam: name, sample: sample.note, error, failure });
+            verdicts.push(verdict(entry, name, sample.note, exam(entry, sample)));
         }
     }
     verdicts
@@ -68,6 +81,7 @@ struct Case {
     inputs: Vec<Tensor>,
     /// Which inputs carry a gradient.
     real: Vec<bool>,
+    device: Device,
 }
 
 /// Output values and, for each input that wants one, the gradient of Σ ⟨weights, outputs⟩.
@@ -78,16 +92,20 @@ struct Outcome {
 
 impl Case {
     fn new(entry: &Entry, sample: &Sample, dtype: DType) -> Result<Case> {
+        Case::new_on(entry, sample, dtype, &Device::cpu())
+    }
+
+    fn new_on(entry: &Entry, sample: &Sample, dtype: DType, device: &Device) -> Result<Case> {
         let op = entry.build_with(&sample.attrs)?;
-        let inputs = sample.tensors(&Device::cpu(), dtype, SEED)?;
+        let inputs = sample.tensors(device, dtype, SEED)?;
         let real =
             (0..inputs.len()).map(|i| entry.port(i).is_some_and(|p| p.kind == PortKind::Real)).collect();
-        Ok(Case { op, inputs, real })
+        Ok(Case { op, inputs, real, device: device.clone() })
     }
 
     /// Runs forward without recording.
     fn forward(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let params = Params::none(&Device::cpu());
+        let params = Params::none(&self.device);
         let tape = Tape::eval(&params);
         let vars: Vec<Var<'_>> = inputs.iter().map(|t| tape.constant(t.clone())).collect();
         let y = tape.apply_arc(self.op.clone(), &vars.iter().collect::<Vec<_>>())?;
@@ -96,7 +114,7 @@ impl Case {
 
     /// Runs forward and backward `times` over the same leaves, with gradients for the inputs marked in `wanted`.
     fn run(&self, wanted: &[bool], times: usize) -> Result<Outcome> {
-        let params = Params::none(&Device::cpu());
+        let params = Params::none(&self.device);
         let tape = Tape::new(&params);
         let leaf =
             |(t, w): (&Tensor, &bool)| if *w { tape.leaf(t.clone()) } else { Ok(tape.constant(t.clone())) };
@@ -131,8 +149,8 @@ fn weights(y: &Tensor, i: usize) -> Result<Tensor> {
 }
 
 /// Largest |a − b| / max(1, largest |b|); NaN matches NaN and an infinity the same infinity.
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    let (a, b) = (a.to_f64(), b.to_f64());
+fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let (a, b) = (a.to_f64()?, b.to_f64()?);
     let scale = b.iter().filter(|x| x.is_finite()).fold(1.0f64, |m, x| m.max(x.abs()));
     let off = |(x, y): (&f64, &f64)| {
         if x == y || (x.is_nan() && y.is_nan()) {
@@ -143,5 +161,5 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
             f64::INFINITY
         }
     };
-    a.iter().zip(&b).map(off).fold(0.0, f64::max)
+    Ok(a.iter().zip(&b).map(off).fold(0.0, f64::max))
 }

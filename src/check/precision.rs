@@ -13,7 +13,7 @@ pub(super) fn exam(entry: &'static Entry, sample: &Sample) -> Result<f64> {
     let (a, b) = (narrow.run(&narrow.real, 1)?, wide.run(&wide.real, 1)?);
     let mut worst = 0.0f64;
     for (i, (x, y)) in a.outputs.iter().zip(&b.outputs).enumerate() {
-        let e = distance(x, y);
+        let e = distance(x, y)?;
         if e > TOLERANCE {
             return failed(format!("output {i}: f32 is off f64 by {e:.1e} of the largest value"));
         }
@@ -21,7 +21,7 @@ pub(super) fn exam(entry: &'static Entry, sample: &Sample) -> Result<f64> {
     }
     for (i, (x, y)) in a.grads.iter().zip(&b.grads).enumerate() {
         let (Some(x), Some(y)) = (x, y) else { continue };
-        let e = distance(x, y);
+        let e = distance(x, y)?;
         if e > TOLERANCE {
             return failed(format!(
                 "d{}: f32 is off f64 by {e:.1e} of the largest value",

@@ -8,7 +8,7 @@ use crate::ops::PortKind;
 use crate::optim::{self, Entry};
 use crate::shape::{DType, Spec};
 use crate::tape::{Grads, Init, ParamsBuilder, Role};
-use crate::tensor::{Element, Tensor};
+use crate::tensor::Tensor;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -139,23 +139,14 @@ fn compute(session: &Session<'_>, args: Steps) -> Result<()> {
             format!("g has shape {}, but must be [steps, …] with {} for each step", g.shape(), w.shape());
         return Err(Error::shape(entry.name, what));
     }
-    let result = match dtype {
-        DType::F64 => walk::<f64>(entry, &attrs, lr, &w, &g)?,
-        _ => walk::<f32>(entry, &attrs, lr, &w, &g)?,
-    };
+    let result = walk(entry, &attrs, lr, &w, &g)?;
     tensors::write(&args.output, &args.input, &[("w".into(), result)])?;
     note!(session, "wrote w {} to {}", g.spec(), args.output.display());
     Ok(())
 }
 
 /// The weights after each step.
-fn walk<T: Element>(
-    entry: &Entry,
-    attrs: &[(String, String)],
-    lr: f64,
-    w: &Tensor,
-    g: &Tensor,
-) -> Result<Tensor> {
+fn walk(entry: &Entry, attrs: &[(String, String)], lr: f64, w: &Tensor, g: &Tensor) -> Result<Tensor> {
     let mut builder = ParamsBuilder::new(w.device(), w.dtype(), 0);
     // Decayed if the optimizer decays: torch has one group for all.
     let slot = builder.add("w", w.dims(), Init::Constant(0.0), Role::Decay)?;
@@ -166,11 +157,10 @@ fn walk<T: Element>(
     let mut walked = Tensor::empty(w.device(), Spec::new(w.dtype(), g.dims())?)?;
     let n = w.len();
     for i in 0..g.dims()[0] {
-        let segment =
-            grads.segment_mut::<T>(0).ok_or_else(|| Error::shape(entry.name, "w holds no element"))?;
-        segment[..n].copy_from_slice(&g.as_slice::<T>()?[i * n..][..n]);
+        let segment = grads.flat_mut(0).ok_or_else(|| Error::shape(entry.name, "w holds no element"))?;
+        segment.copy_from(0, &g.window(i * n, &[n])?)?;
         optimizer.step(&mut params, &grads, lr)?;
-        walked.as_mut_slice::<T>()?[i * n..][..n].copy_from_slice(params.get(slot).as_slice::<T>()?);
+        walked.copy_from(i * n, &params.get(slot))?;
     }
     Ok(walked)
 }

@@ -166,10 +166,10 @@ impl safetensors::View for Stored<'_> {
         self.0.dims()
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        self.0.as_bytes().into()
+        self.0.as_bytes().unwrap_or_default().into()
     }
     fn data_len(&self) -> usize {
-        self.0.as_bytes().len()
+        self.0.spec().bytes()
     }
 }
 
@@ -184,7 +184,8 @@ pub(super) fn write(path: &Path, input: &Path, tensors: &[(String, Tensor)]) -> 
     if path.is_dir() {
         return Err(Error::Usage(format!("--out {} is a folder; name a file", path.display())));
     }
-    let stored = tensors.iter().map(|(name, t)| (name.as_str(), Stored(t)));
+    let host: Vec<Tensor> = tensors.iter().map(|(_, t)| t.to_host()).collect::<Result<_>>()?;
+    let stored = tensors.iter().zip(&host).map(|((name, _), t)| (name.as_str(), Stored(t)));
     let bytes = safetensors::serialize(stored, None).map_err(|e| Error::data(path, None, e.to_string()))?;
     replace(path, &bytes)
 }
@@ -235,7 +236,7 @@ mod tests {
         let (dir, path) = file(Dtype::F16, &bytes, &[2]);
         let source = Source::read(&path).unwrap();
         let t = source.open().unwrap().get(&Device::cpu(), "x", PortKind::Real, DType::F64).unwrap();
-        assert_eq!(t.to_f64(), [1.5, -0.25]);
+        assert_eq!(t.to_f64().unwrap(), [1.5, -0.25]);
         let list = [("y".to_string(), t)];
         let odd = dir.path().join(".").join("x.safetensors");
         assert!(write(&odd, &path, &list).unwrap_err().to_string().contains("is the input file"));

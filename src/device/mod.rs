@@ -1,18 +1,30 @@
-//! Where tensors live. Today one kind of device: the CPU, with a pool that keeps every buffer it ever took.
+//! Where tensors live: the CPU, or a device that runs PTX, each with a pool that keeps every buffer it ever took.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | [`Device`]: a handle that tensors carry |
 //! | `pool.rs` | size classes, reuse, counters |
+//! | `memory.rs` | [`Memory`]: a range of host or device memory |
 //! | `block.rs` | the one place where raw host memory is handled |
+//! | `driver.rs` | [`Driver`]: what a device with memory of its own must be able to do |
+//! | `modules.rs` | PTX that was loaded on a device |
+//! | `soft/` | the software CUDA device |
 
 mod block;
+mod driver;
+mod memory;
+mod modules;
 mod pool;
+pub mod soft;
 
 pub use block::Block;
+pub use driver::{Call, Driver, Event, Module, Stream};
+pub use memory::{Memory, Remote};
+pub use modules::{Entry, Loaded, Slot};
 pub use pool::PoolStats;
 
 use crate::error::{Error, Result};
+use modules::Modules;
 use pool::Pool;
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +35,10 @@ pub struct Device(Arc<Inner>);
 struct Inner {
     name: String,
     pool: Pool,
+    driver: Option<Arc<dyn Driver>>,
+    modules: Modules,
+    /// Nothing is kept in the pool, and allocations have the size that was asked for: for checks.
+    exact: bool,
 }
 
 impl Device {
@@ -34,17 +50,32 @@ impl Device {
 
     /// A CPU device with a pool of its own: for counting what one run takes.
     pub fn new_cpu() -> Device {
-        Device(Arc::new(Inner { name: "cpu".into(), pool: Pool::default() }))
+        Device::with("cpu".into(), None, false)
     }
 
-    /// Opens the device that the user named. Only `cpu` exists in this version; any other name is an error that says so.
+    /// A device over a driver of its own, with a pool of its own. With `exact` there is no pool: allocations have the size
+    /// that was asked for and are freed at once, so that checks see an access past their end or after it.
+    pub fn over(name: impl Into<String>, driver: Arc<dyn Driver>, exact: bool) -> Device {
+        Device::with(name.into(), Some(driver), exact)
+    }
+
+    fn with(name: String, driver: Option<Arc<dyn Driver>>, exact: bool) -> Device {
+        Device(Arc::new(Inner { name, pool: Pool::default(), driver, modules: Modules::default(), exact }))
+    }
+
+    /// Opens the device that the user named: `cpu`, `soft` or `soft:0` to `soft:7`.
+    ///
+    /// # Errors
+    /// Any other name; the error says what there is.
     pub fn open(name: &str) -> Result<Device> {
-        let no = |what: &str| Err(Error::Device { device: name.into(), what: what.into() });
-        match name.split(':').next().unwrap_or_default() {
-            "cpu" if name == "cpu" => Ok(Device::cpu()),
-            "cuda" => no("this build has no CUDA support, so no driver can be used; use --device cpu"),
-            "soft" => no("the software CUDA device is not part of this version; use --device cpu"),
-            _ => no("unknown device; use --device cpu"),
+        let no = |what: String| Err(Error::Device { device: name.into(), what });
+        let (kind, ordinal) = name.split_once(':').unwrap_or((name, "0"));
+        match (kind, ordinal.parse::<u32>()) {
+            ("cpu", _) if name == "cpu" => Ok(Device::cpu()),
+            ("soft", Ok(ordinal)) => soft::open(ordinal),
+            ("soft", Err(_)) => no(format!("`{ordinal}` is no number of a device; use soft:0 to soft:{}", soft::DEVICES - 1)),
+            ("cuda", _) => no("this build has no CUDA support, so no driver can be used; use --device soft:0 for the software CUDA device, or cpu".into()),
+            _ => no("unknown device; use cpu, or soft:0 for the software CUDA device".into()),
         }
     }
 
@@ -53,14 +84,57 @@ impl Device {
         &self.0.name
     }
 
-    /// A block of at least `bytes`, from the pool or, on a miss, zeroed from the system. Contents are arbitrary but initialised.
-    pub fn alloc(&self, bytes: usize) -> Result<Block> {
-        self.0.pool.take(bytes)
+    /// The driver of a device that has memory of its own; None for the CPU.
+    pub fn driver(&self) -> Option<&Arc<dyn Driver>> {
+        self.0.driver.as_ref()
     }
 
-    /// Gives a block back to the pool.
-    pub fn free(&self, block: Block) {
-        self.0.pool.give(block);
+    /// True when kernels run on the host's own memory.
+    pub fn is_host(&self) -> bool {
+        self.0.driver.is_none()
+    }
+
+    /// Memory of at least `bytes`, from the pool or, on a miss, from the system. On the host it is arbitrary but
+    /// initialised, zeroed on a miss.
+    pub fn alloc(&self, bytes: usize) -> Result<Memory> {
+        let grow = |size: usize| match &self.0.driver {
+            None => Block::new(size).map(Memory::Host),
+            Some(driver) => Remote::new(driver, size).map(Memory::Remote),
+        };
+        if self.0.exact { grow(bytes) } else { self.0.pool.take(bytes, grow) }
+    }
+
+    /// Gives memory back to the pool.
+    pub fn free(&self, memory: Memory) {
+        if !self.0.exact {
+            self.0.pool.give(memory);
+        }
+    }
+
+    /// Gives the memory that the pool keeps and nobody uses back to the system.
+    pub fn trim(&self) {
+        self.0.pool.trim();
+    }
+
+    /// Waits until all work of the device is done.
+    ///
+    /// # Errors
+    /// Those of work that failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.driver().map_or(Ok(()), |d| d.synchronize())
+    }
+
+    /// The PTX that `text` gives, loaded on this device; it is read once for each `key`.
+    ///
+    /// # Errors
+    /// When it is no PTX or the device takes it not; None where the device runs no PTX.
+    pub fn module(
+        &self,
+        key: (usize, usize),
+        file: &str,
+        text: impl FnOnce() -> String,
+    ) -> Result<Option<Arc<Loaded>>> {
+        self.driver().map(|driver| self.0.modules.get(driver.as_ref(), key, file, text)).transpose()
     }
 
     /// Counters of the pool.

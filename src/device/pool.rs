@@ -3,7 +3,7 @@
 //! Sizes are rounded up to classes, eight to each doubling, so at most one eighth of a block is unused and a step that
 //! repeats its shapes finds every block again.
 
-use super::Block;
+use super::Memory;
 use crate::error::Result;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ pub(super) struct Pool(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    free: HashMap<usize, Vec<Block>>,
+    free: HashMap<usize, Vec<Memory>>,
     stats: PoolStats,
 }
 
@@ -45,7 +45,8 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take(&self, bytes: usize) -> Result<Block> {
+    /// Memory of at least `bytes`: from the pool, else what `grow` makes of the size.
+    pub(super) fn take(&self, bytes: usize, grow: impl FnOnce(usize) -> Result<Memory>) -> Result<Memory> {
         let size = class(bytes);
         let mut s = self.lock();
         let found = s.free.get_mut(&size).and_then(Vec::pop);
@@ -56,7 +57,7 @@ impl Pool {
             }
             None => {
                 drop(s);
-                let b = Block::new(size)?;
+                let b = grow(size)?;
                 s = self.lock();
                 s.stats.misses += 1;
                 s.stats.held_bytes += size;
@@ -68,13 +69,22 @@ impl Pool {
         Ok(block)
     }
 
-    pub(super) fn give(&self, block: Block) {
+    pub(super) fn give(&self, block: Memory) {
         if !block.is_whole() {
             return; // a part: its parent's memory goes back to the system with the last part
         }
         let mut s = self.lock();
         s.stats.live_bytes = s.stats.live_bytes.saturating_sub(block.bytes());
         s.free.entry(block.bytes()).or_default().push(block);
+    }
+
+    /// Gives what nobody uses back to the system.
+    pub(super) fn trim(&self) {
+        let mut s = self.lock();
+        let free = std::mem::take(&mut s.free);
+        s.stats.held_bytes -= free.values().flatten().map(Memory::bytes).sum::<usize>();
+        drop(s);
+        drop(free);
     }
 
     pub(super) fn stats(&self) -> PoolStats {
@@ -85,6 +95,11 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Block;
+
+    fn host(bytes: usize) -> Result<Memory> {
+        Block::new(bytes).map(Memory::Host)
+    }
 
     #[test]
     fn classes_waste_at_most_an_eighth() {
@@ -99,7 +114,8 @@ mod tests {
     fn the_second_round_misses_nothing() {
         let pool = Pool::default();
         for _ in 0..3 {
-            let held: Vec<_> = [100, 5000, 5000, 1 << 20].iter().map(|&n| pool.take(n).unwrap()).collect();
+            let held: Vec<_> =
+                [100, 5000, 5000, 1 << 20].iter().map(|&n| pool.take(n, host).unwrap()).collect();
             held.into_iter().for_each(|b| pool.give(b));
         }
         let s = pool.stats();

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | [`Kernel`], its arguments, [`launch`], and the [`kernel!`](crate::kernel!) macro that makes the CPU body callable |
+//! | `dispatch.rs` | launches on devices that run PTX |
 //! | `real.rs` | [`Real`]: f32 and f64 as kernels see them |
 //! | `math.rs` | branch-free f32 exp, log, tanh, erf that compilers vectorise |
 //! | `lanes.rs` | sums and maxima over sixteen lanes, the same bits on every instruction set |
@@ -12,6 +13,7 @@
 //! | `basic.rs` | the kernels that the tape itself needs: accumulate, copy, scale |
 
 pub mod basic;
+mod dispatch;
 pub mod gemm;
 pub mod lanes;
 mod math;
@@ -90,13 +92,29 @@ pub enum Arg<'a> {
     Dims(&'a [usize]),
 }
 
+impl Arg<'_> {
+    /// The tensor of a tensor argument that is there.
+    pub fn tensor(&self) -> Option<&Tensor> {
+        match self {
+            Arg::In(t) => Some(t),
+            Arg::Out(t) => Some(t),
+            _ => None,
+        }
+    }
+}
+
 /// Runs `kernel` on the device that holds its tensors. Every `Out` must have one holder.
 pub fn launch(kernel: &Kernel, args: &mut [Arg<'_>]) -> Result<()> {
     if args.len() != kernel.params.len() {
         let what = format!("{} arguments given, {} wanted", args.len(), kernel.params.len());
         return Err(Error::shape(kernel.entry, what));
     }
-    (kernel.cpu)(args)
+    let driver =
+        dispatch::device(kernel, args)?.and_then(|d| d.driver().map(|driver| (d.clone(), driver.clone())));
+    match driver {
+        None => (kernel.cpu)(args),
+        Some((device, driver)) => dispatch::launch(kernel, args, &device, driver.as_ref()),
+    }
 }
 
 /// How a kernel body takes one argument: used by [`kernel!`](crate::kernel!).

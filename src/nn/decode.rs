@@ -88,7 +88,7 @@ impl Gpt {
         let mut cache = self.cache();
         let mut logits = self.feed(params, &mut cache, prompt)?;
         for i in 0..count {
-            let id = sampler.pick(&logits.to_f64(), i as u64)?;
+            let id = sampler.pick(&logits.to_f64()?, i as u64)?;
             if !emit(id) || i + 1 == count {
                 break;
             }

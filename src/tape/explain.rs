@@ -52,9 +52,9 @@ impl Tape {
         let Some(path) = self.path(loss_id, id) else { return Ok(self.no_path(id)) };
         let mut seen: HashMap<VarId, f64> = HashMap::new();
         let mut note = |id: VarId, t: Option<&Tensor>| {
-            if let Some(t) = t {
+            if let Some(v) = t.and_then(|t| t.to_f64().ok()) {
                 let largest =
-                    t.to_f64().iter().fold(0.0f64, |m, x| if x.is_nan() { f64::NAN } else { m.max(x.abs()) });
+                    v.iter().fold(0.0f64, |m, x| if x.is_nan() { f64::NAN } else { m.max(x.abs()) });
                 seen.insert(id, largest);
             }
         };

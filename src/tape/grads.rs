@@ -68,6 +68,14 @@ impl Grads {
         }
     }
 
+    /// The flat gradient of segment `i` as a tensor, writable (None for state).
+    pub fn flat_mut(&mut self, i: usize) -> Option<&mut Tensor> {
+        match self.segments[i].as_mut()? {
+            Segment::Flat(t) => Some(t),
+            Segment::Split(_) => None,
+        }
+    }
+
     /// The flat gradient of segment `i`, writable (None for state).
     pub fn segment_mut<T: Element>(&mut self, i: usize) -> Option<&mut [T]> {
         match self.segments[i].as_mut()? {

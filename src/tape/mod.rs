@@ -304,12 +304,13 @@ impl Tape {
 
     fn assert_finite(&self, op: &str, y: &[Tensor]) -> Result<()> {
         for t in y.iter().filter(|t| t.dtype().is_real()) {
+            let t = t.to_host()?;
             let bad = match t.dtype() {
                 DType::F32 => t.as_slice::<f32>()?.iter().position(|x| !x.is_finite()),
                 _ => t.as_slice::<f64>()?.iter().position(|x| !x.is_finite()),
             };
             if let Some(i) = bad {
-                let value = t.to_f64()[i];
+                let value = t.to_f64()?[i];
                 let node = self.len();
                 let what =
                     format!("op `{op}` (node {node}) made {value} at element {i} of its output {}", t.spec());

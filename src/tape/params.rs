@@ -216,16 +216,13 @@ impl Params {
         if value.spec() != want {
             return Err(Error::shape("params", format!("`{}` is {want}, not {}", s.name, value.spec())));
         }
-        let size = want.dtype.size();
-        let bytes = self.segments[s.segment].as_mut_bytes()?;
-        bytes[s.offset * size..][..want.bytes()].copy_from_slice(value.as_bytes());
-        Ok(())
+        self.segments[s.segment].copy_from(s.offset, value)
     }
     /// Segment `i` as a tensor; shares the memory.
     pub fn segment(&self, i: usize) -> &Tensor {
         &self.segments[i]
     }
-    /// Segment `i`, writable through [`Tensor::as_mut_slice`], which refuses while a tape or clone shares the memory.
+    /// Segment `i`, writable, which [`Tensor`] refuses while a tape or clone shares the memory.
     pub fn segment_mut(&mut self, i: usize) -> &mut Tensor {
         &mut self.segments[i]
     }

@@ -6,19 +6,20 @@ use crate::shape::DType;
 use half::{bf16, f16};
 
 impl Tensor {
-    /// The elements as `f64`, whatever their type.
-    pub fn to_f64(&self) -> Vec<f64> {
-        fn of<T: Element>(t: &Tensor, f: impl Fn(T) -> f64) -> Vec<f64> {
-            t.as_slice::<T>().expect("the caller matched the type").iter().map(|&x| f(x)).collect()
+    /// The elements as `f64`, whatever their type, from any device. Errors are those of the device.
+    pub fn to_f64(&self) -> Result<Vec<f64>> {
+        fn of<T: Element>(t: &Tensor, f: impl Fn(T) -> f64) -> Result<Vec<f64>> {
+            Ok(t.as_slice::<T>()?.iter().map(|&x| f(x)).collect())
         }
+        let host = self.to_host()?;
         match self.dtype() {
-            DType::F32 => of::<f32>(self, f64::from),
-            DType::F64 => of::<f64>(self, |x| x),
-            DType::I32 => of::<i32>(self, f64::from),
-            DType::U8 => of::<u8>(self, f64::from),
-            DType::U16 => of::<u16>(self, f64::from),
-            DType::Bf16 => of::<bf16>(self, f64::from),
-            DType::F16 => of::<f16>(self, f64::from),
+            DType::F32 => of::<f32>(&host, f64::from),
+            DType::F64 => of::<f64>(&host, |x| x),
+            DType::I32 => of::<i32>(&host, f64::from),
+            DType::U8 => of::<u8>(&host, f64::from),
+            DType::U16 => of::<u16>(&host, f64::from),
+            DType::Bf16 => of::<bf16>(&host, f64::from),
+            DType::F16 => of::<f16>(&host, f64::from),
         }
     }
 
@@ -28,7 +29,7 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        let v = self.to_f64();
+        let v = self.to_f64()?;
         let dims = self.dims();
         let ints = |lo: f64, hi: f64| match v.iter().find(|x| !(x.round() >= lo && x.round() <= hi)) {
             Some(x) => Err(Error::dtype("to_dtype", format!("{x} does not fit {dtype}"))),
@@ -62,7 +63,7 @@ impl Tensor {
     /// The one element of a scalar or one-element tensor.
     pub fn item(&self) -> Result<f64> {
         match self.len() {
-            1 => Ok(self.to_f64()[0]),
+            1 => Ok(self.to_f64()?[0]),
             n => Err(Error::shape(
                 "item",
                 format!("tensor of shape {} has {n} elements, not one", self.shape()),
@@ -80,8 +81,8 @@ mod tests {
     fn narrowing_is_checked_and_storage_types_round_trip() {
         let d = Device::cpu();
         let t = Tensor::from_slice(&d, &[1.5f32, -2.0, 300.0], &[3]).unwrap();
-        assert_eq!(t.to_dtype(DType::Bf16).unwrap().to_f64(), [1.5, -2.0, 300.0]);
-        assert_eq!(t.to_dtype(DType::F16).unwrap().to_f64(), [1.5, -2.0, 300.0]);
+        assert_eq!(t.to_dtype(DType::Bf16).unwrap().to_f64().unwrap(), [1.5, -2.0, 300.0]);
+        assert_eq!(t.to_dtype(DType::F16).unwrap().to_f64().unwrap(), [1.5, -2.0, 300.0]);
         assert!(t.to_dtype(DType::U8).unwrap_err().to_string().contains("-2 does not fit u8"));
         let nan = Tensor::from_slice(&d, &[f64::NAN], &[1]).unwrap();
         assert!(nan.to_dtype(DType::I32).is_err());
@@ -96,6 +97,6 @@ mod tests {
         assert!(e.contains("[2]") && e.contains("2 holders"), "{e}");
         drop(other);
         t.as_mut_slice::<f32>().unwrap()[0] = 5.0;
-        assert_eq!(t.to_f64(), [5.0, 2.0]);
+        assert_eq!(t.to_f64().unwrap(), [5.0, 2.0]);
     }
 }

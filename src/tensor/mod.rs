@@ -2,7 +2,7 @@
 
 mod convert;
 
-use crate::device::{Block, Device};
+use crate::device::{Block, Device, Memory};
 use crate::error::{Error, Result};
 use crate::shape::{DType, Shape, Spec};
 use std::sync::Arc;
@@ -20,20 +20,36 @@ elements!(f32 => F32, f64 => F64, i32 => I32, u8 => U8, u16 => U16, half::bf16 =
 
 /// Memory of one or more tensors. The last holder gives it back to the device's pool.
 pub struct Buffer {
-    block: Option<Block>, // Some until drop
+    memory: Option<Memory>, // Some until drop
     device: Device,
 }
 
+const OWNS: &str = "a buffer owns its memory until it is dropped";
+
 impl Buffer {
-    fn block(&self) -> &Block {
-        self.block.as_ref().expect("a buffer owns its block until it is dropped")
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect(OWNS)
     }
+
+    /// The block of a buffer on the host.
+    fn block(&self) -> Result<&Block> {
+        match self.memory() {
+            Memory::Host(block) => Ok(block),
+            Memory::Remote(_) => Err(elsewhere(&self.device)),
+        }
+    }
+}
+
+fn elsewhere(device: &Device) -> Error {
+    let what =
+        "the tensor lies in the memory of this device, and only its kernels reach it; copy it with to_device";
+    Error::Device { device: device.name().into(), what: what.into() }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(block) = self.block.take() {
-            self.device.free(block);
+        if let Some(memory) = self.memory.take() {
+            self.device.free(memory);
         }
     }
 }
@@ -49,8 +65,11 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor of arbitrary (but initialised) contents: for outputs that a kernel fills.
     pub fn empty(device: &Device, spec: Spec) -> Result<Tensor> {
-        let block = Some(device.alloc(spec.bytes())?);
-        Ok(Tensor { buf: Arc::new(Buffer { block, device: device.clone() }), offset: 0, spec })
+        Ok(Tensor::of(device.alloc(spec.bytes())?, device, spec))
+    }
+
+    fn of(memory: Memory, device: &Device, spec: Spec) -> Tensor {
+        Tensor { buf: Arc::new(Buffer { memory: Some(memory), device: device.clone() }), offset: 0, spec }
     }
 
     /// A tensor of zeros.
@@ -70,23 +89,25 @@ impl Tensor {
             ));
         }
         let mut t = Tensor::empty(device, spec)?;
-        t.as_mut_slice::<T>()?.copy_from_slice(values);
+        t.write_bytes(0, bytemuck::cast_slice(values))?;
         Ok(t)
     }
 
     /// Real values, stored as `dtype` (f32 or f64; ids of i32 and u8 are rounded).
     pub fn from_f64(device: &Device, dtype: DType, values: &[f64], dims: &[usize]) -> Result<Tensor> {
-        Tensor::from_slice(device, values, dims)?.to_dtype(dtype)
+        // Converted on the host, whatever the device: no f64 lies on a GPU.
+        let on = if device.is_host() { device.clone() } else { Device::cpu() };
+        Tensor::from_slice(&on, values, dims)?.to_dtype(dtype)?.to_device(device)
     }
 
     /// A tensor with every element `value`.
     pub fn full(device: &Device, spec: Spec, value: f64) -> Result<Tensor> {
         let mut t = Tensor::empty(device, spec)?;
         match spec.dtype {
-            DType::F32 => t.as_mut_slice::<f32>()?.fill(value as f32),
-            DType::F64 => t.as_mut_slice::<f64>()?.fill(value),
-            DType::I32 => t.as_mut_slice::<i32>()?.fill(value as i32),
-            DType::U8 => t.as_mut_slice::<u8>()?.fill(value as u8),
+            DType::F32 => t.fill((value as f32).to_bits(), 4)?,
+            DType::I32 => t.fill((value as i32).cast_unsigned(), 4)?,
+            DType::U8 => t.fill((value as u8).into(), 1)?,
+            DType::F64 => t.write_bytes(0, bytemuck::cast_slice(&vec![value; spec.shape.len()]))?,
             d => return Err(Error::dtype("full", format!("{d} is a storage type and cannot be filled"))),
         }
         Ok(t)
@@ -105,18 +126,14 @@ impl Tensor {
             shape: shape.to_string(),
             holders: Arc::strong_count(&b),
         })?;
-        let block = buf.block.take().expect("a buffer owns its block until it is dropped");
-        let slot = |(block, &spec): (Block, &Spec)| Tensor {
-            buf: Arc::new(Buffer { block: Some(block), device: device.clone() }),
-            offset: 0,
-            spec,
-        };
-        Ok(block.split(&sizes).into_iter().zip(specs).map(slot).collect())
+        let memory = buf.memory.take().expect(OWNS);
+        let slots = memory.split(&sizes).into_iter().zip(specs);
+        Ok(slots.map(|(part, &spec)| Tensor::of(part, &device, spec)).collect())
     }
 
     /// Puts all the parts of a [`Tensor::split`] together again as one tensor of `spec`.
     pub fn join(parts: Vec<Tensor>, device: &Device, spec: Spec) -> Result<Tensor> {
-        let mut blocks = Vec::with_capacity(parts.len());
+        let mut memories = Vec::with_capacity(parts.len());
         for part in parts {
             let shape = part.shape();
             let mut buf = Arc::try_unwrap(part.buf).map_err(|b| Error::Shared {
@@ -124,11 +141,11 @@ impl Tensor {
                 shape: shape.to_string(),
                 holders: Arc::strong_count(&b),
             })?;
-            blocks.push(buf.block.take().expect("a buffer owns its block until it is dropped"));
+            memories.push(buf.memory.take().expect(OWNS));
         }
-        let block = Block::join(blocks).filter(|b| b.bytes() >= spec.bytes());
-        let block = block.ok_or_else(|| Error::shape("join", "a part of the split tensor is missing"))?;
-        Ok(Tensor { buf: Arc::new(Buffer { block: Some(block), device: device.clone() }), offset: 0, spec })
+        let memory = Memory::join(memories).filter(|m| m.bytes() >= spec.bytes());
+        let memory = memory.ok_or_else(|| Error::shape("join", "a part of the split tensor is missing"))?;
+        Ok(Tensor::of(memory, device, spec))
     }
 
     /// `dims` elements from element `offset` of this tensor, seen as a tensor; shares the buffer.
@@ -205,59 +222,96 @@ impl Tensor {
         Ok(Tensor { buf: self.buf.clone(), offset: self.offset + start * row, spec })
     }
 
-    /// The elements, as the type they have. Errors when `T` is another type.
+    /// The elements, as the type they have. Errors when `T` is another type, or when they lie on a device.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         self.expect_type::<T>()?;
-        Ok(self.buf.block().slice(self.offset, self.len()))
+        Ok(self.buf.block()?.slice(self.offset, self.len()))
     }
 
-    /// The elements, writable. Errors when `T` is another type or when another tensor shares the buffer.
+    /// The elements, writable. Errors when `T` is another type, when another tensor shares the buffer, or when they lie on
+    /// a device.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         self.expect_type::<T>()?;
-        let (offset, n, shape, holders) =
-            (self.offset, self.len(), self.shape(), Arc::strong_count(&self.buf));
-        let buf = Arc::get_mut(&mut self.buf).ok_or_else(|| Error::Shared {
-            who: "write".into(),
-            shape: shape.to_string(),
-            holders,
-        })?;
-        Ok(buf.block.as_mut().expect("a buffer owns its block until it is dropped").slice_mut(offset, n))
+        let (offset, n) = (self.offset, self.len());
+        match self.memory_mut()? {
+            (Memory::Host(block), _) => Ok(block.slice_mut(offset, n)),
+            (Memory::Remote(_), device) => Err(elsewhere(device)),
+        }
     }
 
-    /// The elements as raw little-endian bytes.
-    pub fn as_bytes(&self) -> &[u8] {
+    /// The elements as raw little-endian bytes. Errors when they lie on a device.
+    pub fn as_bytes(&self) -> Result<&[u8]> {
         let size = self.dtype().size();
-        self.buf.block().slice(self.offset * size, self.len() * size)
+        Ok(self.buf.block()?.slice(self.offset * size, self.len() * size))
     }
 
-    /// The elements as raw bytes, writable. Errors when another tensor shares the buffer.
-    pub fn as_mut_bytes(&mut self) -> Result<&mut [u8]> {
-        let (size, shape, n, holders) =
-            (self.dtype().size(), self.shape(), self.len(), Arc::strong_count(&self.buf));
-        let offset = self.offset;
-        let buf = Arc::get_mut(&mut self.buf).ok_or_else(|| Error::Shared {
-            who: "write".into(),
-            shape: shape.to_string(),
-            holders,
-        })?;
-        Ok(buf
-            .block
-            .as_mut()
-            .expect("a buffer owns its block until it is dropped")
-            .slice_mut(offset * size, n * size))
+    /// Address of the first element on the device; None on the host.
+    pub fn address(&self) -> Option<u64> {
+        match self.buf.memory() {
+            Memory::Host(_) => None,
+            Memory::Remote(r) => Some(r.address() + (self.offset * self.dtype().size()) as u64),
+        }
+    }
+
+    /// The memory of the elements, writable. Errors when another tensor shares it.
+    fn memory_mut(&mut self) -> Result<(&mut Memory, &Device)> {
+        self.expect_sole_holder("write")?;
+        let buf = Arc::get_mut(&mut self.buf).expect("the sole holder");
+        Ok((buf.memory.as_mut().expect(OWNS), &buf.device))
+    }
+
+    /// Copies raw bytes to byte `at` of the elements, on any device. Errors when another tensor shares the buffer or when
+    /// the bytes do not fit.
+    pub fn write_bytes(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        let (all, start) = (self.spec.bytes(), self.offset * self.dtype().size());
+        if at.checked_add(bytes.len()).is_none_or(|end| end > all) {
+            let what = format!("{} bytes at byte {at} leave {}", bytes.len(), self.spec);
+            return Err(Error::shape("write_bytes", what));
+        }
+        self.memory_mut()?.0.write(start + at, bytes)
+    }
+
+    /// Copies `from`, of this element type and on any device, to element `at`. Errors as [`Tensor::write_bytes`].
+    pub fn copy_from(&mut self, at: usize, from: &Tensor) -> Result<()> {
+        if from.dtype() != self.dtype() || at.checked_add(from.len()).is_none_or(|end| end > self.len()) {
+            let what = format!("{} at element {at} does not fit into {}", from.spec, self.spec);
+            return Err(Error::shape("copy_from", what));
+        }
+        let size = self.dtype().size();
+        let to = (self.offset + at) * size;
+        self.memory_mut()?.0.copy_from(to, from.buf.memory(), from.offset * size, from.spec.bytes())
+    }
+
+    fn fill(&mut self, value: u32, size: usize) -> Result<()> {
+        let (at, n) = (self.offset * self.dtype().size(), self.spec.bytes() / size);
+        self.memory_mut()?.0.fill(at, value, size, n)
     }
 
     /// Sets every byte to zero.
     pub fn fill_zero(&mut self) -> Result<()> {
-        self.as_mut_bytes()?.fill(0);
-        Ok(())
+        self.fill(0, 1)
     }
 
     /// A copy with a buffer of its own.
     pub fn deep_clone(&self) -> Result<Tensor> {
         let mut t = Tensor::empty(self.device(), self.spec)?;
-        t.as_mut_bytes()?.copy_from_slice(self.as_bytes());
+        t.copy_from(0, self)?;
         Ok(t)
+    }
+
+    /// The same elements on another device; this very tensor when it is there already.
+    pub fn to_device(&self, device: &Device) -> Result<Tensor> {
+        if self.device() == device {
+            return Ok(self.clone());
+        }
+        let mut t = Tensor::empty(device, self.spec)?;
+        t.copy_from(0, self)?;
+        Ok(t)
+    }
+
+    /// The same elements in the host's memory; this very tensor when it is there already.
+    pub fn to_host(&self) -> Result<Tensor> {
+        if self.device().is_host() { Ok(self.clone()) } else { self.to_device(&Device::cpu()) }
     }
 
     fn expect_type<T: Element>(&self) -> Result<()> {

@@ -345,10 +345,9 @@ impl Run {
     }
 
     fn bad_gradient(&self, norm: f64) -> Error {
-        let slot = self
-            .params
-            .all()
-            .find(|&s| self.grads.get(s).is_some_and(|g| g.to_f64().iter().any(|x| !x.is_finite())));
+        let slot = self.params.all().find(|&s| {
+            self.grads.get(s).is_some_and(|g| g.to_f64().is_ok_and(|g| g.iter().any(|x| !x.is_finite())))
+        });
         let name = slot.map_or("the whole model", |s| &self.params.info(s).name);
         let what = format!("the norm of the gradient is {norm}: first in `{name}`; weights were not changed");
         Error::Numeric { step: self.step + 1, what }

@@ -106,13 +106,14 @@ fn write_all(tmp: &Path, params: &Params, optimizer: &dyn Optimizer, state: &Sta
 
 fn to_safetensors(tensors: &[(String, Tensor)], path: &Path) -> Result<Vec<u8>> {
     let bad = |e: safetensors::SafeTensorError| Error::snapshot(path, e.to_string());
+    let host: Vec<Tensor> = tensors.iter().map(|(_, t)| t.to_host()).collect::<Result<_>>()?;
     let mut views = Vec::new();
-    for (name, t) in tensors {
+    for ((name, _), t) in tensors.iter().zip(&host) {
         let dtype = match t.dtype() {
             crate::shape::DType::F64 => Dtype::F64,
             _ => Dtype::F32,
         };
-        views.push((name.as_str(), TensorView::new(dtype, t.dims().to_vec(), t.as_bytes()).map_err(bad)?));
+        views.push((name.as_str(), TensorView::new(dtype, t.dims().to_vec(), t.as_bytes()?).map_err(bad)?));
     }
     safetensors::serialize(views, None).map_err(bad)
 }
@@ -309,6 +310,6 @@ fn tensor(view: &TensorView<'_>, params: &Params, path: &Path, name: &str, dims:
         return Err(Error::snapshot(path, what));
     }
     let mut t = Tensor::empty(params.device(), spec)?;
-    t.as_mut_bytes()?.copy_from_slice(view.data());
+    t.write_bytes(0, view.data())?;
     Ok(t)
 }

@@ -163,6 +163,7 @@ impl Task {
         if self.objective == Objective::Regress {
             return Ok((target.len() as u64, 0));
         }
+        let (y, target) = (y.to_host()?, target.to_host()?);
         let (y, classes) = (y.as_slice::<f32>()?, y.shape().last());
         let mut counts = (0, 0);
         for (row, &want) in y.chunks(classes.max(1)).zip(target.as_slice::<i32>()?) {
