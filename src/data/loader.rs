@@ -81,6 +81,12 @@ impl Batch {
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.columns.iter().map(|c| c.name.as_str()).zip(&self.tensors)
     }
+    fn to_device(mut self, device: &Device) -> Result<Batch> {
+        if !device.is_host() {
+            self.tensors = self.tensors.iter().map(|t| t.to_device(device)).collect::<Result<_>>()?;
+        }
+        Ok(self)
+    }
     /// Samples in this rank's share.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
@@ -209,6 +215,7 @@ enum Source<D> {
 /// An endless (or `epochs` long) iterator of batches. After an error it ends. Dropping it ends its thread.
 pub struct Loader<D> {
     source: Source<D>,
+    device: Device,
     cursor: Cursor,
     batches_per_epoch: u64,
     stats: LoaderStats,
@@ -246,13 +253,15 @@ impl<D: Dataset + 'static> Loader<D> {
             checked: None,
             rows: o.batch.div_ceil(o.world),
             slots: vec![],
-            device: device.clone(),
+            // Batches are made on the host; those for another device are copied there when they are given out.
+            device: if device.is_host() { device.clone() } else { Device::cpu() },
             dataset,
         };
         // In the queue, in the thread's hands, and two batches with the caller.
         maker.slots = (0..o.prefetch + 3).map(|_| maker.tensors()).collect::<Result<_>>()?;
         let source = if o.prefetch == 0 { Source::Here(Box::new(maker)) } else { spawn(maker, o.prefetch)? };
-        Ok(Loader { source, cursor, batches_per_epoch, stats: LoaderStats::default(), done: false })
+        let device = device.clone();
+        Ok(Loader { source, device, cursor, batches_per_epoch, stats: LoaderStats::default(), done: false })
     }
 }
 
@@ -299,6 +308,7 @@ impl<D: Dataset> Iterator for Loader<D> {
             Source::Here(maker) => maker.next(),
             Source::Thread { queue, .. } => queue.as_ref().and_then(|q| q.recv().ok()),
         };
+        let batch = batch.map(|b| b.and_then(|b| b.to_device(&self.device)));
         self.stats.stall += start.elapsed();
         match &batch {
             Some(Ok(b)) => {

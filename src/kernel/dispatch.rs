@@ -28,7 +28,9 @@ const MOST_BLOCKS: [usize; 3] = [(1 << 31) - 1, 65_535, 65_535];
 pub(super) fn device<'a>(kernel: &Kernel, args: &'a [Arg<'_>]) -> Result<Option<&'a Device>> {
     let tensors = || args.iter().filter_map(Arg::tensor);
     let Some(first) = tensors().next().map(Tensor::device) else { return Ok(None) };
-    match tensors().find(|t| t.device() != first) {
+    // CPU devices differ in their pools only.
+    let elsewhere = |t: &&Tensor| t.device() != first && !(first.is_host() && t.device().is_host());
+    match tensors().find(elsewhere) {
         None => Ok(Some(first)),
         Some(other) => Err(Error::Device {
             device: first.name().into(),
