@@ -99,7 +99,9 @@ fn by_op(name: &str, exams: &[&str], verdicts: &[Verdict]) -> Vec<String> {
     let of = |exam: &str| verdicts.iter().filter(move |v| v.op == name && v.exam == exam).collect::<Vec<_>>();
     // NaN marks a failed exam: f64::max would hide it.
     let worst = |exam: &str| {
-        of(exam).iter().fold(0.0, |m, v| if v.error.is_nan() { f64::NAN } else { v.error.max(m) })
+        of(exam)
+            .iter()
+            .fold(0.0, |m, v| if v.error.is_nan() || m.is_nan() { f64::NAN } else { v.error.max(m) })
     };
     let samples = exams.last().map_or(0, |exam| of(exam).len()).to_string();
     let mut row = vec![name.to_string(), samples];

@@ -4,6 +4,7 @@ use super::{Real, par};
 use crate::{kernel, vectorized};
 
 kernel! {
+    ptx "basic";
     /// y += x.
     pub static ADD_INTO = add_into(x: in T, y: out T);
     /// y = x.

@@ -17,6 +17,15 @@ impl Unary for Abs {
     const NAME: &'static str = "abs";
     const ENTRIES: [&'static str; 2] = ["abs_forward", "abs_backward"];
     const KEEPS: Keeps = Keeps::Input;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        abs.f32 %y, %x;",
+        "\
+        .reg .pred %up, %down; .reg .f32 %minus;
+        setp.gt.f32 %up, %x, 0f00000000;
+        setp.lt.f32 %down, %x, 0f00000000;
+        selp.f32 %minus, 0fBF800000, 0f00000000, %down;
+        selp.f32 %y, 0f3F800000, %minus, %up;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

@@ -19,6 +19,11 @@ impl Binary for Add {
     const NAME: &'static str = "add";
     const ENTRIES: [&'static str; 3] = ["add_forward", "add_backward_a", "add_backward_b"];
     const CONSTANT: Option<[f64; 2]> = Some([1.0, 1.0]);
+    const PTX: Option<[&'static str; 3]> = Some([
+        "        add.f32 %y, %x, %z;",
+        "        mov.f32 %y, 0f3F800000;",
+        "        mov.f32 %y, 0f3F800000;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(a: T, b: T) -> T {

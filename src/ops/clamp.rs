@@ -22,6 +22,19 @@ impl Unary for Clamp {
     const NAME: &'static str = "clamp";
     const ENTRIES: [&'static str; 2] = ["clamp_forward", "clamp_backward"];
     const KEEPS: Keeps = Keeps::Input;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "\
+        .reg .pred %p;
+        setp.lt.f32 %p, %x, %c0; // NaN is not below, so it stays
+        selp.f32 %y, %c0, %x, %p;
+        setp.gt.f32 %p, %y, %c1;
+        selp.f32 %y, %c1, %y, %p;",
+        "\
+        .reg .pred %p;
+        setp.gt.f32 %p, %x, %c0;
+        setp.lt.and.f32 %p, %x, %c1, %p;
+        selp.f32 %y, 0f3F800000, 0f00000000, %p;",
+    ]);
     fn constants(&self) -> [f64; 2] {
         [self.min, self.max]
     }

@@ -17,6 +17,14 @@ pub struct Div;
 impl Binary for Div {
     const NAME: &'static str = "div";
     const ENTRIES: [&'static str; 3] = ["div_forward", "div_backward_a", "div_backward_b"];
+    const PTX: Option<[&'static str; 3]> = Some([
+        "        div.rn.f32 %y, %x, %z;",
+        "        rcp.rn.f32 %y, %z;",
+        "\
+        div.rn.f32 %y, %x, %z;
+        div.rn.f32 %y, %y, %z;
+        neg.f32 %y, %y;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(a: T, b: T) -> T {

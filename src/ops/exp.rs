@@ -18,6 +18,10 @@ impl Unary for Exp {
     const ENTRIES: [&'static str; 2] = ["exp_forward", "exp_backward"];
     const KEEPS: Keeps = Keeps::Output;
     const COST: f64 = 0.5;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        call (%y), exp_of, (%x);",
+        "        mov.f32 %y, %x; // kept is y",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

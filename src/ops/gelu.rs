@@ -27,6 +27,16 @@ impl Unary for Gelu {
     const ENTRIES: [&'static str; 2] = ["gelu_forward", "gelu_backward"];
     const KEEPS: Keeps = Keeps::Input;
     const COST: f64 = 0.5;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "\
+        .reg .f32 %below, %density;
+        call (%below, %density), normal_of, (%x);
+        mul.f32 %y, %x, %below;",
+        "\
+        .reg .f32 %below, %density;
+        call (%below, %density), normal_of, (%x);
+        fma.rn.f32 %y, %x, %density, %below;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {
@@ -46,6 +56,27 @@ impl Unary for GeluTanh {
     const ENTRIES: [&'static str; 2] = ["gelu_tanh_forward", "gelu_tanh_backward"];
     const KEEPS: Keeps = Keeps::Input;
     const COST: f64 = 0.7;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "\
+        .reg .f32 %u;
+        mul.f32 %u, %x, %x;
+        fma.rn.f32 %u, %u, %c1, %c0;
+        mul.f32 %u, %u, %x;
+        call (%u), sigmoid_of, (%u);
+        mul.f32 %y, %x, %u;",
+        "\
+        .reg .f32 %cubic, %u, %s, %t;
+        mul.f32 %cubic, %x, %x;
+        mul.f32 %cubic, %cubic, %c1;
+        add.f32 %u, %cubic, %c0;
+        mul.f32 %u, %u, %x;
+        call (%s), sigmoid_of, (%u);
+        sub.f32 %t, 0f3F800000, %s;
+        mul.f32 %t, %t, %s;
+        mul.f32 %t, %t, %x;
+        fma.rn.f32 %u, %cubic, 0f40400000, %c0; // 3
+        fma.rn.f32 %y, %t, %u, %s;",
+    ]);
 
     fn constants(&self) -> [f64; 2] {
         let twice = 2.0 * FRAC_2_PI.sqrt();

@@ -18,6 +18,10 @@ impl Unary for Log {
     const ENTRIES: [&'static str; 2] = ["log_forward", "log_backward"];
     const KEEPS: Keeps = Keeps::Input;
     const COST: f64 = 0.5;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        call (%y), ln_of, (%x);",
+        "        rcp.rn.f32 %y, %x;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

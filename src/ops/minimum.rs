@@ -17,6 +17,25 @@ pub struct Minimum;
 impl Binary for Minimum {
     const NAME: &'static str = "minimum";
     const ENTRIES: [&'static str; 3] = ["minimum_forward", "minimum_backward_a", "minimum_backward_b"];
+    const PTX: Option<[&'static str; 3]> = Some([
+        "\
+        .reg .pred %p;
+        min.f32 %y, %x, %z;
+        setp.nan.f32 %p, %x, %z; // min drops a NaN
+        selp.f32 %y, 0f7FC00000, %y, %p;",
+        "\
+        .reg .pred %p; .reg .f32 %share;
+        setp.eq.f32 %p, %x, %z;
+        selp.f32 %share, 0f3F000000, 0f3F800000, %p; // equal values share; with a NaN both get all
+        setp.gt.f32 %p, %x, %z;
+        selp.f32 %y, 0f00000000, %share, %p;",
+        "\
+        .reg .pred %p; .reg .f32 %share;
+        setp.eq.f32 %p, %x, %z;
+        selp.f32 %share, 0f3F000000, 0f3F800000, %p; // equal values share; with a NaN both get all
+        setp.lt.f32 %p, %x, %z;
+        selp.f32 %y, 0f00000000, %share, %p;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(a: T, b: T) -> T {

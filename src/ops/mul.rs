@@ -17,6 +17,11 @@ pub struct Mul;
 impl Binary for Mul {
     const NAME: &'static str = "mul";
     const ENTRIES: [&'static str; 3] = ["mul_forward", "mul_backward_a", "mul_backward_b"];
+    const PTX: Option<[&'static str; 3]> = Some([
+        "        mul.f32 %y, %x, %z;",
+        "        mov.f32 %y, %z;",
+        "        mov.f32 %y, %x;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(a: T, b: T) -> T {

@@ -17,6 +17,10 @@ impl Unary for Neg {
     const NAME: &'static str = "neg";
     const ENTRIES: [&'static str; 2] = ["neg_forward", "neg_backward"];
     const KEEPS: Keeps = Keeps::Nothing;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        neg.f32 %y, %x;",
+        "        mov.f32 %y, 0fBF800000;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

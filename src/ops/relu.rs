@@ -17,6 +17,16 @@ impl Unary for Relu {
     const NAME: &'static str = "relu";
     const ENTRIES: [&'static str; 2] = ["relu_forward", "relu_backward"];
     const KEEPS: Keeps = Keeps::Output;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "\
+        .reg .pred %p;
+        setp.le.f32 %p, %x, 0f00000000; // NaN is not <= 0, so it stays
+        selp.f32 %y, 0f00000000, %x, %p;",
+        "\
+        .reg .pred %p;
+        setp.gt.f32 %p, %x, 0f00000000;
+        selp.f32 %y, 0f3F800000, 0f00000000, %p;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

@@ -20,6 +20,10 @@ impl Unary for Scale {
     const NAME: &'static str = "scale";
     const ENTRIES: [&'static str; 2] = ["scale_forward", "scale_backward"];
     const KEEPS: Keeps = Keeps::Nothing;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        mul.f32 %y, %c0, %x;",
+        "        mov.f32 %y, %c0;",
+    ]);
     fn constants(&self) -> [f64; 2] {
         [self.factor, 0.0]
     }

@@ -18,6 +18,13 @@ impl Unary for Sigmoid {
     const ENTRIES: [&'static str; 2] = ["sigmoid_forward", "sigmoid_backward"];
     const KEEPS: Keeps = Keeps::Output;
     const COST: f64 = 0.6;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        call (%y), sigmoid_of, (%x);",
+        "\
+        .reg .f32 %rest;
+        sub.f32 %rest, 0f3F800000, %x; // kept is y
+        mul.f32 %y, %x, %rest;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

@@ -18,6 +18,17 @@ impl Unary for Silu {
     const ENTRIES: [&'static str; 2] = ["silu_forward", "silu_backward"];
     const KEEPS: Keeps = Keeps::Input;
     const COST: f64 = 0.7;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "\
+        call (%y), sigmoid_of, (%x);
+        mul.f32 %y, %y, %x;",
+        "\
+        .reg .f32 %s, %t;
+        call (%s), sigmoid_of, (%x);
+        sub.f32 %t, 0f3F800000, %s;
+        fma.rn.f32 %t, %t, %x, 0f3F800000;
+        mul.f32 %y, %s, %t;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

@@ -17,6 +17,10 @@ impl Unary for Sqrt {
     const NAME: &'static str = "sqrt";
     const ENTRIES: [&'static str; 2] = ["sqrt_forward", "sqrt_backward"];
     const KEEPS: Keeps = Keeps::Output;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        sqrt.rn.f32 %y, %x;",
+        "        div.rn.f32 %y, 0f3F000000, %x; // kept is y",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

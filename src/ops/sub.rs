@@ -19,6 +19,11 @@ impl Binary for Sub {
     const NAME: &'static str = "sub";
     const ENTRIES: [&'static str; 3] = ["sub_forward", "sub_backward_a", "sub_backward_b"];
     const CONSTANT: Option<[f64; 2]> = Some([1.0, -1.0]);
+    const PTX: Option<[&'static str; 3]> = Some([
+        "        sub.f32 %y, %x, %z;",
+        "        mov.f32 %y, 0f3F800000;",
+        "        mov.f32 %y, 0fBF800000;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(a: T, b: T) -> T {

@@ -18,6 +18,13 @@ impl Unary for Tanh {
     const ENTRIES: [&'static str; 2] = ["tanh_forward", "tanh_backward"];
     const KEEPS: Keeps = Keeps::Output;
     const COST: f64 = 0.7;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "        call (%y), tanh_of, (%x);",
+        "\
+        .reg .f32 %minus;
+        neg.f32 %minus, %x; // kept is y
+        fma.rn.f32 %y, %minus, %x, 0f3F800000;",
+    ]);
 
     #[inline(always)]
     fn value<T: Real>(x: T, _: [T; 2]) -> T {

@@ -4,7 +4,7 @@
 use super::super::axes;
 use super::{Plan, expect_inputs, expect_real, walk};
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, Kernel, Param, Real, par, real_type, take};
+use crate::kernel::{Arg, Kernel, Param, Real, Source, par, real_type, take};
 use crate::shape::{DType, Shape, Spec};
 use crate::tape::{Adjoint, Cx, Op};
 use crate::tensor::{SmallList, Tensor};
@@ -19,6 +19,9 @@ pub trait Binary: Debug + Copy + Send + Sync + 'static {
     const ENTRIES: [&'static str; 3];
     /// ∂f/∂a and ∂f/∂b where both are the same number everywhere (add, sub): nothing is kept then.
     const CONSTANT: Option<[f64; 2]> = None;
+    /// PTX of f, ∂f/∂a and ∂f/∂b: instructions that make `%y` from `%x` (of a) and `%z` (of b), with registers of their own.
+    /// None: the op runs on the CPU alone.
+    const PTX: Option<[&'static str; 3]> = None;
     /// f(a, b). Mark it `#[inline(always)]`.
     fn value<T: Real>(a: T, b: T) -> T;
     /// ∂f/∂a and ∂f/∂b at (a, b). Mark it `#[inline(always)]`.
@@ -34,6 +37,23 @@ const fn param(name: &'static str, role: &'static str, ty: &'static str) -> Para
 }
 
 impl<B: Binary> Zip<B> {
+    const SOURCE: Option<&'static Source> = match B::PTX {
+        None => None,
+        Some([value, slope_a, slope_b]) => Some(&Source {
+            file: "ptx/elementwise_binary.ptx",
+            text: include_str!("../../../ptx/elementwise_binary.ptx"),
+            splice: &[
+                ("NAME", B::NAME),
+                ("FORWARD", B::ENTRIES[0]),
+                ("BACKWARD_A", B::ENTRIES[1]),
+                ("BACKWARD_B", B::ENTRIES[2]),
+                ("VALUE", value),
+                ("SLOPE_A", slope_a),
+                ("SLOPE_B", slope_b),
+            ],
+        }),
+    };
+
     /// y, row-major over `dims`, = f of the elements of a and b at Σ index·`a_steps` and Σ index·`b_steps`.
     pub const FORWARD: Kernel = Kernel {
         entry: B::ENTRIES[0],
@@ -49,7 +69,7 @@ impl<B: Binary> Zip<B> {
             DType::F64 => forward::<B, f64>(args),
             _ => forward::<B, f32>(args),
         },
-        source: None,
+        source: Zip::<B>::SOURCE,
         blocks: None,
     };
     /// The gradient of a, before it is summed over stretched axes.
@@ -74,7 +94,7 @@ impl<B: Binary> Zip<B> {
             param("b_steps", "val", "dims"),
             param("accumulate", "val", "flag"),
         ];
-        Kernel { entry: B::ENTRIES[which], params: PARAMS, cpu, source: None, blocks: None }
+        Kernel { entry: B::ENTRIES[which], params: PARAMS, cpu, source: Zip::<B>::SOURCE, blocks: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::{AttrDoc, Attrs, Entry, Port, Sample};
 use super::{expect_inputs, expect_real};
 use crate::error::Result;
-use crate::kernel::{Arg, Kernel, Param, Real, par, real_type, take};
+use crate::kernel::{Arg, Kernel, Param, Real, Source, par, real_type, take};
 use crate::shape::{DType, Spec};
 use crate::tape::{Adjoint, Cx, Op};
 use crate::tensor::{SmallList, Tensor};
@@ -36,6 +36,9 @@ pub trait Unary: Debug + Copy + Send + Sync + 'static {
     fn constants(&self) -> [f64; 2] {
         [0.0; 2]
     }
+    /// PTX of f and of its slope: instructions that make `%y` from `%x`, `%c0` and `%c1`, with registers of their own, and
+    /// the functions of `ptx/math.ptx` to call. None: the op runs on the CPU alone.
+    const PTX: Option<[&'static str; 2]> = None;
     /// f(x). Mark it `#[inline(always)]`.
     fn value<T: Real>(x: T, c: [T; 2]) -> T;
     /// f'(x), from what [`Unary::KEEPS`] says. Mark it `#[inline(always)]`.
@@ -64,6 +67,22 @@ impl<U: Unary> Map<U> {
         Entry { name: U::NAME, doc, inputs: INPUTS, outputs: &["output"], attrs, build, kernels, samples }
     }
 
+    const SOURCE: Option<&'static Source> = match U::PTX {
+        None => None,
+        Some([value, slope]) => Some(&Source {
+            file: "ptx/elementwise_unary.ptx",
+            text: include_str!("../../../ptx/elementwise_unary.ptx"),
+            splice: &[
+                ("MATH", include_str!("../../../ptx/math.ptx")),
+                ("NAME", U::NAME),
+                ("FORWARD", U::ENTRIES[0]),
+                ("BACKWARD", U::ENTRIES[1]),
+                ("VALUE", value),
+                ("SLOPE", slope),
+            ],
+        }),
+    };
+
     /// y = f(x).
     pub const FORWARD: Kernel = Kernel {
         entry: U::ENTRIES[0],
@@ -77,7 +96,7 @@ impl<U: Unary> Map<U> {
             DType::F64 => forward::<U, f64>(args),
             _ => forward::<U, f32>(args),
         },
-        source: None,
+        source: Map::<U>::SOURCE,
         blocks: None,
     };
     /// dx = dy · f', or dx += when `accumulate`.
@@ -95,7 +114,7 @@ impl<U: Unary> Map<U> {
             DType::F64 => backward::<U, f64>(args),
             _ => backward::<U, f32>(args),
         },
-        source: None,
+        source: Map::<U>::SOURCE,
         blocks: None,
     };
 }
