@@ -101,7 +101,7 @@ fn by_op(name: &str, exams: &[&str], verdicts: &[Verdict]) -> Vec<String> {
     let worst = |exam: &str| {
         of(exam)
             .iter()
-            .fold(0.0, |m, v| if v.error.is_nan() || m.is_nan() { f64::NAN } else { v.error.max(m) })
+            .fold(0.0f64, |m: f64, v| if v.error.is_nan() || m.is_nan() { f64::NAN } else { v.error.max(m) })
     };
     let samples = exams.last().map_or(0, |exam| of(exam).len()).to_string();
     let mut row = vec![name.to_string(), samples];

@@ -9,15 +9,22 @@ use super::{Real, par};
 use crate::{kernel, vectorized};
 
 kernel! {
+    ptx "reduce";
     /// y [outer, inner] = scale·Σ_r x[outer, r, inner], or y += when `accumulate`; `extents` = [outer, reduced, inner],
     /// `partial` has [`partials`] elements of scratch.
     pub static SUM = sum_axis(
         x: in T, partial: out T, y: out T, extents: val dims, scale: val T, accumulate: val flag,
-    );
+    ) blocks(device_blocks(extents));
     /// The same for scale·max_r x[outer, r, inner]; NaN where any is NaN.
     pub static MAX = max_axis(
         x: in T, partial: out T, y: out T, extents: val dims, scale: val T, accumulate: val flag,
-    );
+    ) blocks(device_blocks(extents));
+}
+
+/// Blocks on a GPU: one for each long row, else one for 32 outputs (`ptx/reduce.ptx`).
+fn device_blocks(extents: &[usize]) -> usize {
+    let outputs = extents[0] * extents[2];
+    if extents[2] == 1 && extents[1] >= 64 { outputs } else { outputs.div_ceil(32) }
 }
 
 /// Elements of a block where they lie one behind the other (inner = 1).

@@ -15,6 +15,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "amax";
     /// mask = 1 where x, row-major over `dims`, equals the y at Σ index·`steps`, else 0.
     pub static TIES = amax_ties(x: in T, y: in T, mask: out T, dims: val dims, steps: val dims);
     /// dx = dy·mask / count, or dx += when `accumulate`; dy and count lie at Σ index·`steps`.

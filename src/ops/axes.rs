@@ -77,6 +77,7 @@ impl Axes {
 }
 
 kernel! {
+    ptx "axes";
     /// y, row-major over `dims`, = scale·(the element of x at Σ index·`steps`), or y += when `accumulate`.
     pub(super) static EXPAND = expand_axes(
         x: in T, y: out T, dims: val dims, steps: val dims, scale: val T, accumulate: val flag,

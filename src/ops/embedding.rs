@@ -15,10 +15,11 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "embedding";
     /// y [n, dim] = rows `ids` [n] of weight [count, dim].
     pub static FORWARD = embedding_forward(ids: in i32, weight: in T, y: out T, dim: val size);
     /// dw [count, dim] += rows of dy [n, dim] at `ids`; dw starts at 0 unless `accumulate`.
-    pub static BACKWARD = embedding_backward(ids: in i32, dy: in T, dw: out T, dim: val size, accumulate: val flag);
+    pub static BACKWARD = embedding_backward(ids: in i32, dy: in T, dw: out T, dim: val size, accumulate: val flag) blocks(dw.div_ceil(8 * dim.max(1)));
 }
 
 fn embedding_forward<T: Real>(ids: &[i32], weight: &[T], y: &mut [T], dim: usize) {

@@ -11,6 +11,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "permute";
     /// y, row-major with extents `dims`, takes the element of x at Σ index·`strides`; += when `accumulate`.
     pub static PERMUTE = permute_copy(x: in T, y: out T, dims: val dims, strides: val dims, accumulate: val flag);
 }

@@ -8,11 +8,12 @@ use crate::tensor::Tensor;
 use crate::{kernel, vectorized};
 
 kernel! {
+    ptx "range";
     /// For each of `rows`: y[r·y_pitch + y_at ..][..len] = x[r·x_pitch + x_at ..][..len], or += when `accumulate`.
     pub(super) static COPY_RANGE = copy_range(
         x: in T, y: out T, rows: val size, len: val size, x_pitch: val size, x_at: val size, y_pitch: val size,
         y_at: val size, accumulate: val flag,
-    );
+    ) blocks((rows * len).div_ceil(256));
 }
 
 #[allow(clippy::too_many_arguments)]

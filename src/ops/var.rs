@@ -17,6 +17,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "var";
     /// y = (x − mean)², x row-major over `dims`, mean at Σ index·`steps`.
     pub static SQUARES = var_squares(x: in T, mean: in T, y: out T, dims: val dims, steps: val dims);
     /// dx = scale·dy·(x − mean), or dx += when `accumulate`; dy lies as mean does.

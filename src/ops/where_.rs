@@ -15,6 +15,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "where";
     /// y, row-major over `dims`, takes a where c is not 0, else b; operands lie at Σ index·their steps.
     pub static FORWARD = where_forward(
         c: in u8, a: in T, b: in T, y: out T, dims: val dims, c_steps: val dims, a_steps: val dims, b_steps: val dims,
