@@ -20,13 +20,14 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "layer_norm";
     /// y = x̂·w + b and stats = (μ, r) of each row; w and b may be absent.
-    pub static FORWARD = layer_norm_forward(x: in T, w: in T, b: in T, y: out T, stats: out T, n: val size, eps: val T);
+    pub static FORWARD = layer_norm_forward(x: in T, w: in T, b: in T, y: out T, stats: out T, n: val size, eps: val T) blocks(stats.div_ceil(16));
     /// dx (or dx += when `accumulate`), and parts = [Σ dy·x̂, Σ dy] of each block of rows; either output may
     /// be absent.
     pub static BACKWARD = layer_norm_backward(
         x: in T, w: in T, stats: in T, dy: in T, dx: out T, parts: out T, n: val size, accumulate: val flag,
-    );
+    ) blocks(stats.div_ceil(128));
 }
 
 fn layer_norm_forward<T: Real>(x: &[T], w: &[T], b: &[T], y: &mut [T], stats: &mut [T], n: usize, eps: T) {

@@ -20,12 +20,13 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "log_softmax";
     /// y = log_softmax(x) along the middle of [outer, n, inner].
-    pub static FORWARD = log_softmax_forward(x: in T, y: out T, n: val size, inner: val size);
+    pub static FORWARD = log_softmax_forward(x: in T, y: out T, n: val size, inner: val size) blocks(if inner == 1 { (y / n.max(1)).div_ceil(8) } else { (y / n.max(1)).div_ceil(256) });
     /// dx = dy − e^y·Σ dy, or dx += when `accumulate`.
     pub static BACKWARD = log_softmax_backward(
         y: in T, dy: in T, dx: out T, n: val size, inner: val size, accumulate: val flag,
-    );
+    ) blocks(if inner == 1 { (dx / n.max(1)).div_ceil(8) } else { (dx / n.max(1)).div_ceil(256) });
 }
 
 fn log_softmax_forward<T: Real>(x: &[T], y: &mut [T], n: usize, inner: usize) {

@@ -19,13 +19,14 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "rms_norm";
     /// y = x̂·w and stats = r of each row; w may be absent.
-    pub static FORWARD = rms_norm_forward(x: in T, w: in T, y: out T, stats: out T, n: val size, eps: val T);
+    pub static FORWARD = rms_norm_forward(x: in T, w: in T, y: out T, stats: out T, n: val size, eps: val T) blocks(stats.div_ceil(8));
     /// dx (or dx += when `accumulate`), and parts = Σ dy·x̂ of each block of rows; either output may be
     /// absent.
     pub static BACKWARD = rms_norm_backward(
         x: in T, w: in T, stats: in T, dy: in T, dx: out T, parts: out T, n: val size, accumulate: val flag,
-    );
+    ) blocks(stats.div_ceil(64));
 }
 
 fn rms_norm_forward<T: Real>(x: &[T], w: &[T], y: &mut [T], stats: &mut [T], n: usize, eps: T) {

@@ -128,6 +128,7 @@ pub(crate) fn sum_into(
 }
 
 kernel! {
+    ptx "rows";
     /// y = the sum over parts of their elements from `offset` on, or y += when `accumulate`; `parts` is
     /// [`count`, pitch] with pitch >= offset + elements of y.
     pub(crate) static SUM_PARTS = sum_parts(
