@@ -27,17 +27,18 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "cross_entropy";
     /// For each row of x: stats = (m, 1/S), and its loss. `ignore` is an i64 in two's complement.
     pub static ROWS = cross_entropy_rows(
         x: in T, target: in i32, stats: out T, loss: out T, ignore: val word, smoothing: val T,
-    );
+    ) blocks(loss.div_ceil(8));
     /// y = Σ loss, divided by the number of targets that count when `mean`.
-    pub static REDUCE = cross_entropy_reduce(loss: in T, target: in i32, y: out T, ignore: val word, mean: val flag);
+    pub static REDUCE = cross_entropy_reduce(loss: in T, target: in i32, y: out T, ignore: val word, mean: val flag) blocks(1);
     /// dx from the rows' stats, or dx += when `accumulate`; dy holds one number, or one a row.
     pub static BACKWARD = cross_entropy_backward(
         x: in T, target: in i32, stats: in T, dy: in T, dx: out T, ignore: val word, smoothing: val T, mean: val flag,
         accumulate: val flag,
-    );
+    ) blocks(target.div_ceil(8).min(256));
 }
 
 fn cross_entropy_rows<T: Real>(x: &[T], target: &[i32], stats: &mut [T], loss: &mut [T], ignore: u64, smoothing: T) {

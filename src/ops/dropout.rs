@@ -17,8 +17,9 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "dropout";
     /// y = x·m, or y += when `accumulate`; also dx from dy.
-    pub static DROPOUT = dropout_mask(x: in T, y: out T, p: val T, seed: val word, stream: val word, accumulate: val flag);
+    pub static DROPOUT = dropout_mask(x: in T, y: out T, p: val T, seed: val word, stream: val word, accumulate: val flag) blocks(y.div_ceil(1024));
 }
 
 fn dropout_mask<T: Real>(x: &[T], y: &mut [T], p: T, seed: u64, stream: u64, accumulate: bool) {

@@ -18,6 +18,7 @@ use crate::tensor::{SmallList, Tensor};
 use std::sync::Arc;
 
 kernel! {
+    ptx "gather";
     /// y, row-major over `dims` as the index is, = x at Σ position·`steps` + index·`along`, or y += when `accumulate`.
     pub static GATHER = gather_axis(
         x: in T, index: in i32, y: out T, dims: val dims, steps: val dims, along: val size, accumulate: val flag,

@@ -16,10 +16,11 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "mse_loss";
     /// y = (x − t)² by element.
     pub static FORWARD = mse_loss_forward(x: in T, t: in T, y: out T);
     /// loss = scale·Σ (x − t)²; `partial` holds the sum of each chunk.
-    pub static FORWARD_SUM = mse_loss_sum(x: in T, t: in T, partial: out T, loss: out T, scale: val T);
+    pub static FORWARD_SUM = mse_loss_sum(x: in T, t: in T, partial: out T, loss: out T, scale: val T) blocks(1);
     /// dx = scale·(x − t)·dy, or dx += when `accumulate`; dy is one number or one an element.
     pub static BACKWARD = mse_loss_backward(x: in T, t: in T, dy: in T, dx: out T, scale: val T, accumulate: val flag);
 }

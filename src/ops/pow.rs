@@ -14,6 +14,7 @@ use crate::tensor::{SmallList, Tensor};
 use std::sync::Arc;
 
 kernel! {
+    ptx "pow";
     /// y = x^exponent.
     pub static FORWARD = pow_forward(x: in T, y: out T, exponent: val T);
     /// dx = dy · exponent · x^(exponent − 1), or dx += when `accumulate`.

@@ -17,6 +17,7 @@ use crate::tensor::{SmallList, Tensor};
 use std::sync::Arc;
 
 kernel! {
+    ptx "scatter_add";
     /// y at Σ position·`steps` + index·`along` += src, row-major over `dims` as the index is. `slices` = how many equal
     /// parts of y the first axis cuts it into, or 1 where the index runs along that axis.
     pub static SCATTER = scatter_add_axis(

@@ -15,6 +15,7 @@ use crate::tensor::Tensor;
 use crate::{kernel, vectorized};
 
 kernel! {
+    ptx "adamw";
     /// One step over one segment. `keep` = 1 − lr·λ, `rate` = lr/(1 − β₁ᵗ), `root` = 1/√(1 − β₂ᵗ).
     pub(crate) static ADAMW = adamw_step(
         w: out T, g: in T, m: out T, v: out T, keep: val T, beta1: val T, beta2: val T, rate: val T, root: val T, eps: val T,

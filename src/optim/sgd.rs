@@ -15,6 +15,7 @@ use crate::tensor::Tensor;
 use crate::{kernel, vectorized};
 
 kernel! {
+    ptx "sgd";
     /// One step over one segment. `fresh` = 1 − τ, or 1 at the first step, whose old momentum is 0.
     pub(crate) static SGD = sgd_step(
         w: out T, g: in T, b: out T, lr: val T, momentum: val T, fresh: val T, decay: val T, nesterov: val flag,
