@@ -16,21 +16,22 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "linear";
     /// y = x·wᵀ + bias. x [rows, input], w [output, input], y [rows, output]; an empty bias adds nothing. Here as below
     /// `bf16` rounds the operands of the product.
     pub static FORWARD = linear_forward(
         x: in T, w: in T, bias: in T, y: out T, rows: val size, input: val size, output: val size, bf16: val flag,
-    );
+    ) blocks(rows.div_ceil(64) * output.div_ceil(64));
     /// dx = dy·w, or dx += when `accumulate`.
     pub static BACKWARD_INPUT = linear_backward_input(
         dy: in T, w: in T, dx: out T, rows: val size, input: val size, output: val size, bf16: val flag,
         accumulate: val flag,
-    );
+    ) blocks(rows.div_ceil(64) * input.div_ceil(64));
     /// dw = dyᵀ·x, or dw += when `accumulate`.
     pub static BACKWARD_WEIGHT = linear_backward_weight(
         dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, bf16: val flag,
         accumulate: val flag,
-    );
+    ) blocks(output.div_ceil(64) * input.div_ceil(64));
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -15,13 +15,14 @@ use crate::kernel;
 use std::sync::Arc;
 
 kernel! {
+    ptx "matmul";
     /// c = op(a)·op(b), or c += when `accumulate`. `extents` = [batches, m, n, k]; `lead` lists the leading extents of the
     /// loop over batches, `a_step`, `b_step` and `c_step` the steps of each operand along them (in matrices, 0 where it
     /// stays; a c that stays is summed over, in order). `bf16` rounds both operands.
     pub static MATMUL = matmul_batched(
         a: in T, b: in T, c: out T, extents: val dims, lead: val dims, a_step: val dims, b_step: val dims,
         c_step: val dims, transpose_a: val flag, transpose_b: val flag, bf16: val flag, accumulate: val flag,
-    );
+    ) blocks(extents[0] * extents[1].div_ceil(64) * extents[2].div_ceil(64));
 }
 
 #[allow(clippy::too_many_arguments)]
