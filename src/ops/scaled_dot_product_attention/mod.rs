@@ -23,15 +23,16 @@ use cpu::{attention_backward, attention_forward};
 use std::sync::Arc;
 
 kernel! {
+    ptx "scaled_dot_product_attention";
     /// o [B·H, Tq, d] and log_sum [B·H, Tq] from q [B·H, Tq, d], k and v [B·H/group, Tk, d]. `extents` = [Tq, Tk, d, group].
     pub static FORWARD = attention_forward(
         q: in T, k: in T, v: in T, o: out T, log_sum: out T, extents: val dims, causal: val flag,
-    );
+    ) blocks(log_sum.div_ceil(8));
     /// dq, dk, dv from the same and from d_o; `extents` as above. `delta` [B·H, Tq] is memory for D.
     pub static BACKWARD = attention_backward(
         q: in T, k: in T, v: in T, o: in T, log_sum: in T, d_o: in T, dq: out T, dk: out T, dv: out T, delta: out T,
         extents: val dims, causal: val flag,
-    );
+    ) blocks((log_sum + k / extents[2].max(1)).div_ceil(8));
 }
 
 /// softmax(Q·Kᵀ/√d)·V.
