@@ -17,6 +17,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "avg_pool2d";
     /// y = the means; `window` is the words of the window, `padded` says that padding counts.
     pub static FORWARD = avg_pool2d_forward(x: in T, y: out T, window: val dims, padded: val flag);
     /// dx = the shares of dy, or dx += when `accumulate`.

@@ -23,6 +23,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "conv2d";
     /// y = w∗x + b; b may be absent. `extents` = [N, C, O, groups], `window` its words, `scratch` a band for
     /// each part.
     pub static FORWARD = conv2d_forward(

@@ -19,6 +19,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "max_pool2d";
     /// y = the maxima, place = where in its plane each stood. `window` is the words of the window.
     pub static FORWARD = max_pool2d_forward(x: in T, y: out T, place: out i32, window: val dims);
     /// dx = dy at the places, or dx += when `accumulate`.

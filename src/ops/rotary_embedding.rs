@@ -20,14 +20,15 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
+    ptx "rotary_embedding";
     /// table = for each position from `offset` on, the cosines and then the sines of its `pairs` angles.
-    pub static ANGLES = rotary_embedding_angles(table: out T, pairs: val size, offset: val size, base: val T);
+    pub static ANGLES = rotary_embedding_angles(table: out T, pairs: val size, offset: val size, base: val T) blocks(table.div_ceil(512));
     /// y = x turned by the table's angles, or back when `inverse`; y += when `accumulate`. x is [..,
     /// positions, 2·pairs].
     pub static TURN = rotary_embedding_turn(
         x: in T, table: in T, y: out T, pairs: val size, interleaved: val flag, inverse: val flag,
         accumulate: val flag,
-    );
+    ) blocks(y.div_ceil(512));
 }
 
 /// Positions whose angles come from one exact sine and cosine.
