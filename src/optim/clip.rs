@@ -1,27 +1,80 @@
 //! Clipping by the norm of the whole gradient (Pascanu, Mikolov, Bengio 2013): g ← g·min(1, limit/‖g‖).
 
-use crate::kernel::Real;
+use crate::error::Result;
+use crate::kernel;
 use crate::kernel::basic::sum_of_squares;
-use crate::shape::DType;
+use crate::kernel::reduce::{SUM, partials};
+use crate::kernel::{Arg, Real, launch};
+use crate::shape::{DType, Spec};
 use crate::tape::Grads;
+use crate::tensor::Tensor;
 
-/// Scales `g` so that its norm is at most `limit` (no limit when 0). Gives the norm before, summed in f64 over fixed chunks;
-/// a norm that is no number leaves `g` as it is, for the caller to refuse.
-pub fn by_global_norm(g: &mut Grads, limit: f64) -> f64 {
-    match g.dtype() {
-        DType::F64 => clip::<f64>(g, limit),
-        _ => clip::<f32>(g, limit),
+kernel! {
+    ptx "clip";
+    /// partial[first + p] = Σ x² over piece p of the `parts` equal pieces of x.
+    static SQUARES = clip_squares(x: in T, partial: out T, first: val size, parts: val size) blocks(parts);
+    /// x = factor·x.
+    static SHRINK = clip_shrink(x: out T, factor: val T);
+}
+
+/// Pieces of a segment whose squares are summed apart.
+const PARTS: usize = 64;
+
+fn clip_squares<T: Real>(x: &[T], partial: &mut [T], first: usize, parts: usize) {
+    let mut pieces = x.chunks(x.len().div_ceil(parts).max(1));
+    for sum in &mut partial[first..first + parts] {
+        *sum = pieces.next().map_or(T::ZERO, |piece| T::of(sum_of_squares(piece)));
     }
 }
 
-fn clip<T: Real>(g: &mut Grads, limit: f64) -> f64 {
-    let all = 0..g.segments().len();
-    let norm = all.clone().filter_map(|i| g.segment::<T>(i)).map(sum_of_squares).sum::<f64>().sqrt();
+fn clip_shrink<T: Real>(x: &mut [T], factor: T) {
+    x.iter_mut().for_each(|x| *x *= factor);
+}
+
+/// Scales `g` so that its norm is at most `limit` (no limit when 0). Gives the norm before, on the CPU summed in f64 over
+/// fixed chunks; a norm that is no number leaves `g` as it is, for the caller to refuse.
+///
+/// # Errors
+/// Those of the device.
+pub fn by_global_norm(g: &mut Grads, limit: f64) -> Result<f64> {
+    let norm = match (g.device().is_host(), g.dtype()) {
+        (true, DType::F64) => squares_here::<f64>(g),
+        (true, _) => squares_here::<f32>(g),
+        (false, _) => squares_there(g)?,
+    }
+    .sqrt();
     if limit > 0.0 && norm.is_finite() && norm > limit {
-        let factor = T::of(limit / norm);
-        for i in all {
-            g.segment_mut::<T>(i).unwrap_or_default().iter_mut().for_each(|x| *x *= factor);
+        for i in 0..g.segments().len() {
+            if let Some(segment) = g.flat_mut(i) {
+                launch(&SHRINK, &mut [Arg::Out(segment), Arg::Real(limit / norm)])?;
+            }
         }
     }
-    norm
+    Ok(norm)
+}
+
+fn squares_here<T: Real>(g: &Grads) -> f64 {
+    (0..g.segments().len()).filter_map(|i| g.segment::<T>(i)).map(sum_of_squares).sum()
+}
+
+/// On the device; one number comes back.
+fn squares_there(g: &Grads) -> Result<f64> {
+    let flat: Vec<&Tensor> =
+        (0..g.segments().len()).filter_map(|i| g.flat(i)).filter(|t| t.len() > 0).collect();
+    let count = flat.len() * PARTS;
+    if count == 0 {
+        return Ok(0.0);
+    }
+    let mut partial = Tensor::empty(g.device(), Spec::new(g.dtype(), &[count])?)?;
+    for (i, t) in flat.iter().enumerate() {
+        let (first, parts) = (Arg::Size(i * PARTS), Arg::Size(PARTS));
+        launch(&SQUARES, &mut [Arg::In(t), Arg::Out(&mut partial), first, parts])?;
+    }
+    let extents = [1, count, 1];
+    let mut scratch = Tensor::empty(g.device(), Spec::new(g.dtype(), &[partials(extents)])?)?;
+    let mut sum = Tensor::empty(g.device(), Spec::new(g.dtype(), &[])?)?;
+    let (scale, add) = (Arg::Real(1.0), Arg::Flag(false));
+    let out = (Arg::Out(&mut scratch), Arg::Out(&mut sum));
+    launch(&SUM, &mut [Arg::In(&partial), out.0, out.1, Arg::Dims(&extents), scale, add])?;
+    sum.item()
 }

@@ -2,6 +2,7 @@
 
 use super::Adjoint;
 use super::params::{Params, Role, SegmentInfo, Slot, Table};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::shape::{DType, Spec};
 use crate::tensor::{Element, Tensor};
@@ -96,6 +97,11 @@ impl Grads {
     /// Number of segments, state included, as in [`Params::segments`].
     pub fn segments(&self) -> &[SegmentInfo] {
         &self.table.segments
+    }
+
+    /// Device of the gradients.
+    pub fn device(&self) -> &Device {
+        &self.table.device
     }
 
     /// Real type of the gradients.

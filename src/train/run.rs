@@ -290,7 +290,7 @@ impl Run {
         if self.step == 0 {
             self.all_reached()?;
         }
-        let norm = clip::by_global_norm(&mut self.grads, self.config.clip);
+        let norm = clip::by_global_norm(&mut self.grads, self.config.clip)?;
         if !norm.is_finite() {
             return Err(self.bad_gradient(norm));
         }

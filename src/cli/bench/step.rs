@@ -90,7 +90,7 @@ impl Step {
         drop(loss);
         drop(tape);
         lap(2);
-        std::hint::black_box(clip::by_global_norm(&mut self.grads, self.config.clip));
+        std::hint::black_box(clip::by_global_norm(&mut self.grads, self.config.clip)?);
         self.optimizer.step(&mut self.params, &self.grads, self.config.optimizer.lr)?;
         lap(3);
         self.steps += 1;
