@@ -66,6 +66,7 @@ pub struct Machine {
     streams: Streams,
     next: AtomicU64,
     launches: AtomicU64,
+    to_host: [AtomicU64; DEVICES as usize],
 }
 
 fn locked<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,6 +85,7 @@ impl Machine {
             streams: Streams::new(DEVICES, settings.seed),
             next: AtomicU64::new(1),
             launches: AtomicU64::new(0),
+            to_host: Default::default(),
             settings,
         }
     }
@@ -107,6 +109,11 @@ impl Machine {
     /// Kernels that were launched so far.
     pub fn launches(&self) -> u64 {
         self.launches.load(Relaxed)
+    }
+
+    /// Bytes that were copied from a device to the host so far.
+    pub fn bytes_to_host(&self, device: u32) -> u64 {
+        self.to_host[device as usize].load(Relaxed)
     }
 
     /// Memory of a device.
@@ -187,9 +194,15 @@ impl Machine {
     /// # Errors
     /// When the range is no memory that was allocated.
     pub fn read(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
-        let (_, memory) = self.live(from, bytes.len() as u64)?;
-        memory.read(from, bytes);
+        let device = self.peek(from, bytes)?;
+        self.to_host[device as usize].fetch_add(bytes.len() as u64, Relaxed);
         Ok(())
+    }
+
+    fn peek(&self, from: u64, bytes: &mut [u8]) -> Result<u32> {
+        let (device, memory) = self.live(from, bytes.len() as u64)?;
+        memory.read(from, bytes);
+        Ok(device)
     }
 
     /// Copies between any two places. What was never written counts as written afterwards.
@@ -203,7 +216,7 @@ impl Machine {
         // Ranges that overlap are copied as if there were a copy between, as long as they go up; CUDA promises nothing.
         for at in (0..bytes).step_by(PIECE as usize) {
             let piece = &mut piece[..(bytes - at).min(PIECE) as usize];
-            self.read(from + at, piece)?;
+            self.peek(from + at, piece)?;
             self.write(to + at, piece)?;
         }
         Ok(())

@@ -1,0 +1,99 @@
+//! Training on the software CUDA device: everything on the device, the losses of the CPU, and only they come back.
+
+use ringtape::device::soft;
+use ringtape::train::{Config, Metrics, Observer, Run, Stop, Trained, metrics};
+use std::path::Path;
+
+fn config(device: &str, steps: u32, extra: &[&str]) -> Config {
+    let base = [
+        "batch_size=4",
+        "model.layers=2",
+        "model.dim=32",
+        "model.heads=2",
+        "model.context=32",
+        "optimizer.lr=0.01",
+        "schedule.warmup_steps=2",
+        "eval_every=0",
+        "eval_batches=2",
+        "snapshot_every=0",
+        "log_every=1",
+        "tensorboard=false",
+    ];
+    let own = [format!("device={device}"), format!("steps={steps}")];
+    let all: Vec<String> = base.iter().chain(extra).map(|s| s.to_string()).chain(own).collect();
+    Config::resolve(None, &all).unwrap()
+}
+
+/// Bytes that had come back from soft:0 when each step was reported.
+#[derive(Default)]
+struct Traffic(Vec<u64>);
+
+impl Observer for Traffic {
+    fn on_step(&mut self, _: &Metrics) {
+        self.0.push(soft::machine().bytes_to_host(0));
+    }
+}
+
+fn losses(at: &Path) -> Vec<f64> {
+    metrics::read(at).unwrap().iter().map(|m| m.loss).collect()
+}
+
+fn train(config: Config, at: &Path) -> Traffic {
+    let mut traffic = Traffic::default();
+    Run::create(config, at).unwrap().train(&Stop::never(), &mut traffic).unwrap();
+    traffic
+}
+
+#[test]
+fn a_small_gpt_learns_on_the_device_what_it_learns_on_the_cpu() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let extra = ["model.dropout=0.1", "clip=0.5"];
+    train(config("cpu", 20, &extra), here.path());
+    let traffic = train(config("soft:0", 20, &extra), there.path());
+    let (a, b) = (losses(here.path()), losses(there.path()));
+    assert_eq!((a.len(), b.len()), (20, 20));
+    for (step, (a, b)) in a.iter().zip(&b).enumerate() {
+        assert!((a - b).abs() <= 1e-4 * a, "step {}: {a} on the CPU, {b} on the device", step + 1);
+    }
+    assert!(b[19] <= 0.9 * b[0], "{b:?}");
+    // Of each step its loss and the norm of its gradient, 4 bytes each.
+    let steps: Vec<u64> = traffic.0.windows(2).map(|w| w[1] - w[0]).collect();
+    assert_eq!(steps[..18], [8; 18]); // the last report follows an evaluation
+    // What was trained there is used here.
+    let trained = Trained::load(there.path(), Some("cpu")).unwrap();
+    let on_cpu = trained.evaluate().unwrap();
+    let on_device = Trained::load(there.path(), Some("soft:1")).unwrap().evaluate().unwrap();
+    assert!((on_cpu.loss - on_device.loss).abs() <= 1e-5 * on_cpu.loss);
+    assert_eq!(on_cpu.targets, on_device.targets);
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bits() {
+    let (whole, halves) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(config("soft:2", 6, &["snapshot_every=3", "schedule.name=constant"]), whole.path());
+    train(config("soft:2", 3, &["snapshot_every=3", "schedule.name=constant"]), halves.path());
+    let mut run = Run::resume(halves.path(), |c| {
+        c.steps = 6;
+        Ok(())
+    })
+    .unwrap();
+    run.train(&Stop::never(), &mut Traffic::default()).unwrap();
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let [a, b] = [&whole, &halves].map(|d| std::fs::read(d.path().join("step-6").join(file)).unwrap());
+        assert!(a == b, "{file} differs");
+    }
+}
+
+#[test]
+fn images_train_on_the_device_too() {
+    let runs = ["cpu", "soft:3"].map(|device| {
+        let at = tempfile::tempdir().unwrap();
+        let extra =
+            ["data.path=digits", "model.kind=cnn", "model.layers=1", "model.dim=8", "batch_size=8", "clip=0"];
+        train(config(device, 5, &extra), at.path());
+        losses(at.path())
+    });
+    for (a, b) in runs[0].iter().zip(&runs[1]) {
+        assert!((a - b).abs() <= 1e-4 * a.abs(), "{runs:?}");
+    }
+}
