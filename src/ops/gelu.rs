@@ -29,13 +29,16 @@ impl Unary for Gelu {
     const COST: f64 = 0.5;
     const PTX: Option<[&'static str; 2]> = Some([
         "\
-        .reg .f32 %below, %density;
-        call (%below, %density), normal_of, (%x);
+        .reg .f32 %bell, %below;
+        call (%bell), bell_of, (%x);
+        call (%below), normal_of, (%x, %bell);
         mul.f32 %y, %x, %below;",
         "\
-        .reg .f32 %below, %density;
-        call (%below, %density), normal_of, (%x);
-        fma.rn.f32 %y, %x, %density, %below;",
+        .reg .f32 %bell, %below;
+        call (%bell), bell_of, (%x);
+        call (%below), normal_of, (%x, %bell);
+        mul.f32 %bell, %bell, 0f3ECC422A; // 1/√(2π)
+        fma.rn.f32 %y, %x, %bell, %below;",
     ]);
 
     #[inline(always)]
