@@ -9,12 +9,15 @@
 //! | `driver.rs` | [`Driver`]: what a device with memory of its own must be able to do |
 //! | `modules.rs` | PTX that was loaded on a device |
 //! | `soft/` | the software CUDA device |
+//! | `shim/` | the CUDA driver's symbols, over a real driver or the software device (feature `cuda`) |
 
 mod block;
 mod driver;
 mod memory;
 mod modules;
 mod pool;
+#[cfg(feature = "cuda")]
+pub mod shim;
 pub mod soft;
 
 pub use block::Block;
