@@ -1,8 +1,11 @@
 //! The crate `cust` over our driver symbols: on a machine without a GPU the software device answers.
 #![cfg(feature = "cuda")]
-#![allow(unsafe_code, reason = "launches and raw copies are unsafe in cust; the kernels here are in this file")]
+#![allow(
+    unsafe_code,
+    reason = "launches and raw copies are unsafe in cust; the kernels here are in this file"
+)]
 
-use cust::context::{Context, ContextHandle, CurrentContext};
+use cust::context::{Context, CurrentContext};
 use cust::device::{Device, DeviceAttribute};
 use cust::event::{Event, EventFlags};
 use cust::launch;
@@ -83,7 +86,8 @@ fn a_kernel_runs_between_copies_and_events() {
     // SAFETY: the buffers outlive the stream's work, which is waited for below; the kernel takes these arguments.
     unsafe {
         x.async_copy_from(&host[..], &stream).unwrap();
-        launch!(scaled<<<8, 128, 0, stream>>>(x.as_device_ptr(), y.as_device_ptr(), 2.5f32, n as u32)).unwrap();
+        launch!(scaled<<<8, 128, 0, stream>>>(x.as_device_ptr(), y.as_device_ptr(), 2.5f32, n as u32))
+            .unwrap();
     }
     end.record(&stream).unwrap();
     end.synchronize().unwrap();
@@ -103,17 +107,25 @@ fn bad_ptx_is_an_error_with_the_line() {
     let _context = context(0);
     let bad = std::ffi::CString::new(PTX.replace("mul.f32 %v", "mul.f32 %w")).unwrap();
     let (mut log, mut module) = ([0u8; 400], std::ptr::null_mut());
-    let mut options =
-        [sys::CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut options = [
+        sys::CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER,
+        sys::CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+    ];
     let mut values = [log.as_mut_ptr().cast(), std::ptr::without_provenance_mut(log.len())];
     // SAFETY: two options, two values, text with a NUL at its end, room for the log.
     let code = unsafe {
-        sys::cuModuleLoadDataEx(&mut module, bad.as_ptr().cast(), 2, options.as_mut_ptr(), values.as_mut_ptr())
+        sys::cuModuleLoadDataEx(
+            &mut module,
+            bad.as_ptr().cast(),
+            2,
+            options.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
     };
     assert_ne!(code as u32, 0);
     let text = String::from_utf8_lossy(&log).into_owned();
     if software() {
-        assert!(text.contains("`%w`") && text.contains("28"), "{text}");
+        assert!(text.contains("`%w`") && text.contains(":27:"), "{text}");
     }
 }
 
@@ -167,7 +179,12 @@ fn a_fault_comes_back_and_stays_until_reset() {
             .env("FAULT_HERE", "1")
             .output()
             .unwrap();
-        assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
         assert!(String::from_utf8_lossy(&out.stderr).contains("global-oob"));
         return;
     }

@@ -140,6 +140,8 @@ pub enum Operand<'a> {
     Value(Literal, u32),
     /// `name+4` outside brackets.
     Offset(&'a str, i64, u32),
+    /// `name[4]`: the address of an element.
+    Element(&'a str, i64, u32),
     /// `[base+offset]`; base is a name or, without one, the offset is the address itself.
     Address(Option<&'a str>, i64, u32),
     /// `{a, b, …}`
@@ -156,7 +158,7 @@ impl Operand<'_> {
                 *at
             }
             Operand::Part(_, _, at) | Operand::Pair(_, _, at) | Operand::Offset(_, _, at) => *at,
-            Operand::Address(_, _, at) | Operand::List(_, at) => *at,
+            Operand::Address(_, _, at) | Operand::Element(_, _, at) | Operand::List(_, at) => *at,
         }
     }
 }

@@ -52,8 +52,9 @@ const LARGEST_SHARED: u64 = 1 << 20;
 
 #[derive(Default)]
 struct Scope<'a> {
-    /// Names, and for a family `%r<n>` its n.
-    names: HashMap<&'a str, Option<u32>>,
+    names: HashMap<&'a str, ()>,
+    /// Of a family `%r<n>` its n. It may have the name of a register: `%r` is none of `%r0`, `%r1`, ….
+    families: HashMap<&'a str, u32>,
     labels: HashMap<&'a str, ()>,
 }
 
@@ -65,7 +66,7 @@ pub(super) fn check(tree: &Tree<'_>) -> Read<()> {
     }
     let mut bodies = HashMap::new();
     for f in &tree.functions {
-        module.names.insert(f.name, None);
+        module.names.insert(f.name, ());
         if f.body.is_some() && bodies.insert(f.name, ()).is_some() {
             return wrong(f.at, format!("`{}` has a body already", f.name));
         }
@@ -107,7 +108,11 @@ fn declare<'a>(scope: &mut Scope<'a>, v: &Variable<'a>) -> Read<()> {
     if !texts && v.init.len() as u64 > room {
         return wrong(v.at, format!("`{}` has room for {room} values and is given {}", v.name, v.init.len()));
     }
-    if scope.names.insert(v.name, v.family).is_some() && !v.external {
+    let known = match v.family {
+        Some(n) => scope.families.insert(v.name, n).is_some(),
+        None => scope.names.insert(v.name, ()).is_some(),
+    };
+    if known && !v.external {
         return wrong(v.at, format!("`{}` is declared already in this scope", v.name));
     }
     Ok(())
@@ -146,9 +151,11 @@ fn block<'a>(scopes: &mut Vec<Scope<'a>>, body: &'a [Statement<'a>]) -> Read<()>
 
 fn operand(scopes: &[Scope<'_>], o: &Operand<'_>) -> Read<()> {
     match o {
-        Operand::Name(n, at) | Operand::Part(n, _, at) | Operand::Not(n, at) | Operand::Offset(n, _, at) => {
-            name(scopes, n, *at)
-        }
+        Operand::Name(n, at)
+        | Operand::Part(n, _, at)
+        | Operand::Not(n, at)
+        | Operand::Offset(n, _, at)
+        | Operand::Element(n, _, at) => name(scopes, n, *at),
         Operand::Pair(a, b, at) => name(scopes, a, *at).and_then(|()| name(scopes, b, *at)),
         Operand::Address(Some(n), _, at) => name(scopes, n, *at),
         Operand::Vector(all, _) | Operand::List(all, _) => all.iter().try_for_each(|o| operand(scopes, o)),
@@ -169,7 +176,7 @@ fn name(scopes: &[Scope<'_>], n: &str, at: u32) -> Read<()> {
 }
 
 fn has(scope: &Scope<'_>, n: &str) -> bool {
-    if scope.labels.contains_key(n) || scope.names.get(n).is_some_and(Option::is_none) {
+    if scope.labels.contains_key(n) || scope.names.contains_key(n) {
         return true;
     }
     // `%r12` of the family `%r<20>`. A family may itself end in a digit: `%p1<4>` holds `%p10`.
@@ -177,7 +184,7 @@ fn has(scope: &Scope<'_>, n: &str) -> bool {
     (1..=digits).any(|d| {
         let (family, number) = n.split_at(n.len() - d);
         let plain = number.len() == 1 || !number.starts_with('0');
-        let size = scope.names.get(family).copied().flatten();
+        let size = scope.families.get(family).copied();
         plain && size.is_some_and(|size| number.parse::<u32>().is_ok_and(|i| i < size))
     })
 }

@@ -16,8 +16,6 @@ codes! {
     SUCCESS = 0, "CUDA_SUCCESS", "no error";
     INVALID_VALUE = 1, "CUDA_ERROR_INVALID_VALUE", "invalid argument";
     OUT_OF_MEMORY = 2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory";
-    NOT_INITIALIZED = 3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error";
-    NO_DEVICE = 100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected";
     INVALID_DEVICE = 101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal";
     INVALID_CONTEXT = 201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context";
     NO_BINARY = 209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available: the software device runs PTX text, not machine code";
@@ -44,7 +42,8 @@ pub(super) fn describe(code: Code) -> Option<(&'static str, &'static str)> {
 
 /// Codes that cuda.h got after the bindings that `cust` is compiled with, where CUresult is a Rust enum: such a value in
 /// it would be undefined behaviour.
-const NEW: &[Code] = &[36, 46, 47, 225, 226, 227, 402, 721, 810, 811, 812, 912, 913, 914, 915, 916, 917, 918, 919];
+const NEW: &[Code] =
+    &[36, 46, 47, 225, 226, 227, 402, 721, 810, 811, 812, 912, 913, 914, 915, 916, 917, 918, 919];
 
 /// A code that every binding knows.
 pub(super) fn known(code: Code) -> Code {

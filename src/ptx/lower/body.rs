@@ -44,6 +44,10 @@ pub(super) struct Body<'a, 'm> {
     pub entry: bool,
     pub ordered: bool,
     scopes: Vec<HashMap<&'a str, Symbol<'a>>>,
+    /// Families of registers `%r<n>`, as `scopes`: one may have the name of a register.
+    families: Vec<HashMap<&'a str, Symbol<'a>>>,
+    /// Bytes of an element of each variable.
+    elements: HashMap<&'a str, u32>,
     rows: u32,
     preds: u32,
     local: u32,
@@ -78,6 +82,8 @@ pub(super) fn function<'a>(
         entry: f.entry,
         ordered: false,
         scopes: vec![HashMap::new()],
+        families: vec![HashMap::new()],
+        elements: HashMap::new(),
         rows: 2,
         // `_`, and the carry of `.cc`.
         preds: 2,
@@ -212,6 +218,7 @@ impl<'a> Body<'a, '_> {
             }
         }
         self.scopes.push(scope);
+        self.families.push(HashMap::new());
         for s in body {
             match s {
                 Statement::Label(name, _) => {
@@ -230,6 +237,7 @@ impl<'a> Body<'a, '_> {
             }
         }
         self.scopes.pop();
+        self.families.pop();
         Ok(())
     }
 
@@ -271,20 +279,28 @@ impl<'a> Body<'a, '_> {
             }
             _ => return wrong(v.at, "a variable of this space is not supported inside a function"),
         };
-        self.scopes.last_mut().expect("a body has a scope").insert(v.name, symbol);
+        self.elements.insert(v.name, v.ty.bytes());
+        let scopes = if v.family.is_some() { &mut self.families } else { &mut self.scopes };
+        scopes.last_mut().expect("a body has a scope").insert(v.name, symbol);
         Ok(())
+    }
+
+    /// Bytes of an element of the variable `name`, 1 of what is none.
+    pub(super) fn element(&self, name: &str) -> i64 {
+        let global = || self.module.tree.variables.iter().find(|v| v.name == name).map(|v| v.ty.bytes());
+        self.elements.get(name).copied().or_else(global).unwrap_or(1).into()
     }
 
     /// What `name` means here. Registers of families come as single registers.
     pub(super) fn find(&self, name: &str) -> Option<Symbol<'a>> {
-        for scope in self.scopes.iter().rev() {
-            if let Some(s) = scope.get(name).filter(|s| !matches!(s, Symbol::Family(..))) {
+        for (scope, families) in self.scopes.iter().zip(&self.families).rev() {
+            if let Some(s) = scope.get(name) {
                 return Some(s.clone());
             }
             let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
             for d in 1..=digits {
                 let (family, number) = name.split_at(name.len() - d);
-                if let Some(Symbol::Family(first, ty, n)) = scope.get(family)
+                if let Some(Symbol::Family(first, ty, n)) = families.get(family)
                     && let Some(i) = number.parse::<u32>().ok().filter(|i| i < n)
                 {
                     let each = if *ty == Type::Pred { 1 } else { rows_of(*ty) };

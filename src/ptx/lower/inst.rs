@@ -183,6 +183,9 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
                 _ => self.address_of(n, 0, ty, *at),
             },
             Operand::Offset(n, plus, at) => self.address_of(n, *plus, ty, *at),
+            Operand::Element(n, index, at) => {
+                self.address_of(n, index.wrapping_mul(self.body.element(n)), ty, *at)
+            }
             Operand::Part(n, part, at) => match self.body.find(n) {
                 Some(Symbol::Register(..)) => {
                     let (slot, t) = self.part(n, part, *at)?;
@@ -316,6 +319,7 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
     pub(crate) fn address(&mut self, k: usize) -> Read<Address> {
         let (base, plus, at) = match self.operand(k)? {
             Operand::Address(base, plus, at) => (base, *plus, *at),
+            Operand::Element(n, index, at) => (&Some(*n), index.wrapping_mul(self.body.element(n)), *at),
             other => return wrong(other.at(), "an address in brackets is wanted here"),
         };
         let Some(n) = base else {

@@ -92,7 +92,10 @@ pub(super) fn open(v: &Variable<'_>) -> bool {
 pub(super) fn mentioned<'a>(body: &[Statement<'a>]) -> BTreeSet<&'a str> {
     fn operand<'a>(o: &Operand<'a>, to: &mut BTreeSet<&'a str>) {
         match o {
-            Operand::Name(n, _) | Operand::Offset(n, ..) | Operand::Address(Some(n), ..) => {
+            Operand::Name(n, _)
+            | Operand::Offset(n, ..)
+            | Operand::Element(n, ..)
+            | Operand::Address(Some(n), ..) => {
                 to.insert(n);
             }
             Operand::Vector(all, _) | Operand::List(all, _) => all.iter().for_each(|o| operand(o, to)),

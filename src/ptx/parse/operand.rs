@@ -62,6 +62,12 @@ impl<'a> Parser<'a> {
                 Ok(Operand::Pair(name, self.word("a second destination")?, at))
             }
             Kind::Mark(b'+' | b'-') => Ok(Operand::Offset(name, self.offset()?, at)),
+            Kind::Mark(b'[') => {
+                self.advance()?;
+                let index = self.integer("the number of an element")? as i64;
+                self.expect(b']')?;
+                Ok(Operand::Element(name, index, at))
+            }
             _ => Ok(Operand::Name(name, at)),
         }
     }

@@ -144,16 +144,16 @@ pub(in super::super) extern "C" fn cuDeviceGetUuid_v2(out: *mut [u8; 16], device
 /// CUdevice_attribute and its value; what is not here is 0. Limits are those that the software device keeps, the rest is
 /// as on sm_90.
 const ATTRIBUTES: &[(i32, i32)] = &[
-    (1, 1024),       // threads of a block
-    (2, 1024),       // along x
-    (3, 1024),       // along y
-    (4, 64),         // along z
+    (1, 1024), // threads of a block
+    (2, 1024), // along x
+    (3, 1024), // along y
+    (4, 64),   // along z
     (5, 0x7fff_ffff),
     (6, 65_535),
     (7, 65_535),
-    (8, 49_152),     // static shared memory of a block
-    (9, 65_536),     // constant memory
-    (10, 32),        // warp
+    (8, 49_152), // static shared memory of a block
+    (9, 65_536), // constant memory
+    (10, 32),    // warp
     (11, 0x7fff_ffff),
     (12, 65_536),    // registers of a block
     (13, 1_000_000), // clock in kHz
@@ -181,7 +181,11 @@ pub(in super::super) extern "C" fn cuDeviceGetAttribute(out: *mut i32, attribute
         put(out, if attribute == 33 { device as i32 + 1 } else { listed }) // 33: the PCI bus
     })
 }
-pub(in super::super) extern "C" fn cuDeviceComputeCapability(major: *mut i32, minor: *mut i32, device: i32) -> Code {
+pub(in super::super) extern "C" fn cuDeviceComputeCapability(
+    major: *mut i32,
+    minor: *mut i32,
+    device: i32,
+) -> Code {
     code(|| {
         known(device)?;
         put(major, 9)?;

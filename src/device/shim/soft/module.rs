@@ -110,7 +110,11 @@ pub(in super::super) extern "C" fn cuModuleUnload(module: Ptr) -> Code {
         if machine().unload(module) { Ok(()) } else { Err(INVALID_HANDLE) }
     })
 }
-pub(in super::super) extern "C" fn cuModuleGetFunction(out: *mut Ptr, module: Ptr, name: *const c_char) -> Code {
+pub(in super::super) extern "C" fn cuModuleGetFunction(
+    out: *mut Ptr,
+    module: Ptr,
+    name: *const c_char,
+) -> Code {
     code(|| {
         let found = Function { module: id(module)?, entry: text(name)?.to_owned() };
         entry_of(&found, machine().module(found.module).ok_or(INVALID_HANDLE)?.as_ref())?;
@@ -143,7 +147,8 @@ pub(in super::super) extern "C" fn cuFuncGetAttribute(out: *mut i32, attribute: 
     code(|| {
         let (f, module) = function(of)?;
         let e = entry_of(&f, &module)?;
-        let threads = e.required_block.or(e.most_threads).map_or(1024, |b| b.iter().map(|n| (*n).max(1)).product());
+        let threads =
+            e.required_block.or(e.most_threads).map_or(1024, |b| b.iter().map(|n| (*n).max(1)).product());
         let value = match attribute {
             0 => threads,
             1 => e.shared_bytes,
@@ -232,7 +237,11 @@ pub(in super::super) extern "C" fn cuLaunchKernel(
         };
         let run = machine().prepare(&call).map_err(|e| {
             report(&e);
-            if matches!(of_launch(&e), LAUNCH_OUT_OF_RESOURCES) { LAUNCH_OUT_OF_RESOURCES } else { INVALID_VALUE }
+            if matches!(of_launch(&e), LAUNCH_OUT_OF_RESOURCES) {
+                LAUNCH_OUT_OF_RESOURCES
+            } else {
+                INVALID_VALUE
+            }
         })?;
         queue(device, stream(device, into)?, false, run)
     })
