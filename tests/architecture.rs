@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 const UNSAFE: &[&str] = &[
     "data/map.rs",
     "device/block.rs",
+    "device/cuda.rs",
+    "device/shim/ffi.rs",
+    "device/shim/table.rs",
     "kernel/gemm/blocked.rs",
     "kernel/gemm/micro.rs",
     "kernel/gemm/mod.rs",

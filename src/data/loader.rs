@@ -81,7 +81,7 @@ impl Batch {
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.columns.iter().map(|c| c.name.as_str()).zip(&self.tensors)
     }
-    fn to_device(mut self, device: &Device) -> Result<Batch> {
+    fn moved_to(mut self, device: &Device) -> Result<Batch> {
         if !device.is_host() {
             self.tensors = self.tensors.iter().map(|t| t.to_device(device)).collect::<Result<_>>()?;
         }
@@ -308,7 +308,7 @@ impl<D: Dataset> Iterator for Loader<D> {
             Source::Here(maker) => maker.next(),
             Source::Thread { queue, .. } => queue.as_ref().and_then(|q| q.recv().ok()),
         };
-        let batch = batch.map(|b| b.and_then(|b| b.to_device(&self.device)));
+        let batch = batch.map(|b| b.and_then(|b| b.moved_to(&self.device)));
         self.stats.stall += start.elapsed();
         match &batch {
             Some(Ok(b)) => {

@@ -8,10 +8,13 @@
 //! | `block.rs` | the one place where raw host memory is handled |
 //! | `driver.rs` | [`Driver`]: what a device with memory of its own must be able to do |
 //! | `modules.rs` | PTX that was loaded on a device |
+//! | `cuda.rs` | CUDA devices through `cust` (feature `cuda`) |
 //! | `soft/` | the software CUDA device |
 //! | `shim/` | the CUDA driver's symbols, over a real driver or the software device (feature `cuda`) |
 
 mod block;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod driver;
 mod memory;
 mod modules;
@@ -66,7 +69,8 @@ impl Device {
         Device(Arc::new(Inner { name, pool: Pool::default(), driver, modules: Modules::default(), exact }))
     }
 
-    /// Opens the device that the user named: `cpu`, `soft` or `soft:0` to `soft:7`.
+    /// Opens the device that the user named: `cpu`, `soft` or `soft:0` to `soft:7`, and with the feature `cuda`
+    /// `cuda` or `cuda:0` and so on.
     ///
     /// # Errors
     /// Any other name; the error says what there is.
@@ -77,7 +81,13 @@ impl Device {
             ("cpu", _) if name == "cpu" => Ok(Device::cpu()),
             ("soft", Ok(ordinal)) => soft::open(ordinal),
             ("soft", Err(_)) => no(format!("`{ordinal}` is no number of a device; use soft:0 to soft:{}", soft::DEVICES - 1)),
-            ("cuda", _) => no("this build has no CUDA support, so no driver can be used; use --device soft:0 for the software CUDA device, or cpu".into()),
+            #[cfg(feature = "cuda")]
+            ("cuda", Ok(ordinal)) => cuda::open(ordinal),
+            #[cfg(feature = "cuda")]
+            ("cuda", Err(_)) => no(format!("`{ordinal}` is no number of a device; use cuda:0")),
+            #[cfg(not(feature = "cuda"))]
+            ("cuda", _) => no("this build has no CUDA support: build with `cargo build --release --features cuda`; --device soft:0 is \
+                 the software CUDA device".into()),
             _ => no("unknown device; use cpu, or soft:0 for the software CUDA device".into()),
         }
     }

@@ -27,6 +27,9 @@ use crate::error::{Error, Result};
 use crate::shape::DType;
 use crate::tensor::{Element, Tensor};
 
+/// The blocks of a grid along x, y and z, from the arguments of a launch.
+pub type Grid = fn(&[Arg<'_>]) -> [usize; 3];
+
 /// A device function: its entry name, the arguments it takes, and its body for the CPU.
 pub struct Kernel {
     /// Entry name, `<op>_<what>`.
@@ -39,7 +42,7 @@ pub struct Kernel {
     pub source: Option<&'static Source>,
     /// Blocks of the grid along x, y and z; None asks for a thread for each element of the first output. Every kernel is
     /// right for any grid, so this only tunes.
-    pub blocks: Option<fn(&[Arg<'_>]) -> [usize; 3]>,
+    pub blocks: Option<Grid>,
 }
 
 /// The PTX of kernels: the text of a file, and what is spliced into it.

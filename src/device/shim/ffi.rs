@@ -124,9 +124,12 @@ pub(super) fn host_free(p: *mut c_void) {
     unsafe { libc::free(p) }
 }
 
-/// A function of the caller's program and what it is called with.
+/// A function of the caller's program.
+pub(super) type HostFn = unsafe extern "C" fn(*mut c_void);
+
+/// One, and what it is called with.
 #[derive(Clone, Copy)]
-pub(super) struct Callback(pub(super) Option<unsafe extern "C" fn(*mut c_void)>, pub(super) *mut c_void);
+pub(super) struct Callback(pub(super) Option<HostFn>, pub(super) *mut c_void);
 
 // SAFETY: the caller of cuLaunchHostFunc promises that its function may be called from any thread.
 unsafe impl Send for Callback {}

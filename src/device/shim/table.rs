@@ -162,7 +162,7 @@ functions! {
         cuStreamWaitEvent(stream: Ptr, event: Ptr, flags: c_uint);
         cuStreamGetFlags(stream: Ptr, flags: *mut c_uint);
         cuStreamGetPriority(stream: Ptr, priority: *mut i32);
-        cuLaunchHostFunc(stream: Ptr, function: Option<unsafe extern "C" fn(Ptr)>, data: Ptr);
+        cuLaunchHostFunc(stream: Ptr, function: Option<ffi::HostFn>, data: Ptr);
         cuEventCreate(event: *mut Ptr, flags: c_uint);
         cuEventDestroy_v2(event: Ptr);
         cuEventRecord(event: Ptr, stream: Ptr);

@@ -1,7 +1,7 @@
 //! Streams and events.
 
 use super::super::codes::*;
-use super::super::ffi::{Callback, put, put_if};
+use super::super::ffi::{Callback, HostFn, put, put_if};
 use super::super::table::Ptr;
 use super::{code, device, handle, id, machine, on};
 use crate::device::soft::{DEVICES, Machine};
@@ -87,11 +87,7 @@ pub(in super::super) extern "C" fn cuStreamGetFlags(of: Ptr, flags: *mut c_uint)
 pub(in super::super) extern "C" fn cuStreamGetPriority(of: Ptr, priority: *mut i32) -> Code {
     code(|| stream(device()?, of).and_then(|_| put(priority, 0)))
 }
-pub(in super::super) extern "C" fn cuLaunchHostFunc(
-    of: Ptr,
-    function: Option<unsafe extern "C" fn(Ptr)>,
-    data: Ptr,
-) -> Code {
+pub(in super::super) extern "C" fn cuLaunchHostFunc(of: Ptr, function: Option<HostFn>, data: Ptr) -> Code {
     code(|| {
         let device = device()?;
         let callback = Callback(function, data);
