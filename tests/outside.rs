@@ -6,6 +6,7 @@ mod softplus;
 
 use ringtape::cli::{Extensions, run_with};
 use ringtape::device::Device;
+use ringtape::device::soft::{self, Machine};
 use ringtape::tape::{Grads, Params, Tape};
 use ringtape::tensor::Tensor;
 use ringtape::{check, ops};
@@ -31,6 +32,16 @@ fn it_passes_every_exam() {
 }
 
 #[test]
+fn its_ptx_computes_what_its_cpu_body_computes() {
+    let device = soft::device(&Machine::strict(), 0).unwrap();
+    let verdicts = check::on_device(&softplus::ENTRY, &device);
+    assert_eq!(verdicts.len(), 2);
+    for v in verdicts {
+        assert_eq!(v.failure, None, "{}", v.sample);
+    }
+}
+
+#[test]
 fn it_chains_with_our_ops() {
     let device = Device::cpu();
     let params = Params::none(&device);
@@ -49,6 +60,8 @@ fn every_verb_knows_it() {
     assert_eq!(run(&["-q", "check", "softplus"]), 0);
     assert_eq!(run(&["-q", "bench", "op", "softplus", "--seconds", "0.001"]), 0);
     assert_eq!(run(&["-q", "op", "list"]), 0);
+    assert_eq!(run(&["-q", "check", "softplus", "--device", "soft:0"]), 0);
+    assert_eq!(run(&["-q", "ptx", "list", "softplus_forward"]), 0);
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = (dir.path().join("x.safetensors"), dir.path().join("y.safetensors"));
     let zero = 0f32.to_le_bytes();

@@ -1,6 +1,7 @@
 //! `devices`: what can be used here.
 
 use super::session::{Session, say};
+use crate::device::{Device, soft};
 use crate::error::Result;
 use crate::simd::{self, Isa};
 
@@ -78,15 +79,64 @@ fn kibibytes(meminfo: &str, key: &str) -> Option<u64> {
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     let m = Machine::look();
     if args.json {
-        let cuda = serde_json::json!({ "built_in": false });
-        return say!(session, "{}", super::json(&serde_json::json!({ "cpu": m, "cuda": cuda }))?);
+        let soft = serde_json::json!({ "devices": soft::DEVICES });
+        let cuda = serde_json::json!({ "built_in": cfg!(feature = "cuda"), "driver": driver(), "devices": cuda_devices() });
+        return say!(
+            session,
+            "{}",
+            super::json(&serde_json::json!({ "cpu": m, "soft": soft, "cuda": cuda }))?
+        );
     }
     let gib =
         |b: Option<u64>| b.map_or("unknown".into(), |b| format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64));
     say!(session, "cpu    {}, {}", m.cpu, m.system)?;
     say!(session, "       {} cores, {} threads in the pool, {}", m.cores, m.threads, m.simd)?;
     say!(session, "       {} of memory, {} free for use", gib(m.memory_bytes), gib(m.available_bytes))?;
-    say!(session, "cuda   not built into this program: --device cuda is refused")
+    say!(
+        session,
+        "soft   soft:0 to soft:{}, the software CUDA device: runs PTX on {} threads",
+        soft::DEVICES - 1,
+        m.threads
+    )?;
+    match driver() {
+        None => say!(session, "cuda   not built into this program: `cargo build --release --features cuda`"),
+        Some("none") => say!(
+            session,
+            "cuda   no driver (libcuda.so.1) on this machine; RUNTIME_CUDA=soft lets the software device answer"
+        ),
+        Some(who) => {
+            say!(session, "cuda   answered by {who}")?;
+            cuda_devices().iter().try_for_each(|d| say!(session, "       {d}"))
+        }
+    }
+}
+
+/// Who answers the CUDA driver's functions; None without the feature.
+fn driver() -> Option<&'static str> {
+    #[cfg(feature = "cuda")]
+    {
+        use crate::device::shim::{Answers, answers};
+        let asked = std::env::var("RUNTIME_CUDA").is_ok_and(|v| v == "soft");
+        Some(match answers() {
+            Answers::Hardware => "the machine's driver",
+            Answers::Software if asked => "the software device",
+            Answers::Software | Answers::Nobody => "none",
+        })
+    }
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
+/// CUDA devices that can be opened, with what they call themselves.
+fn cuda_devices() -> Vec<String> {
+    if matches!(driver(), None | Some("none")) {
+        return Vec::new();
+    }
+    let open = |i: usize| Device::open(&format!("cuda:{i}")).ok();
+    (0..)
+        .map_while(open)
+        .filter_map(|d| Some(format!("{}  {}", d.name(), d.driver()?.description())))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! `ptx check FILE…` says what is wrong with PTX files, or what is in them; `ptx run MANIFEST` runs kernels on the
-//! software CUDA device.
+//! software CUDA device; `ptx list` shows ringtape's own kernels.
 
-use super::session::{Session, say};
+use super::session::{Session, say, table};
+use crate::attrs::nearest;
 use crate::check::ptx::{Exam, Manifest, Outcome, Programs, read, run as run_manifest};
 use crate::error::{Error, Result};
+use crate::kernel::{Kernel, basic};
 use crate::ptx::{self, run::Options};
+use crate::{ops, optim};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -12,6 +15,8 @@ Examples:
   ringtape ptx check kernel.ptx            its entries and their parameters, or the first error with its line
   ringtape ptx check build/*.ptx --json
   ringtape ptx run launch.json             run a kernel on the software CUDA device, compare what it writes
+  ringtape ptx list                        every kernel of ringtape
+  ringtape ptx list gelu_forward           the PTX that a device is given for it
   ringtape ptx run launch.json --check     and look for races, accesses out of bounds, uninitialised reads
 
 Any file will do: what nvcc, Triton and people write. Exit code 1: a difference or a fault was found; 4: wrong PTX.";
@@ -44,6 +49,14 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Show ringtape's own kernels, or the PTX of one
+    List {
+        /// Entry whose PTX is printed; all kernels are listed when left out
+        entry: Option<String>,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Run kernels as a manifest says, and compare what they write with what it expects
     #[command(after_help = MANIFEST)]
     Run {
@@ -67,11 +80,51 @@ enum What {
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     match args.what {
         What::Check { files, json } => check_all(session, &files, json),
+        What::List { entry: Some(entry), json: false } => show(session, &entry),
+        What::List { entry, json } => list(session, entry.as_deref(), json),
         What::Run { manifest, check, worst, most_steps, json } => {
             let mut options = Options { worst, ..Options::default() };
             options.most_steps = most_steps.unwrap_or(options.most_steps);
             run_all(session, &manifest, Exam { options, check }, json)
         }
+    }
+}
+
+/// Every kernel that ops, optimizers, the tape and clipping launch.
+fn kernels(session: &Session<'_>) -> Vec<&'static Kernel> {
+    let ops = session.extensions.ops.iter().chain(ops::ALL).flat_map(|e| e.kernels);
+    let optimizers = session.extensions.optimizers.iter().chain(optim::ALL).flat_map(|e| e.kernels);
+    let mut all: Vec<&Kernel> =
+        ops.chain(optimizers).chain(basic::ALL).chain(optim::clip::KERNELS).copied().collect();
+    all.sort_by_key(|k| k.entry);
+    all.dedup_by_key(|k| k.entry);
+    all
+}
+
+fn list(session: &Session<'_>, only: Option<&str>, json: bool) -> Result<()> {
+    let all: Vec<&Kernel> =
+        kernels(session).into_iter().filter(|k| only.is_none_or(|e| e == k.entry)).collect();
+    let params =
+        |k: &Kernel| k.params.iter().map(|p| format!("{}: {} {}", p.name, p.role, p.ty)).collect::<Vec<_>>();
+    let file = |k: &Kernel| k.source.map_or("none: CPU only", |s| s.file);
+    if json {
+        let row = |k: &&Kernel| serde_json::json!({ "entry": k.entry, "file": file(k), "params": params(k) });
+        return say!(session, "{}", super::json(&all.iter().map(row).collect::<Vec<_>>())?);
+    }
+    let rows: Vec<Vec<String>> =
+        all.iter().map(|k| vec![k.entry.into(), file(k).into(), params(k).join(", ")]).collect();
+    table(&["kernel", "file", "parameters"], &rows).iter().try_for_each(|line| say!(session, "{line}"))
+}
+
+fn show(session: &Session<'_>, entry: &str) -> Result<()> {
+    let all = kernels(session);
+    let Some(kernel) = all.iter().find(|k| k.entry == entry) else {
+        let near = nearest(entry, all.iter().map(|k| k.entry));
+        return Err(Error::Usage(format!("no kernel is named `{entry}`{near}; `ptx list` shows all")));
+    };
+    match kernel.source {
+        Some(source) => session.raw(source.ptx().as_bytes()),
+        None => Err(Error::Usage(format!("`{entry}` has no PTX: it runs on the CPU alone"))),
     }
 }
 

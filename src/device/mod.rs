@@ -86,9 +86,9 @@ impl Device {
             #[cfg(feature = "cuda")]
             ("cuda", Err(_)) => no(format!("`{ordinal}` is no number of a device; use cuda:0")),
             #[cfg(not(feature = "cuda"))]
-            ("cuda", _) => no("this build has no CUDA support: build with `cargo build --release --features cuda`; --device soft:0 is \
-                 the software CUDA device".into()),
-            _ => no("unknown device; use cpu, or soft:0 for the software CUDA device".into()),
+            ("cuda", _) => no("this build has no CUDA support: build with `cargo build --release --features cuda`, or use --device cpu, \
+                or --device soft:0 for the software CUDA device".into()),
+            _ => no("unknown device; use --device cpu, or --device soft:0 for the software CUDA device".into()),
         }
     }
 

@@ -13,6 +13,9 @@ kernel! {
     pub static SCALE = scale(x: in T, y: out T, c: val T, accumulate: val flag);
 }
 
+/// All of them.
+pub static ALL: &[&super::Kernel] = &[&ADD_INTO, &COPY, &SCALE];
+
 fn add_into<T: Real>(x: &[T], y: &mut [T]) {
     scale(x, y, T::ONE, true);
 }

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::kernel;
 use crate::kernel::basic::sum_of_squares;
 use crate::kernel::reduce::{SUM, partials};
-use crate::kernel::{Arg, Real, launch};
+use crate::kernel::{Arg, Kernel, Real, launch};
 use crate::shape::{DType, Spec};
 use crate::tape::Grads;
 use crate::tensor::Tensor;
@@ -16,6 +16,9 @@ kernel! {
     /// x = factor·x.
     static SHRINK = clip_shrink(x: out T, factor: val T);
 }
+
+/// The kernels of clipping.
+pub static KERNELS: &[&Kernel] = &[&SQUARES, &SHRINK];
 
 /// Pieces of a segment whose squares are summed apart.
 const PARTS: usize = 64;

@@ -21,6 +21,22 @@ impl Unary for Softplus {
     const ENTRIES: [&'static str; 2] = ["softplus_forward", "softplus_backward"];
     const KEEPS: Keeps = Keeps::Input;
     const COST: f64 = 2.0;
+    const PTX: Option<[&'static str; 2]> = Some([
+        "\
+        .reg .f32 %z, %e;
+        mul.f32 %z, %x, %c0;
+        abs.f32 %e, %z;
+        neg.f32 %e, %e;
+        call (%e), exp_of, (%e);
+        add.f32 %e, %e, 0f3F800000; // 1
+        call (%e), ln_of, (%e);
+        max.f32 %z, %z, 0f00000000;
+        add.f32 %y, %z, %e;
+        div.rn.f32 %y, %y, %c0;",
+        "\
+        mul.f32 %y, %x, %c0;
+        call (%y), sigmoid_of, (%y);",
+    ]);
 
     fn constants(&self) -> [f64; 2] {
         [self.beta, 0.0]
