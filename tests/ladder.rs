@@ -1,0 +1,90 @@
+//! The ladder of matrix products in `ptx/`: every rung multiplies, for sizes with every kind of edge, with all checks on.
+
+use ringtape::device::Call;
+use ringtape::device::soft::{self, Machine};
+use ringtape::rng::Key;
+
+/// Entry, its file, rows and columns of c a block, threads of a block, rounding of an operand.
+type Rung = (&'static str, &'static str, [usize; 2], [u32; 3], f64);
+
+const LADDER: &str = include_str!("../ptx/matmul_ladder.ptx");
+const ASYNC: &str = include_str!("../ptx/matmul_async.ptx");
+const TENSOR: &str = include_str!("../ptx/matmul_tensor.ptx");
+const RUNGS: [Rung; 7] = [
+    ("matmul_naive", LADDER, [16, 16], [16, 16, 1], 0.0),
+    ("matmul_tiled", LADDER, [16, 16], [16, 16, 1], 0.0),
+    ("matmul_registers", LADDER, [64, 64], [256, 1, 1], 0.0),
+    ("matmul_vectors", LADDER, [64, 64], [256, 1, 1], 0.0),
+    ("matmul_async", ASYNC, [64, 64], [256, 1, 1], 0.0),
+    ("matmul_tf32", TENSOR, [64, 32], [128, 1, 1], 1.0 / 2048.0),
+    ("matmul_bf16", TENSOR, [64, 32], [128, 1, 1], 1.0 / 256.0),
+];
+
+fn numbers(n: usize, stream: u64) -> Vec<f32> {
+    let mut rng = Key::new(5, stream).rng();
+    (0..n).map(|_| rng.normal() as f32).collect()
+}
+
+#[test]
+fn every_rung_multiplies_matrices_of_any_size() {
+    let device = soft::device(&Machine::strict(), 0).unwrap();
+    let driver = device.driver().unwrap();
+    let stream = driver.default_stream();
+    for (entry, text, tile, block, rounding) in RUNGS {
+        let module = driver.load(entry, text).unwrap();
+        for [m, n, k] in [[64, 64, 32], [1, 1, 1], [65, 33, 17], [16, 100, 50], [130, 7, 0], [3, 70, 49]] {
+            let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+            let at = [m * k, k * n, m * n].map(|len| driver.alloc(4 * len.max(1) as u64).unwrap());
+            driver.copy_in(at[0], bytemuck::cast_slice(&a), stream).unwrap();
+            driver.copy_in(at[1], bytemuck::cast_slice(&b), stream).unwrap();
+            let mut params: Vec<u8> = at.iter().flat_map(|p| p.to_le_bytes()).collect();
+            params.extend([m, n, k].iter().flat_map(|&e| (e as u32).to_le_bytes()));
+            let grid = [n.div_ceil(tile[1]) as u32, m.div_ceil(tile[0]) as u32, 1];
+            let call = Call { module, entry, grid, block, shared_bytes: 0, params: &params };
+            driver.launch(&call, stream).unwrap_or_else(|e| panic!("{entry} {m}x{n}x{k}: {e}"));
+            let mut c = vec![0.0f32; m * n];
+            driver.copy_out(at[2], bytemuck::cast_slice_mut(&mut c), stream).unwrap();
+            for (i, c) in c.iter().enumerate() {
+                let pairs = (0..k).map(|l| (f64::from(a[i / n * k + l]), f64::from(b[l * n + i % n])));
+                let (want, size) = pairs.fold((0.0, 0.0), |(w, s), (x, y)| (w + x * y, s + (x * y).abs()));
+                // Both operands are rounded; sums of k numbers in f32.
+                let bound = size * (2.5 * rounding + 1e-6) + 1e-30;
+                assert!(
+                    (f64::from(*c) - want).abs() <= bound,
+                    "{entry} {m}x{n}x{k}: c[{i}] is {c}, not {want}"
+                );
+            }
+            at.into_iter().for_each(|p| driver.free(p));
+        }
+    }
+    assert_eq!(driver.used(), 0);
+}
+
+/// Rounding is real: a tensor-core product of numbers that tf32 or bf16 cannot hold differs from that in f32.
+#[test]
+fn tensor_cores_round_their_operands() {
+    let device = soft::device(&Machine::strict(), 0).unwrap();
+    let driver = device.driver().unwrap();
+    let stream = driver.default_stream();
+    let fine = 1.0 + 1.0 / 4096.0f32; // 12 bits of fraction
+    let one = |entry, text| {
+        let module = driver.load(entry, text).unwrap();
+        let at = [fine, 1.0, 0.0].map(|v| {
+            let p = driver.alloc(4).unwrap();
+            driver.copy_in(p, &v.to_le_bytes(), stream).unwrap();
+            p
+        });
+        let mut params: Vec<u8> = at.iter().flat_map(|p| p.to_le_bytes()).collect();
+        params.extend([1u32; 3].iter().flat_map(|e| e.to_le_bytes()));
+        let block = if text == TENSOR { [128, 1, 1] } else { [256, 1, 1] };
+        driver
+            .launch(&Call { module, entry, grid: [1; 3], block, shared_bytes: 0, params: &params }, stream)
+            .unwrap();
+        let mut c = [0.0f32];
+        driver.copy_out(at[2], bytemuck::cast_slice_mut(&mut c), stream).unwrap();
+        c[0]
+    };
+    assert_eq!(one("matmul_vectors", LADDER), fine);
+    assert_eq!(one("matmul_tf32", TENSOR), 1.0);
+    assert_eq!(one("matmul_bf16", TENSOR), 1.0);
+}
