@@ -8,6 +8,7 @@
 //! | `machine.rs` | the ceilings, measured in the same run: multiply-adds and memory |
 //! | `gemm.rs` | matrix products of a GPT training step |
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
+//! | `soft.rs` | the software CUDA device |
 //! | `tiny.rs` | a training step that is mostly machinery |
 //! | `op.rs` | every op's large samples, forward and backward |
 
@@ -15,6 +16,7 @@ mod gemm;
 mod harness;
 mod machine;
 mod op;
+mod soft;
 mod step;
 mod tiny;
 
@@ -31,6 +33,7 @@ Examples:
   ringtape bench step               a training step of the default GPT, whole and in parts
   ringtape bench tiny               a step of a network so small that the machinery is most of it
   ringtape bench gemm               matrix products of a GPT step, beside this machine's peak
+  ringtape bench soft               the software CUDA device: launches, PTX read, matrix products
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
   ringtape bench gemm --json        numbers for programs
@@ -42,7 +45,7 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, tiny, loader, all
+    /// gemm, elementwise, op NAME, step, tiny, loader, soft, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
@@ -55,7 +58,7 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 7] = ["all", "gemm", "elementwise", "op", "step", "tiny", "loader"];
+const TARGETS: [&str; 8] = ["all", "gemm", "elementwise", "op", "step", "tiny", "loader", "soft"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -69,7 +72,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         ("op", Some(name)) => vec![ops::find(name, session.extensions.ops)?],
         ("op" | "all", None) => entries().collect(),
         ("elementwise", _) => entries().filter(|e| e.inputs.len() == 1 && is_elementwise(e)).collect(),
-        ("gemm" | "step" | "tiny" | "loader", _) => vec![],
+        ("gemm" | "step" | "tiny" | "loader" | "soft", _) => vec![],
         (other, _) => {
             let all = TARGETS.join(", ");
             return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
@@ -87,6 +90,9 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
     if matches!(args.target.as_str(), "loader" | "all") {
         cases.extend(step::loader()?);
+    }
+    if matches!(args.target.as_str(), "soft" | "all") {
+        cases.extend(soft::cases()?);
     }
     for entry in chosen {
         cases.extend(op::cases(entry)?);

@@ -66,6 +66,7 @@ pub struct Machine {
     streams: Streams,
     next: AtomicU64,
     launches: AtomicU64,
+    instructions: AtomicU64,
     to_host: [AtomicU64; DEVICES as usize],
 }
 
@@ -85,6 +86,7 @@ impl Machine {
             streams: Streams::new(DEVICES, settings.seed),
             next: AtomicU64::new(1),
             launches: AtomicU64::new(0),
+            instructions: AtomicU64::new(0),
             to_host: Default::default(),
             settings,
         }
@@ -109,6 +111,11 @@ impl Machine {
     /// Kernels that were launched so far.
     pub fn launches(&self) -> u64 {
         self.launches.load(Relaxed)
+    }
+
+    /// Thread-instructions that kernels ran so far.
+    pub fn thread_instructions(&self) -> u64 {
+        self.instructions.load(Relaxed)
     }
 
     /// Bytes that were copied from a device to the host so far.
@@ -343,6 +350,7 @@ impl Machine {
         let result = launch(&to_run, &mut watch);
         drop(watch);
         self.launches.fetch_add(1, Relaxed);
+        self.instructions.fetch_add(result.as_ref().map_or(0, |r| r.thread_steps), Relaxed);
         let printed = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !printed.is_empty() {
             // As a GPU does. A closed standard output takes nothing, and that is no fault of the kernel.
