@@ -1,6 +1,7 @@
 //! Loads and stores (PTX ISA 9.0, section 9.7.9).
 
 pub(super) use super::access::*;
+use super::usual;
 use crate::ptx::ast::Operand;
 use crate::ptx::lower::{Address, Inst, Slots};
 use crate::ptx::run::row::{Bits, LANES, put};
@@ -132,54 +133,23 @@ pub(crate) fn local(load: bool, ty: Type, slot: u32, a: u32) -> (Run, Slots) {
     (if load { load_local } else { store_local }, Slots { y: slot, a, c: u32::MAX, imm, ..Slots::default() })
 }
 
-macro_rules! entries { ($($load:ident $store:ident $space:ident;)*) => { $(
-    fn $load(cx: &mut Cx<'_>, op: &Op) -> Flow { load(cx, op, Where::$space) }
-    fn $store(cx: &mut Cx<'_>, op: &Op) -> Flow { store(cx, op, Where::$space) }
+macro_rules! entries { ($($load:ident $store:ident $space:ident, $usual_load:expr, $usual_store:expr;)*) => { $(
+    fn $load(cx: &mut Cx<'_>, op: &Op) -> Flow {
+        if $usual_load(cx, op) { Flow::Next } else { load(cx, op, Where::$space) }
+    }
+    fn $store(cx: &mut Cx<'_>, op: &Op) -> Flow {
+        if $usual_store(cx, op) { Flow::Next } else { store(cx, op, Where::$space) }
+    }
 )* } }
+fn never(_: &mut Cx<'_>, _: &Op) -> bool {
+    false
+}
 entries! {
-    load_global store_global Global;
-    load_local store_local Local;
-    load_generic store_generic Generic;
+    load_global store_global Global, usual::load_global, usual::store_global;
+    load_shared store_shared Shared, usual::load_shared, usual::store_shared;
+    load_local store_local Local, never, never;
+    load_generic store_generic Generic, never, never;
 }
-fn load_shared(cx: &mut Cx<'_>, op: &Op) -> Flow {
-    if cx.mask == u32::MAX && cx.watch.is_none() && Format(op.imm).0 >> 32 & 0x3f == 2 && gathered(cx, op) {
-        return Flow::Next;
-    }
-    load(cx, op, Where::Shared)
-}
-fn store_shared(cx: &mut Cx<'_>, op: &Op) -> Flow {
-    store(cx, op, Where::Shared)
-}
-
-crate::vectorized! {
-    /// The words at `at`, when all are aligned and below `end`.
-    fn gather_words(words: &[u32; crate::ptx::run::spaces::SHARED_WORDS], at: &[u32; LANES], end: u32, y: &mut [u32; LANES]) -> bool {
-        let (mut most, mut odd) = (0, 0);
-        for l in 0..LANES {
-            most = at[l].max(most);
-            odd |= at[l] & 3;
-        }
-        if odd != 0 || most >= end || end - most < 4 {
-            return false;
-        }
-        for l in 0..LANES {
-            y[l] = words[at[l] as usize / 4 % crate::ptx::run::spaces::SHARED_WORDS];
-        }
-        true
-    }
-}
-
-/// The usual load from shared memory: a word in each of 32 lanes. False when anything is unusual.
-fn gathered(cx: &mut Cx<'_>, op: &Op) -> bool {
-    let at = addresses(cx, op);
-    if at.iter().any(|a| *a >= u64::from(cx.shared.bytes)) {
-        return false;
-    }
-    let at = at.map(|a| a as u32);
-    let y = u32::write(cx.rows, op.y as usize);
-    gather_words(&cx.shared.words.0, &at, cx.shared.bytes, y)
-}
-
 /// From the entry's parameters.
 fn load_param(cx: &mut Cx<'_>, op: &Op) -> Flow {
     let f = Format(op.imm);

@@ -19,6 +19,7 @@
 //! | `warp.rs` | shuffles, votes, matches, reductions of a warp |
 //! | `matrix.rs` | `mma`, `wmma.mma` |
 //! | `tile.rs` | types and shapes of tiles |
+//! | `usual.rs` | the usual loads and stores, without a look at each lane |
 //! | `fragment.rs` | `wmma.load`, `wmma.store` |
 //! | `ldmatrix.rs` | `ldmatrix`, `stmatrix`, `movmatrix` |
 //! | `copy.rs` | `cp.async` |
@@ -44,6 +45,7 @@ mod moves;
 mod permute;
 mod print;
 mod tile;
+mod usual;
 mod warp;
 
 pub(super) use control::exit;
