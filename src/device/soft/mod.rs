@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mod.rs` | [`open`], and the software device as a [`Driver`](super::Driver) |
+//! | `mod.rs` | [`open`], and the software device as a [`Driver`] |
 //! | `machine.rs` | [`Machine`]: devices, modules, launches, checks |
 //! | `streams.rs` | streams and events: work is deferred and run in a seeded order |
 
