@@ -111,3 +111,21 @@ fn images_train_on_the_device_too() {
         assert!((a - b).abs() <= 1e-4 * a.abs(), "{runs:?}");
     }
 }
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let weights: Vec<Vec<u8>> = [1, 2, 5]
+        .map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let at = tempfile::tempdir().unwrap();
+            pool.install(|| {
+                train(config("soft:5", 3, &["snapshot_every=3", "model.dropout=0.1"]), at.path())
+            });
+            std::fs::read(at.path().join("step-3/model.safetensors")).unwrap()
+        })
+        .into();
+    assert!(
+        weights[0] == weights[1] && weights[0] == weights[2],
+        "weights differ with the number of threads"
+    );
+}

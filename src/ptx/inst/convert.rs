@@ -4,7 +4,7 @@ use super::plain_fun;
 use crate::ptx::float::format::{self, BF16, Byte, F16, F32, TF32, bf16_bits, f16_bits, whole};
 use crate::ptx::float::{Mode, Rm, Rn, Rna, Rp, Rz, flush};
 use crate::ptx::lower::{Inst, Slots};
-use crate::ptx::run::row::{Bits, LANES, put, run1};
+use crate::ptx::run::row::{Bits, LANES, put, run1, run2};
 use crate::ptx::run::{Counts, Cx, Flow, Op, Run};
 use crate::ptx::text::Read;
 use crate::ptx::types::{Class, Type};
@@ -107,6 +107,7 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         (Type::F32, Type::F64, Mode::Nearest) if !w.integral => Some(run1::<FloatFromDouble>),
         (Type::F32, Type::F16, _) if !w.integral => Some(run1::<FloatFromHalf>),
         (Type::F32, Type::Bf16, _) if !w.integral => Some(run1::<FloatFromBrain>),
+        (Type::Tf32, Type::F32, Mode::Away) => Some(run1::<super::half::TensorFromFloat>),
         _ => None,
     };
     let mode = MODES.iter().position(|m| *m == w.mode).unwrap_or(0) as u64;
@@ -317,7 +318,9 @@ fn pair(i: &mut Inst<'_, '_, '_>, w: &Ways, to: Type, from: Type) -> Read<()> {
             i.wants(3)?;
             let (y, a, b) = (i.dst(0, to)?, i.src(1, from)?, i.src(2, from)?);
             let imm = u64::from(half == Type::Bf16) | relu | mode;
-            i.emit(halves, Counts::Move, Slots { y, a, b, imm, ..Slots::default() });
+            let usual = half == Type::Bf16 && !w.relu && w.mode == Mode::Nearest;
+            let run = if usual { run2::<super::half::BrainPair> as Run } else { halves };
+            i.emit(run, Counts::Move, Slots { y, a, b, imm, ..Slots::default() });
         }
         (Some(Type::F16), Type::E4m3x2 | Type::E5m2x2) => {
             i.wants(2)?;

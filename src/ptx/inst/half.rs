@@ -6,7 +6,7 @@ use crate::ptx::float::approx;
 use crate::ptx::float::format::{self, BF16, F16, bf16_bits, f16_bits};
 use crate::ptx::float::{Rn, saturate64};
 use crate::ptx::lower::{Inst, Slots};
-use crate::ptx::run::row::{LANES, put};
+use crate::ptx::run::row::{Fun1, Fun2, LANES, put};
 use crate::ptx::run::{Counts, Cx, Flow, Op};
 use crate::ptx::text::Read;
 use crate::ptx::types::Type;
@@ -185,4 +185,32 @@ fn least_most(imm: u64, most: bool, x: f64, y: f64) -> u16 {
     };
     let z = if imm & SIGN != 0 && !none && negative { -z } else { z };
     finish(imm & !SAT, z, imm & BF != 0)
+}
+/// `cvt.rna.tf32.f32`: ten bits of fraction, halves away from zero. On the bits: half of the last place is added to the
+/// magnitude, and what lies below it cut off; a carry goes on into the exponent, as it should.
+pub(super) struct TensorFromFloat;
+impl Fun1 for TensorFromFloat {
+    type A = u32;
+    type Y = u32;
+    #[inline(always)]
+    fn of(a: u32) -> u32 {
+        let nan = a & 0x7fff_ffff > 0x7f80_0000;
+        if nan { 0x7fff_ffff } else { a.wrapping_add(0x1000) & 0xffff_e000 }
+    }
+}
+
+/// `cvt.rn.bf16x2.f32`: two numbers as bf16, ties to even.
+pub(super) struct BrainPair;
+impl Fun2 for BrainPair {
+    type A = u32;
+    type B = u32;
+    type Y = u32;
+    #[inline(always)]
+    fn of(a: u32, b: u32) -> u32 {
+        let half = |x: u32| {
+            let nan = x & 0x7fff_ffff > 0x7f80_0000;
+            if nan { 0x7fff } else { x.wrapping_add(0x7fff + (x >> 16 & 1)) >> 16 }
+        };
+        half(a) << 16 | half(b)
+    }
 }
