@@ -119,7 +119,14 @@ fn any_number_of_threads_gives_the_same_bits() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let at = tempfile::tempdir().unwrap();
             pool.install(|| {
-                train(config("soft:5", 3, &["snapshot_every=3", "model.dropout=0.1"]), at.path())
+                train(
+                    config(
+                        "soft:5",
+                        3,
+                        &["snapshot_every=3", "model.dropout=0.1", "model.layers=1", "model.dim=16"],
+                    ),
+                    at.path(),
+                )
             });
             std::fs::read(at.path().join("step-3/model.safetensors")).unwrap()
         })
