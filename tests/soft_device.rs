@@ -18,7 +18,7 @@ const PTX: &str = "
 .reqntid 64
 {
     .reg .pred %done;
-    .reg .b32 %i, %n, %step, %over;
+    .reg .b32 %i, %n, %step, %over, %t;
     .reg .b64 %x, %y, %at;
     .reg .f32 %a, %v;
     ld.param.u64 %x, [x];
@@ -29,8 +29,8 @@ const PTX: &str = "
     ld.param.f32 %a, [a];
     mov.u32 %i, %ctaid.x;
     mov.u32 %step, %ntid.x;
-    mad.lo.u32 %i, %i, %step, %tid.x;
-    mul.lo.u32 %step, %step, %nctaid.x;
+    mov.u32 %t, %tid.x; mad.lo.u32 %i, %i, %step, %t;
+    mov.u32 %t, %nctaid.x; mul.lo.u32 %step, %step, %t;
 next:
     setp.ge.u32 %done, %i, %n;
     @%done ret;

@@ -34,6 +34,9 @@ impl<'a> Inst<'a, '_, '_> {
         if !matches!(ty.bytes(), 2 | 4 | 8) || ty.class() == Class::Float {
             return wrong(at, format!("`{n}` is no value of type {ty}"));
         }
+        if !matches!(self.opcode(), "mov" | "cvt") {
+            return wrong(at, format!("`{n}` may stand in mov and cvt alone: move it to a register first"));
+        }
         let wide = ty.bytes() == 8;
         let axis = ["x", "y", "z", "w"].iter().position(|p| *p == part).unwrap_or(0) as u8;
         let s = match &n[1..] {
