@@ -71,7 +71,10 @@ impl Block {
 /// Watches one launch.
 pub struct Checker {
     record: Arc<Mutex<Record>>,
-    blocks: HashMap<[u32; 3], Block>,
+    /// The block that ran last: most accesses are of the block of the one before.
+    current: Option<([u32; 3], Box<Block>)>,
+    /// The other blocks that are under way.
+    blocks: HashMap<[u32; 3], Box<Block>>,
     /// Index of each block in the grid, by number.
     numbers: Vec<[u32; 3]>,
     global: Cells,
@@ -105,6 +108,7 @@ impl Checker {
     pub fn new(record: Arc<Mutex<Record>>) -> Checker {
         Checker {
             record,
+            current: None,
             blocks: HashMap::new(),
             numbers: Vec::new(),
             global: Cells::default(),
@@ -116,18 +120,32 @@ impl Checker {
         }
     }
 
+    /// Makes the block at `index` the current one.
+    #[inline(always)]
     fn enter(&mut self, index: [u32; 3]) -> &mut Block {
-        self.blocks.entry(index).or_insert_with(|| {
+        if self.current.as_ref().is_none_or(|(i, _)| *i != index) {
+            self.change(index);
+        }
+        &mut self.current.as_mut().expect("just made the current one").1
+    }
+
+    #[cold]
+    fn change(&mut self, index: [u32; 3]) {
+        if let Some((i, block)) = self.current.take() {
+            self.blocks.insert(i, block);
+        }
+        let block = self.blocks.remove(&index).unwrap_or_else(|| {
             let number = self.numbers.len() as u32;
             self.numbers.push(index);
-            Block {
+            Box::new(Block {
                 number,
                 clocks: Clocks::new(number),
                 cells: Cells::default(),
                 written: Written::default(),
                 local: Vec::new(),
-            }
-        })
+            })
+        });
+        self.current = Some((index, block));
     }
 
     #[cold]
@@ -139,41 +157,35 @@ impl Checker {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
     }
 
-    /// Reads of bytes that nobody wrote; what is written is noted.
-    fn initialised(&mut self, one: &One<'_>) {
-        let &One { place, lane, address, bytes, .. } = one;
-        let write = one.kind != AccessKind::Load;
-        let read = one.kind != AccessKind::Store;
-        let (missing, kind) = if address.wrapping_sub(LOCAL) < WINDOW {
-            let (at, local) = (address - LOCAL, self.enter(place.block).local(place.warp));
-            let missing = if read { local.missing(at, bytes, lane) } else { None };
-            if write {
-                local.write(at, bytes, lane);
-            }
-            (missing.map(|m| m + LOCAL), FaultKind::UninitLocal)
-        } else {
-            let shared = address.wrapping_sub(SHARED) < WINDOW;
-            let record = Arc::clone(&self.record);
-            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-            let written = if shared { &mut self.enter(place.block).written } else { &mut record.written };
-            let missing = if read { written.missing(address, bytes) } else { None };
-            if write {
-                written.write(address, bytes.into());
-            }
-            (missing, if shared { FaultKind::UninitShared } else { FaultKind::UninitGlobal })
-        };
-        if let Some(first) = missing {
-            let (at, off) = (within(address), first - address);
-            self.report(one, kind, |_| {
-                let (name, by) = match kind {
-                    FaultKind::UninitGlobal => ("global", "neither the host nor a kernel"),
-                    FaultKind::UninitShared => ("shared", "no thread of the block"),
-                    _ => ("local", "the thread itself never"),
-                };
-                format!(
-                    "reads {bytes} bytes at {name} address {at:#x}, and byte {off} of them {by} has written"
-                )
-            });
+    /// Reads of bytes that nobody wrote; what is written is noted. `all` are the lanes of one access.
+    fn initialised<'a>(&mut self, all: impl Iterator<Item = One<'a>>) {
+        let record = Arc::clone(&self.record);
+        let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = Vec::new();
+        for one in all {
+            let One { place, lane, address, bytes, .. } = one;
+            let (read, write) = (one.kind != AccessKind::Store, one.kind != AccessKind::Load);
+            let (missing, kind) = if address.wrapping_sub(LOCAL) < WINDOW {
+                let (at, local) = (address - LOCAL, self.enter(place.block).local(place.warp));
+                let missing = if read { local.missing(at, bytes, lane) } else { None };
+                if write {
+                    local.write(at, bytes, lane);
+                }
+                (missing.map(|m| m + LOCAL), FaultKind::UninitLocal)
+            } else {
+                let shared = address.wrapping_sub(SHARED) < WINDOW;
+                let written = if shared { &mut self.enter(place.block).written } else { &mut record.written };
+                let missing = if read { written.missing(address, bytes) } else { None };
+                if write {
+                    written.write(address, bytes.into());
+                }
+                (missing, if shared { FaultKind::UninitShared } else { FaultKind::UninitGlobal })
+            };
+            found.extend(missing.map(|first| (one, kind, first)));
+        }
+        drop(record);
+        for (one, kind, first) in found {
+            self.report(&one, kind, |_| unwritten(&one, kind, first));
         }
     }
 
@@ -182,7 +194,7 @@ impl Checker {
         let shared = one.address.wrapping_sub(SHARED) < WINDOW;
         let place = one.place;
         self.enter(place.block);
-        let Some(block) = self.blocks.get_mut(&place.block) else { return };
+        let Some((_, block)) = &mut self.current else { return };
         let now = Stamp {
             block: block.number,
             time: block.clocks.now(place.warp),
@@ -216,8 +228,14 @@ impl Checker {
 
     /// Reports the suspects of blocks that are done.
     fn charge(&mut self) {
-        let Checker { suspects, blocks, numbers, record, .. } = self;
-        let done = suspects.extract_if(|(_, block, _), _| !blocks.contains_key(&numbers[*block as usize]));
+        if self.suspects.is_empty() {
+            return;
+        }
+        let Checker { suspects, blocks, current, numbers, record, .. } = self;
+        let runs = |index: &[u32; 3]| {
+            blocks.contains_key(index) || current.as_ref().is_some_and(|(i, _)| i == index)
+        };
+        let done = suspects.extract_if(|(_, block, _), _| !runs(&numbers[*block as usize]));
         let mut done: Vec<_> = done.collect();
         done.sort_by_key(|(who, _)| *who);
         let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,10 +298,21 @@ impl Checker {
         at.sort_unstable();
         at.dedup();
         let (reads, writes) = (access.kind != AccessKind::Store, access.kind != AccessKind::Load);
-        if let Some(block) = self.blocks.get_mut(&place.block) {
+        if let Some((_, block)) = &mut self.current {
             block.clocks.strong(place.warp, reads, writes, orders, &at, &mut self.locations);
         }
     }
+}
+
+/// What is said of a read of bytes that nobody has written, the first of them at `first`.
+fn unwritten(one: &One<'_>, kind: FaultKind, first: u64) -> String {
+    let (bytes, at, off) = (one.bytes, within(one.address), first - one.address);
+    let (name, by) = match kind {
+        FaultKind::UninitGlobal => ("global", "neither the host nor a kernel"),
+        FaultKind::UninitShared => ("shared", "no thread of the block"),
+        _ => ("local", "the thread itself never"),
+    };
+    format!("reads {bytes} bytes at {name} address {at:#x}, and byte {off} of them {by} has written")
 }
 
 /// An address as the program sees it: in its own space.
@@ -318,12 +347,10 @@ impl Watch for Checker {
         if strong {
             self.hand_on(launch, place, access, may);
         }
-        for l in lanes(may).filter(|l| access.address[*l] < PARAM) {
-            let one = one(l);
-            self.initialised(&one);
-            if one.address < LOCAL {
-                self.races(&one, strong);
-            }
+        let seen = || lanes(may).filter(|l| access.address[*l] < PARAM).map(one);
+        self.initialised(seen());
+        for one in seen().filter(|one| one.address < LOCAL) {
+            self.races(&one, strong);
         }
         may
     }
@@ -345,7 +372,7 @@ impl Watch for Checker {
                 self::lanes(lanes).for_each(|l| local.write(at.into(), bytes, l));
             }
             Event::Done => {
-                self.blocks.remove(&place.block);
+                self.current = None;
                 self.charge();
             }
         }
