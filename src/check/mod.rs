@@ -13,6 +13,7 @@ mod gradient;
 mod parity;
 mod precision;
 pub mod ptx;
+mod watched;
 
 use crate::device::Device;
 use crate::error::Result;

@@ -2,15 +2,17 @@
 
 use crate::data::readers::stored_npy;
 use crate::error::{Error, Result};
-use crate::ptx::checks::{Checker, Record};
+use super::watched::Watched;
+pub use super::watched::Spent;
+use crate::ptx::checks::Record;
 use crate::ptx::program::{Param, Program};
 use crate::ptx::run::memory::Found;
-use crate::ptx::run::{Fault, Launch, Loaded, Memory, Options, Report, Watch, launch};
+use crate::ptx::run::{Fault, Launch, Loaded, Memory, Options, Report, launch};
 use crate::shape::DType;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Memory of the device that a manifest runs on: pages come from the system when they are written.
 const MEMORY: u64 = 64 << 30;
@@ -72,6 +74,12 @@ pub struct Exam {
     pub options: Options,
     /// Looks for accesses out of bounds, uninitialised reads and races; slower.
     pub check: bool,
+    /// Counts what the launch costs.
+    pub profile: bool,
+    /// Registers of a thread that estimates assume; what the text seems to need when none are given.
+    pub registers: Option<u32>,
+    /// Draws a timeline, as launch number so and so.
+    pub trace: Option<usize>,
 }
 
 /// What a launch gave.
@@ -91,6 +99,12 @@ pub struct Outcome {
     pub report: Report,
     /// Seconds of the launch.
     pub seconds: f64,
+    /// What it cost, when that was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Spent>,
+    /// Events of its timeline.
+    #[serde(skip)]
+    pub trace: Vec<serde_json::Value>,
 }
 
 impl Outcome {
@@ -197,15 +211,12 @@ pub fn run(programs: &mut Programs, folder: &Path, m: &Manifest, exam: Exam) -> 
     };
     to_run.validate()?;
     let start = std::time::Instant::now();
-    let record = exam.check.then(|| Arc::new(Mutex::new(recorded(&memory, &buffers, &loaded))));
-    let mut watch = record.as_ref().map(|r| Box::new(Checker::new(Arc::clone(r))) as Box<dyn Watch>);
+    let (watched, mut watch) = Watched::new(exam, || recorded(&memory, &buffers, &loaded));
     let result = launch(&to_run, &mut watch);
+    // The watchers hand over what they saw when they go.
+    drop(watch);
     let seconds = start.elapsed().as_secs_f64();
-    let printed = printed.into_inner().unwrap_or_default();
-    let found = |r: Arc<Mutex<Record>>| {
-        std::mem::take(&mut r.lock().unwrap_or_else(PoisonError::into_inner).findings)
-    };
-    let mut faults = record.map(found).unwrap_or_default();
+    let mut faults = watched.faults();
     let (report, ran) = match result {
         Ok(report) => (report, true),
         Err(fault) => {
@@ -218,10 +229,12 @@ pub fn run(programs: &mut Programs, folder: &Path, m: &Manifest, exam: Exam) -> 
         for b in buffers {
             differences.extend(compare(folder, &b, &memory)?);
         }
-        differences.extend(m.printed.as_ref().and_then(|want| lines_differ(want, &printed)));
+        differences.extend(m.printed.as_ref().and_then(|want| lines_differ(want, &printed.lock().unwrap_or_else(std::sync::PoisonError::into_inner))));
     }
-    let (ptx, kernel) = (path.display().to_string(), m.kernel.clone());
-    Ok(Outcome { ptx, kernel, differences, faults, printed, report, seconds })
+    let profile = watched.spent(program, &m.kernel, exam.registers)?;
+    let printed = printed.into_inner().unwrap_or_default();
+    let (ptx, kernel, trace) = (path.display().to_string(), m.kernel.clone(), watched.trace());
+    Ok(Outcome { ptx, kernel, differences, faults, printed, report, seconds, profile, trace })
 }
 
 /// What the host has written before the launch.

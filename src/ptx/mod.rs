@@ -11,16 +11,20 @@
 //! | `lower/` | tree to program |
 //! | `inst/` | the instructions, one family a file |
 //! | `checks/` | what a kernel does wrong without failing: bounds, uninitialised reads, races |
+//! | `profile/` | what a launch costs, counted as it runs; estimates for GPUs |
+//! | `cost/` | what a kernel costs, read from its text |
 //! | `run/` | the executor: warps, blocks, grids, memory |
 //! | `float/` | arithmetic of PTX: roundings, formats, approximate functions, matrix products of a warp |
 
 pub mod ast;
 pub mod checks;
+pub mod cost;
 pub mod float;
 mod inst;
 mod lower;
 mod names;
 mod parse;
+pub mod profile;
 pub mod program;
 pub mod run;
 mod text;

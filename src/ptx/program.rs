@@ -143,4 +143,20 @@ impl Program {
     pub fn entry(&self, name: &str) -> Option<&Function> {
         self.functions.iter().find(|f| f.entry && f.name == name)
     }
+    /// The line at byte `at` of the source: its number, from 1, and its text.
+    pub fn line(&self, at: u32) -> (u32, &str) {
+        let (line, column) = self.lines.place(at);
+        let start = (at - (column - 1)) as usize;
+        let text = self.text.get(start..).unwrap_or_default();
+        (line, text.lines().next().unwrap_or_default().trim())
+    }
+    /// The instruction at byte `at`, with its suffixes and without guard and operands: `ld.global.f32`.
+    pub fn opcode(&self, at: u32) -> &str {
+        let text = self.text.get(at as usize..).unwrap_or_default();
+        let text = match text.strip_prefix('@') {
+            Some(guarded) => guarded.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start()),
+            None => text,
+        };
+        text.split(|c: char| c.is_whitespace() || c == ';').next().unwrap_or_default()
+    }
 }

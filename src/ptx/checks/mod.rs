@@ -249,7 +249,7 @@ impl Checker {
         let other = &race.other;
         let t = u32::from(other.thread);
         let thread = (t % x, t / x % y, t / x / y);
-        let line = launch.program.lines.place(other.at).0;
+        let line = launch.program.line(other.at).0;
         let [bx, by, bz] = self.numbers[other.block as usize];
         let block = if [bx, by, bz] == one.place.block {
             String::new()
@@ -275,14 +275,7 @@ impl Checker {
     /// True for instructions that release what they write and acquire what they read: by their suffixes.
     fn ordering(&mut self, launch: &Launch<'_>, op: &Op) -> bool {
         *self.orders.entry(op.at).or_insert_with(|| {
-            let text = launch.program.text.get(op.at as usize..).unwrap_or_default();
-            let text = match text.strip_prefix('@') {
-                Some(guarded) => {
-                    guarded.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start())
-                }
-                None => text,
-            };
-            let name = text.split(|c: char| c.is_whitespace() || c == ';').next().unwrap_or_default();
+            let name = launch.program.opcode(op.at);
             let relaxed = name.contains(".relaxed");
             name.starts_with("mbarrier") && !relaxed
                 || name.split('.').any(|s| matches!(s, "acquire" | "release" | "acq_rel" | "sc"))
@@ -325,8 +318,6 @@ fn lanes(mask: u32) -> impl Iterator<Item = usize> {
 }
 
 impl Watch for Checker {
-    fn step(&mut self, _: &Op, _: u32, _: u32) {}
-
     fn access(&mut self, launch: &Launch<'_>, place: Place, access: &Access<'_>) -> u32 {
         let &Access { op, kind, bytes, .. } = access;
         let strong = access.strong || kind == AccessKind::Atomic;
@@ -354,8 +345,6 @@ impl Watch for Checker {
         }
         may
     }
-
-    fn barrier(&mut self, _: u64) {}
 
     fn event(&mut self, place: Place, lanes: u32, event: Event) {
         let w = place.warp;

@@ -165,21 +165,9 @@ fn run_act(cx: &mut Cx<'_>, op: &Op) -> Flow {
             return cx.fail(op, FaultKind::Trap, l, at[l], what);
         };
         keep(cx, Where::Shared, at[l], 8, l, after.0);
-        if after.get(PHASE) != Word(before[l]).get(PHASE) && act != Act::Init && act != Act::Inval {
-            passed(cx);
-        }
     }
     put(cx.rows, op.y as usize, before, cx.mask);
     Flow::Next
-}
-
-/// A phase is over: to a watcher that is a barrier of the block. Threads that took no part are ordered with the others,
-/// so a race of theirs may pass unseen, but none is seen that is not there.
-fn passed(cx: &mut Cx<'_>) {
-    let warps = cx.launch.block.iter().product::<u32>().div_ceil(32);
-    if let Some(watch) = cx.watch.as_mut() {
-        watch.barrier(if warps < 64 { (1 << warps) - 1 } else { u64::MAX });
-    }
 }
 
 /// Offsets in shared memory of the barriers of the active lanes, and the lanes that may go there.

@@ -169,7 +169,6 @@ fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> bool {
         warps.iter_mut().for_each(|w| w.release(env, id, holds, came));
         env.arrived[id as usize] = 0;
         if let Some(watch) = env.watch.as_mut() {
-            watch.barrier(who);
             watch.event(warps[0].place(), u32::MAX, Event::Passed(id, who));
         }
         opened = true;

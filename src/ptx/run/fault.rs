@@ -83,8 +83,7 @@ impl Fault {
         what: String,
     ) -> Fault {
         let program = launch.program;
-        let line = program.lines.place(at).0;
-        let text = program.text.lines().nth(line as usize - 1).unwrap_or_default().trim().to_owned();
+        let (line, text) = program.line(at);
         let [x, y, _] = launch.block;
         let t = place.warp * 32 + lane as u32;
         Fault {
@@ -96,7 +95,7 @@ impl Fault {
             thread: [t % x, t / x % y, t / x / y],
             address,
             what,
-            text,
+            text: text.to_owned(),
         }
     }
 }

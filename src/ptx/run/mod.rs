@@ -14,6 +14,7 @@
 //! | `memory.rs` | memory of a device |
 //! | `loaded.rs` | a program's variables in that memory |
 //! | `spaces.rs` | shared and local memory, and where the spaces lie in the 64-bit address space |
+//! | `watch.rs` | what watches a launch |
 //! | `fault.rs` | what a kernel did wrong, and where |
 
 mod block;
@@ -28,12 +29,14 @@ pub mod row;
 pub mod spaces;
 mod steps;
 mod warp;
+mod watch;
 
 pub use fault::{Fault, FaultKind};
 pub use launch::{Launch, Options, Report, launch};
 pub use loaded::Loaded;
 pub use memory::Memory;
 pub use row::{LANES, Row};
+pub use watch::{Access, AccessKind, Event, Watch, Watchers};
 
 use super::program::{Function, Program};
 use block::Shared;
@@ -107,7 +110,7 @@ impl Op {
 pub enum Counts {
     /// Integer and logic.
     Integer,
-    /// f32: one FLOP a lane (`Fma`: two).
+    /// f32.
     Float,
     /// f32 fused multiply-add.
     Fma,
@@ -121,7 +124,7 @@ pub enum Counts {
     Special,
     /// Conversions and moves.
     Move,
-    /// Matrix products; `imm >> 32` of such an op holds FLOPs of the whole warp.
+    /// Matrix products.
     Matrix,
     /// Loads and stores.
     Memory,
@@ -135,8 +138,29 @@ pub enum Counts {
     Warp,
 }
 
-/// Number of [`Counts`].
-pub const COUNTS: usize = 14;
+impl Counts {
+    /// All, in the order of their numbers, with their names.
+    pub const ALL: [&str; 14] = [
+        "integer",
+        "f32",
+        "f32 fma",
+        "f64",
+        "f64 fma",
+        "f16 and bf16",
+        "special functions",
+        "moves and conversions",
+        "matrix products",
+        "loads and stores",
+        "atomics",
+        "control",
+        "barriers and fences",
+        "shuffles and votes",
+    ];
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Counts::ALL[self as usize]
+    }
+}
 
 /// Which block and warp is running.
 #[derive(Clone, Copy, Debug, Default)]
@@ -233,66 +257,4 @@ impl Cx<'_> {
     pub fn entry(&self) -> &Function {
         self.launch.entry
     }
-}
-
-/// A memory access of a warp, as a watcher sees it.
-pub struct Access<'a> {
-    /// The instruction.
-    pub op: &'a Op,
-    /// Load, store or atomic.
-    pub kind: AccessKind,
-    /// Bytes of one lane's access.
-    pub bytes: u32,
-    /// Address of each lane, in the 64-bit address space.
-    pub address: &'a [u64; LANES],
-    /// What a store writes.
-    pub value: Option<&'a [u64; LANES]>,
-    /// Lanes that take part.
-    pub mask: u32,
-    /// Volatile and atomic accesses do not race.
-    pub strong: bool,
-}
-
-/// Kind of an [`Access`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "they say it")]
-pub enum AccessKind {
-    Load,
-    Store,
-    Atomic,
-}
-
-/// What happens besides instructions and accesses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Lanes of a warp met: what each did before comes before what each does after. Lanes that have exited count as there.
-    Met,
-    /// A fence.
-    Fence,
-    /// The warp came to this barrier without waiting.
-    Arrived(u32),
-    /// All of these warps (a bit each) passed this barrier.
-    Passed(u32, u64),
-    /// A call made room for local variables: from this byte on, so many.
-    Frame(u32, u32),
-    /// Arguments or results of a call were copied in local memory: from, to, bytes.
-    Copied(u32, u32, u32),
-    /// The result of `printf` was written to local memory: at, bytes.
-    Wrote(u32, u32),
-    /// The block is done.
-    Done,
-}
-
-/// Sees what a block does: the checks and the counters are watchers.
-pub trait Watch {
-    /// An instruction runs for `mask`.
-    fn step(&mut self, op: &Op, mask: u32, live: u32);
-    /// A warp accesses memory: returns the lanes that may. `place` says who; faults are kept by the watcher.
-    fn access(&mut self, launch: &Launch<'_>, place: Place, access: &Access<'_>) -> u32;
-    /// All threads of `warps` (a bit each) passed a barrier: what they did before it is ordered.
-    fn barrier(&mut self, warps: u64);
-    /// Something happened to `lanes` of the warp at `place`.
-    fn event(&mut self, _place: Place, _lanes: u32, _event: Event) {}
-    /// A fault that the executor itself found and can go on from.
-    fn fault(&mut self, fault: Fault);
 }

@@ -23,13 +23,13 @@ pub(super) fn steps(
                 lanes & if guard % 2 == 1 { !p } else { p }
             }
         };
+        if let Some(watch) = cx.watch.as_mut() {
+            watch.step(cx.launch, cx.place, op, mask, lanes);
+        }
         let mut flow = Flow::Next;
         if mask != 0 {
             cx.mask = mask;
             run_lanes += u64::from(mask.count_ones());
-            if let Some(watch) = cx.watch.as_mut() {
-                watch.step(op, mask, lanes);
-            }
             cx.clock += 1;
             flow = (op.run)(cx, op);
             cx.resumed = false;

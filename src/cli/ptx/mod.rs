@@ -1,13 +1,17 @@
 //! `ptx check FILE…` says what is wrong with PTX files, or what is in them; `ptx run MANIFEST` runs kernels on the
-//! software CUDA device; `ptx list` shows ringtape's own kernels.
+//! software CUDA device; `ptx cost FILE…` reads what kernels cost; `ptx list` shows ringtape's own kernels.
+
+mod profile;
 
 use super::session::{Session, say, table};
 use crate::attrs::nearest;
 use crate::check::ptx::{Exam, Manifest, Outcome, Programs, read, run as run_manifest};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, basic};
+use crate::ptx::profile::trace;
 use crate::ptx::{self, run::Options};
 use crate::{ops, optim};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -18,6 +22,8 @@ Examples:
   ringtape ptx list                        every kernel of ringtape
   ringtape ptx list gelu_forward           the PTX that a device is given for it
   ringtape ptx run launch.json --check     and look for races, accesses out of bounds, uninitialised reads
+  ringtape ptx run launch.json --profile   and count: coalescing, bank conflicts, divergence, estimates for GPUs
+  ringtape ptx cost kernel.ptx             registers, occupancy and loops, without a run
 
 Any file will do: what nvcc, Triton and people write. Exit code 1: a difference or a fault was found; 4: wrong PTX.";
 
@@ -57,6 +63,15 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// What kernels cost by their text: registers, occupancy on GPUs, what a turn of each loop computes and loads
+    Cost {
+        /// PTX files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Run kernels as a manifest says, and compare what they write with what it expects
     #[command(after_help = MANIFEST)]
     Run {
@@ -68,6 +83,15 @@ enum What {
         /// Give each approximate instruction all the error that its documentation allows
         #[arg(long)]
         worst: bool,
+        /// Count instructions, sectors of memory, bank conflicts and divergence; estimate the least time on GPUs
+        #[arg(long)]
+        profile: bool,
+        /// Registers a thread that the estimates assume, as ptxas reports them [default: read from the text]
+        #[arg(long, value_name = "N", requires = "profile", value_parser = clap::value_parser!(u32).range(1..=255))]
+        registers: Option<u32>,
+        /// Write a timeline of the warps, for chrome://tracing or ui.perfetto.dev
+        #[arg(long, value_name = "FILE")]
+        trace: Option<PathBuf>,
         /// Warp-instructions of a block after which it is said to hang
         #[arg(long, value_name = "N")]
         most_steps: Option<u64>,
@@ -82,10 +106,12 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         What::Check { files, json } => check_all(session, &files, json),
         What::List { entry: Some(entry), json: false } => show(session, &entry),
         What::List { entry, json } => list(session, entry.as_deref(), json),
-        What::Run { manifest, check, worst, most_steps, json } => {
+        What::Cost { files, json } => profile::costs(session, &files, json),
+        What::Run { manifest, check, worst, profile, registers, trace, most_steps, json } => {
             let mut options = Options { worst, ..Options::default() };
             options.most_steps = most_steps.unwrap_or(options.most_steps);
-            run_all(session, &manifest, Exam { options, check }, json)
+            let exam = Exam { options, check, profile, registers, trace: None };
+            run_all(session, &manifest, exam, trace.as_deref(), json)
         }
     }
 }
@@ -173,18 +199,24 @@ fn check(session: &Session<'_>, file: &Path, json: bool) -> Result<serde_json::V
 }
 
 /// Runs every launch of a manifest.
-fn run_all(session: &Session<'_>, path: &Path, exam: Exam, json: bool) -> Result<()> {
+fn run_all(session: &Session<'_>, path: &Path, exam: Exam, to: Option<&Path>, json: bool) -> Result<()> {
     let manifests = read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut programs = Programs::default();
-    let mut all = Vec::new();
-    for m in &manifests {
-        let outcome = run_manifest(&mut programs, folder, m, exam)?;
+    let (mut all, mut events) = (Vec::new(), Vec::new());
+    for (k, m) in manifests.iter().enumerate() {
+        let exam = Exam { trace: to.map(|_| k), ..exam };
+        let mut outcome = run_manifest(&mut programs, folder, m, exam)?;
+        events.append(&mut outcome.trace);
         if !json {
             tell(session, m, &outcome)?;
             session.flush()?;
         }
         all.push(outcome);
+    }
+    if let Some(to) = to {
+        let text = serde_json::to_vec(&trace::file(&events)).unwrap_or_default();
+        fs::write(to, text).map_err(|e| Error::io(to, e))?;
     }
     if json {
         say!(session, "{}", super::json(&all)?)?;
@@ -214,5 +246,6 @@ fn tell(session: &Session<'_>, m: &Manifest, o: &Outcome) -> Result<()> {
         "{word} {}  {grid}  {steps} warp-instructions, {threads} thread-instructions, {:.2} ms",
         o.kernel,
         o.seconds * 1e3
-    )
+    )?;
+    o.profile.as_ref().map_or(Ok(()), |spent| profile::tell(session, o, spent))
 }
