@@ -1,9 +1,9 @@
 //! Kernels from PTX files, run as a manifest says and compared with what it expects.
 
+pub use super::watched::Spent;
+use super::watched::Watched;
 use crate::data::readers::stored_npy;
 use crate::error::{Error, Result};
-use super::watched::Watched;
-pub use super::watched::Spent;
 use crate::ptx::checks::Record;
 use crate::ptx::program::{Param, Program};
 use crate::ptx::run::memory::Found;
@@ -229,7 +229,9 @@ pub fn run(programs: &mut Programs, folder: &Path, m: &Manifest, exam: Exam) -> 
         for b in buffers {
             differences.extend(compare(folder, &b, &memory)?);
         }
-        differences.extend(m.printed.as_ref().and_then(|want| lines_differ(want, &printed.lock().unwrap_or_else(std::sync::PoisonError::into_inner))));
+        differences.extend(m.printed.as_ref().and_then(|want| {
+            lines_differ(want, &printed.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        }));
     }
     let profile = watched.spent(program, &m.kernel, exam.registers)?;
     let printed = printed.into_inner().unwrap_or_default();

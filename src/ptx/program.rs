@@ -154,7 +154,9 @@ impl Program {
     pub fn opcode(&self, at: u32) -> &str {
         let text = self.text.get(at as usize..).unwrap_or_default();
         let text = match text.strip_prefix('@') {
-            Some(guarded) => guarded.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start()),
+            Some(guarded) => {
+                guarded.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start())
+            }
             None => text,
         };
         text.split(|c: char| c.is_whitespace() || c == ';').next().unwrap_or_default()

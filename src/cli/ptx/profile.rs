@@ -15,7 +15,13 @@ const SHOWN: usize = 8;
 /// Says what a launch cost.
 pub(super) fn tell(session: &Session<'_>, o: &Outcome, spent: &Spent) -> Result<()> {
     let p = &spent.counted;
-    say!(session, "\nprofile of {}: blocks {}, threads a block {}", o.kernel, count(p.blocks), p.block_threads)?;
+    say!(
+        session,
+        "\nprofile of {}: blocks {}, threads a block {}",
+        o.kernel,
+        count(p.blocks),
+        p.block_threads
+    )?;
     let shares = parts(&p.classes, p.warp_instructions);
     say!(session, "  instructions      {} of warps: {shares}", count(p.warp_instructions))?;
     let busy = percent(p.lanes_busy);
@@ -52,7 +58,10 @@ fn memory(session: &Session<'_>, p: &Profile) -> Result<()> {
             return Ok(());
         }
         let (n, passes, lost) = (count(b.requests), count(b.passes), count(b.conflicts()));
-        say!(session, "  {what:<18}{n} requests, {passes} passes over the banks, {lost} of them by bank conflicts")
+        say!(
+            session,
+            "  {what:<18}{n} requests, {passes} passes over the banks, {lost} of them by bank conflicts"
+        )
     };
     shared("shared loads", p.shared_loads)?;
     shared("shared stores", p.shared_stores)?;
@@ -84,7 +93,7 @@ fn hot(session: &Session<'_>, p: &Profile) -> Result<()> {
     };
     let share = |l: &Line| percent(l.warps as f64 / p.warp_instructions.max(1) as f64);
     let rows: Vec<Vec<String>> =
-        lines.iter().map(|l| vec![l.line.to_string(), share(l), l.text.clone(), notes(l)]).collect();
+        lines.iter().map(|l| vec![l.line.to_string(), share(l), code(&l.text), notes(l)]).collect();
     say!(session, "  the lines that cost most:")?;
     rows_of(session, &["line", "instructions", "", ""], &rows)
 }
@@ -104,7 +113,7 @@ fn estimates(session: &Session<'_>, spent: &Spent) -> Result<()> {
     let rows: Vec<Vec<String>> = spent.estimates.iter().map(row).collect();
     say!(
         session,
-        "  estimates, from public figures, not measurements; {} registers a thread assumed:",
+        "  estimates from public figures, not measurements, without the µs of a launch itself; {} registers a thread assumed:",
         spent.registers
     )?;
     rows_of(session, &["GPU", "occupancy (limit)", "µs at least", "bound by", "FLOP a byte", "ridge"], &rows)
@@ -166,6 +175,11 @@ fn rows_of(session: &Session<'_>, head: &[&str], rows: &[Vec<String>]) -> Result
     table(head, rows).iter().try_for_each(|line| say!(session, "    {line}"))
 }
 
+/// A line without its comment.
+fn code(text: &str) -> String {
+    text.split("//").next().unwrap_or_default().trim().to_owned()
+}
+
 /// The largest shares first.
 fn parts(of: &BTreeMap<&'static str, u64>, all: u64) -> String {
     let mut parts: Vec<_> = of.iter().filter(|(_, n)| **n > 0).collect();
@@ -210,7 +224,10 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!((count(7), count(1000)), ("7".into(), "1,000".into()));
-        assert_eq!((percent(0.004), percent(1.0), percent(0.0)), ("0.4 %".into(), "100 %".into(), "0 %".into()));
+        assert_eq!(
+            (percent(0.004), percent(1.0), percent(0.0)),
+            ("0.4 %".into(), "100 %".into(), "0 %".into())
+        );
         assert_eq!((bytes(256), bytes(12_300)), ("256 B".into(), "12.3 KB".into()));
     }
 }

@@ -1,8 +1,9 @@
 //! How many registers a thread needs at once: values that are alive together.
 //!
 //! PTX has as many registers as one likes; `ptxas` gives values the registers of a chip. What it needs at the least is
-//! the largest number of values that are alive at one place (Aho, Lam, Sethi, Ullman: "Compilers", section 9.2.5). It
-//! may need fewer, since it recomputes values and keeps parameters in constant memory, and more, since it moves loads up.
+//! the largest number of values that are alive at one place (Aho, Lam, Sethi, Ullman: "Compilers", section 9.2.5).
+//! Parameters and numbers take none: instructions read them from constant memory. It may need fewer, since it computes
+//! values again, and more, since it moves loads up.
 
 use crate::ptx::ast::{Function, Instruction, Operand, Statement, Tree};
 use std::collections::HashMap;
@@ -37,6 +38,9 @@ struct Reader<'a> {
     steps: Vec<Step<'a>>,
     labels: HashMap<&'a str, usize>,
     lists: HashMap<&'a str, Vec<&'a str>>,
+    /// Registers that hold a parameter or a number, and those that are ever given something else.
+    fixed: Vec<u32>,
+    computed: Vec<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -50,6 +54,11 @@ fn alive(tree: &Tree<'_>, function: &Function<'_>, depth: u32) -> u32 {
     let Some(body) = &function.body else { return 0 };
     let mut reader = Reader { scopes: vec![HashMap::new()], ..Reader::default() };
     reader.read(body);
+    let mut computed = Bits::new(reader.weights.len());
+    reader.computed.iter().for_each(|r| computed.insert(*r));
+    for r in reader.fixed.iter().filter(|r| !computed.has(**r)) {
+        reader.weights[*r as usize] = 0;
+    }
     let after = reader.after();
     let mut most = 0;
     for (step, live) in reader.steps.iter().zip(&after) {
@@ -130,8 +139,8 @@ impl<'a> Reader<'a> {
         let (mut defines, mut uses, mut target) = (Vec::new(), Vec::new(), Vec::new());
         let mut calls = None;
         let writes = match i.opcode {
-            "st" | "red" | "bra" | "brx" | "ret" | "exit" | "trap" | "membar" | "fence" | "cp" | "prefetch"
-            | "nanosleep" | "stmatrix" => 0,
+            "st" | "red" | "bra" | "brx" | "ret" | "exit" | "trap" | "membar" | "fence" | "cp"
+            | "prefetch" | "nanosleep" | "stmatrix" => 0,
             "bar" | "barrier" => usize::from(i.suffixes.contains(&"red")),
             "wmma" => usize::from(!i.suffixes.contains(&"store")),
             "call" => usize::from(matches!(i.operands.first(), Some(Operand::List(..)))),
@@ -145,11 +154,23 @@ impl<'a> Reader<'a> {
             ("bra", Some(Operand::Name(n, _)), _) => target.push(*n),
             ("brx", _, Some(Operand::Name(n, _))) => target.extend(self.lists.get(n).into_iter().flatten()),
             ("call", ..) => {
-                calls = i.operands.iter().find_map(|o| if let Operand::Name(n, _) = o { Some(*n) } else { None });
+                calls =
+                    i.operands.iter().find_map(|o| if let Operand::Name(n, _) = o { Some(*n) } else { None });
             }
             _ => {}
         }
         uses.extend(i.guard.and_then(|(p, _)| self.register(p)));
+        let fixed = match i.opcode {
+            "ld" | "ldu" => i.suffixes.contains(&"param"),
+            "mov" => match i.operands.get(1) {
+                Some(Operand::Value(..)) => true,
+                Some(Operand::Part(name, ..)) => matches!(*name, "%ntid" | "%nctaid"),
+                _ => false,
+            },
+            "cvta" => uses.iter().all(|r| self.fixed.contains(r)),
+            _ => false,
+        };
+        if fixed { &mut self.fixed } else { &mut self.computed }.extend(&defines);
         let ends = matches!(i.opcode, "bra" | "brx" | "ret" | "exit" | "trap");
         let falls = !ends || i.guard.is_some();
         self.steps.push(Step { defines, uses, keeps: i.guard.is_some(), target, falls, calls });

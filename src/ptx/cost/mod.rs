@@ -138,13 +138,21 @@ fn one_loop(body: &[&Instruction<'_>], from: u32, to: u32) -> Loop {
                 l.shared_bytes += if i.suffixes.iter().any(|s| s.starts_with("shared")) { bytes } else { 0 };
             }
             "cp" if i.suffixes.contains(&"shared") => {
-                let Some(Operand::Value(super::ast::Literal::Int(n), _)) = i.operands.get(2) else { continue };
+                let Some(Operand::Value(super::ast::Literal::Int(n), _)) = i.operands.get(2) else {
+                    continue;
+                };
                 l.global_bytes += n;
                 l.shared_bytes += n;
             }
             // Eight rows of 16 bytes a matrix, for the warp.
             "ldmatrix" | "stmatrix" => {
-                let n = if i.suffixes.contains(&"x4") { 4 } else if i.suffixes.contains(&"x2") { 2 } else { 1 };
+                let n = if i.suffixes.contains(&"x4") {
+                    4
+                } else if i.suffixes.contains(&"x2") {
+                    2
+                } else {
+                    1
+                };
                 l.shared_bytes += 4 * n;
             }
             "bar" | "barrier" => l.barriers += 1,
@@ -157,6 +165,9 @@ fn one_loop(body: &[&Instruction<'_>], from: u32, to: u32) -> Loop {
 /// Bytes of one thread's access: those of its type, times the length of a vector.
 fn moved(suffixes: &[&str]) -> u64 {
     let lanes = suffixes.iter().find_map(|s| s.strip_prefix('v')?.parse::<u64>().ok()).unwrap_or(1);
-    let bits = suffixes.iter().rev().find_map(|s| s.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().ok());
+    let bits = suffixes
+        .iter()
+        .rev()
+        .find_map(|s| s.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().ok());
     lanes * bits.unwrap_or(0) / 8
 }

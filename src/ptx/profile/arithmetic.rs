@@ -19,7 +19,8 @@ impl Work {
             "mma" | "wmma" if suffixes.contains(&"mma") || opcode == "mma" => matrix(&suffixes),
             "add" | "sub" | "mul" | "div" | "fma" => {
                 let Some(kind) = suffixes.iter().find_map(|s| float(s)) else { return Work::default() };
-                let (lanes, each) = (if name.contains("x2") { 2 } else { 1 }, if opcode == "fma" { 2 } else { 1 });
+                let (lanes, each) =
+                    (if name.contains("x2") { 2 } else { 1 }, if opcode == "fma" { 2 } else { 1 });
                 Work { flops: Some((kind, lanes * each)), whole_warp: false }
             }
             _ => Work::default(),

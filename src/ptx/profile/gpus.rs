@@ -127,7 +127,12 @@ impl Gpu {
             (self.shared / (shared + KEPT).next_multiple_of(128), "shared memory"),
         ];
         let (blocks, limit) = limits.into_iter().min_by_key(|(n, _)| *n).unwrap_or((0, ""));
-        Occupancy { blocks, warps: blocks * warps, share: f64::from(blocks * warps) / f64::from(self.warps), limit }
+        Occupancy {
+            blocks,
+            warps: blocks * warps,
+            share: f64::from(blocks * warps) / f64::from(self.warps),
+            limit,
+        }
     }
 }
 
@@ -211,7 +216,8 @@ mod tests {
 
     #[test]
     fn a_copy_is_bound_by_memory_and_a_product_by_arithmetic() {
-        let mut p = Profile { blocks: 10_000, block_threads: 256, footprint_read: 1 << 30, ..Profile::default() };
+        let mut p =
+            Profile { blocks: 10_000, block_threads: 256, footprint_read: 1 << 30, ..Profile::default() };
         let copy = Estimate::of(&p, &GPUS[0], 16);
         assert_eq!(copy.bound, "memory");
         assert!((copy.least_us - 690.5).abs() < 0.1, "{}", copy.least_us);

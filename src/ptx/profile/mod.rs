@@ -200,7 +200,8 @@ impl Profiler {
             all.thread_instructions += threads;
             *all.classes.entry(spot.class.name()).or_default() += warps;
             if let Some((kind, each)) = spot.work.flops {
-                *all.flops.entry(kind).or_default() += each * if spot.work.whole_warp { warps } else { threads };
+                *all.flops.entry(kind).or_default() +=
+                    each * if spot.work.whole_warp { warps } else { threads };
             }
             all.special += if spot.class == Counts::Special { threads } else { 0 };
             all.branches += if spot.branches { warps } else { 0 };
