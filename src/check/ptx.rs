@@ -5,6 +5,7 @@ use super::watched::Watched;
 use crate::data::readers::stored_npy;
 use crate::error::{Error, Result};
 use crate::ptx::checks::Record;
+use crate::ptx::profile::lanes::Step;
 use crate::ptx::program::{Param, Program};
 use crate::ptx::run::memory::Found;
 use crate::ptx::run::{Fault, Launch, Loaded, Memory, Options, Report, launch};
@@ -80,6 +81,8 @@ pub struct Exam {
     pub registers: Option<u32>,
     /// Draws a timeline, as launch number so and so.
     pub trace: Option<usize>,
+    /// Keeps which lanes of the first warp take part in each instruction.
+    pub lanes: bool,
 }
 
 /// What a launch gave.
@@ -105,6 +108,9 @@ pub struct Outcome {
     /// Events of its timeline.
     #[serde(skip)]
     pub trace: Vec<serde_json::Value>,
+    /// What the first warp ran, when that was kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lanes: Vec<Step>,
 }
 
 impl Outcome {
@@ -235,8 +241,9 @@ pub fn run(programs: &mut Programs, folder: &Path, m: &Manifest, exam: Exam) -> 
     }
     let profile = watched.spent(program, &m.kernel, exam.registers)?;
     let printed = printed.into_inner().unwrap_or_default();
-    let (ptx, kernel, trace) = (path.display().to_string(), m.kernel.clone(), watched.trace());
-    Ok(Outcome { ptx, kernel, differences, faults, printed, report, seconds, profile, trace })
+    let (ptx, kernel) = (path.display().to_string(), m.kernel.clone());
+    let (trace, lanes) = (watched.trace(), watched.lanes());
+    Ok(Outcome { ptx, kernel, differences, faults, printed, report, seconds, profile, trace, lanes })
 }
 
 /// What the host has written before the launch.

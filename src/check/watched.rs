@@ -3,6 +3,7 @@
 use super::ptx::Exam;
 use crate::ptx::checks::{Checker, Record};
 use crate::ptx::profile::gpus::{Estimate, GPUS};
+use crate::ptx::profile::lanes::{Microscope, Step};
 use crate::ptx::profile::trace::Tracer;
 use crate::ptx::profile::{Profile, Profiler};
 use crate::ptx::program::Program;
@@ -27,6 +28,7 @@ pub(super) struct Watched {
     record: Option<Arc<Mutex<Record>>>,
     profile: Option<Arc<Mutex<Profile>>>,
     trace: Option<Arc<Mutex<Vec<serde_json::Value>>>>,
+    lanes: Option<Arc<Mutex<Vec<Step>>>>,
 }
 
 impl Watched {
@@ -44,12 +46,20 @@ impl Watched {
         if let Some(launch) = exam.trace {
             all.push(Box::new(Tracer::new(Arc::clone(into.trace.insert(Arc::default())), launch)));
         }
+        if exam.lanes {
+            all.push(Box::new(Microscope::new(Arc::clone(into.lanes.insert(Arc::default())))));
+        }
         (into, Watchers::of(all))
     }
 
     /// What the checks found; the watchers are gone.
     pub(super) fn faults(&self) -> Vec<Fault> {
         self.record.as_ref().map_or(Vec::new(), |r| std::mem::take(&mut locked(r).findings))
+    }
+
+    /// What the first warp ran.
+    pub(super) fn lanes(&self) -> Vec<Step> {
+        self.lanes.as_ref().map_or(Vec::new(), |l| std::mem::take(&mut locked(l)))
     }
 
     /// The timeline.

@@ -26,6 +26,7 @@
 //! ```
 
 pub mod bench;
+mod book;
 mod check;
 mod completions;
 mod data;
@@ -92,6 +93,7 @@ enum Verb {
     Data(data::Args),
     Ptx(ptx::Args),
     Bench(bench::Args),
+    Book(book::Args),
     Devices(devices::Args),
     Completions(completions::Args),
 }
@@ -144,6 +146,7 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
         Verb::Data(a) => data::run(session, a),
         Verb::Ptx(a) => ptx::run(session, a),
         Verb::Bench(a) => bench::run(session, a),
+        Verb::Book(a) => book::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),
     }

@@ -19,7 +19,7 @@ mod folder;
 mod keys;
 pub mod metrics;
 pub mod ngram;
-mod plot;
+pub(crate) mod plot;
 mod report;
 mod run;
 pub mod snapshot;

@@ -3,30 +3,30 @@
 use std::fmt::Write;
 
 /// Text as HTML.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// One line of a chart.
-pub(super) struct Line {
+pub(crate) struct Line {
     /// Name in the legend.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// CSS class, which gives colour and width.
-    pub(super) class: &'static str,
+    pub(crate) class: &'static str,
     /// Points; those that are not finite are left out and break the line.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// A chart.
-pub(super) struct Chart {
+pub(crate) struct Chart {
     /// What the horizontal axis counts.
-    pub(super) x: &'static str,
+    pub(crate) x: &'static str,
     /// What the vertical axis measures, with its unit.
-    pub(super) y: String,
+    pub(crate) y: String,
     /// Lines.
-    pub(super) lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
     /// Dashed horizontal lines with their labels.
-    pub(super) levels: Vec<(f64, String)>,
+    pub(crate) levels: Vec<(f64, String)>,
 }
 
 const WIDTH: f64 = 720.0;
@@ -37,7 +37,7 @@ const TOP: f64 = 34.0;
 const BOTTOM: f64 = 44.0;
 
 /// Round values between `lo` and `hi`: steps of 1, 2 or 5 times a power of ten, about `count` of them.
-pub(super) fn ticks(lo: f64, hi: f64, count: f64) -> Vec<f64> {
+pub(crate) fn ticks(lo: f64, hi: f64, count: f64) -> Vec<f64> {
     let span = hi - lo;
     if !(span > 0.0 && span.is_finite()) {
         return vec![lo];
@@ -50,7 +50,7 @@ pub(super) fn ticks(lo: f64, hi: f64, count: f64) -> Vec<f64> {
 }
 
 /// A number as a label: few digits, thousands as k.
-pub(super) fn label(v: f64) -> String {
+pub(crate) fn label(v: f64) -> String {
     let a = v.abs();
     let text = match a {
         _ if a >= 1e6 => format!("{:.1}M", v / 1e6),
@@ -76,7 +76,7 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 
 impl Chart {
     /// The chart as an SVG element; a sentence where there is nothing to draw.
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let all = || self.lines.iter().flat_map(|l| l.points.iter());
         let finite = || all().filter(|(x, y)| x.is_finite() && y.is_finite());
         let heights = finite().map(|p| p.1).chain(self.levels.iter().map(|l| l.0));

@@ -1,7 +1,7 @@
 //! `ptx check FILE…` says what is wrong with PTX files, or what is in them; `ptx run MANIFEST` runs kernels on the
 //! software CUDA device; `ptx cost FILE…` reads what kernels cost; `ptx list` shows ringtape's own kernels.
 
-mod profile;
+pub(super) mod profile;
 
 use super::session::{Session, say, table};
 use crate::attrs::nearest;
@@ -89,6 +89,9 @@ enum What {
         /// Registers a thread that the estimates assume, as ptxas reports them [default: read from the text]
         #[arg(long, value_name = "N", requires = "profile", value_parser = clap::value_parser!(u32).range(1..=255))]
         registers: Option<u32>,
+        /// Show which lanes of the first warp take part in each of its instructions
+        #[arg(long)]
+        lanes: bool,
         /// Write a timeline of the warps, for chrome://tracing or ui.perfetto.dev
         #[arg(long, value_name = "FILE")]
         trace: Option<PathBuf>,
@@ -107,10 +110,10 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         What::List { entry: Some(entry), json: false } => show(session, &entry),
         What::List { entry, json } => list(session, entry.as_deref(), json),
         What::Cost { files, json } => profile::costs(session, &files, json),
-        What::Run { manifest, check, worst, profile, registers, trace, most_steps, json } => {
+        What::Run { manifest, check, worst, profile, registers, lanes, trace, most_steps, json } => {
             let mut options = Options { worst, ..Options::default() };
             options.most_steps = most_steps.unwrap_or(options.most_steps);
-            let exam = Exam { options, check, profile, registers, trace: None };
+            let exam = Exam { options, check, profile, registers, lanes, trace: None };
             run_all(session, &manifest, exam, trace.as_deref(), json)
         }
     }
@@ -237,6 +240,9 @@ fn tell(session: &Session<'_>, m: &Manifest, o: &Outcome) -> Result<()> {
     }
     for difference in &o.differences {
         say!(session, "{}: {difference}", o.kernel)?;
+    }
+    for step in &o.lanes {
+        say!(session, "{:>5}  {}  {}", step.line, step.lanes, profile::code(&step.text))?;
     }
     let (steps, threads) = (o.report.warp_steps, o.report.thread_steps);
     let word = if o.passed() { "pass" } else { "FAIL" };

@@ -176,7 +176,7 @@ fn rows_of(session: &Session<'_>, head: &[&str], rows: &[Vec<String>]) -> Result
 }
 
 /// A line without its comment.
-fn code(text: &str) -> String {
+pub(in crate::cli) fn code(text: &str) -> String {
     text.split("//").next().unwrap_or_default().trim().to_owned()
 }
 

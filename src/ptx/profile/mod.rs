@@ -6,6 +6,7 @@
 //! | `arithmetic.rs` | what an instruction computes, from its name |
 //! | `traffic.rs` | sectors of global memory, banks of shared memory |
 //! | `gpus.rs` | public figures of GPUs; occupancy and the least time of a launch there |
+//! | `lanes.rs` | which lanes take part in each instruction |
 //! | `trace.rs` | a timeline of warps for a trace viewer |
 //!
 //! Counts are those of this device's instructions: PTX, before a compiler for a chip unrolls, fuses and drops any. How an
@@ -13,6 +14,7 @@
 
 pub mod arithmetic;
 pub mod gpus;
+pub mod lanes;
 pub mod trace;
 pub mod traffic;
 

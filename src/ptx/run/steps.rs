@@ -26,11 +26,11 @@ pub(super) fn steps(
         if let Some(watch) = cx.watch.as_mut() {
             watch.step(cx.launch, cx.place, op, mask, lanes);
         }
+        cx.clock += 1;
         let mut flow = Flow::Next;
         if mask != 0 {
             cx.mask = mask;
             run_lanes += u64::from(mask.count_ones());
-            cx.clock += 1;
             flow = (op.run)(cx, op);
             cx.resumed = false;
         }
