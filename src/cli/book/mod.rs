@@ -31,7 +31,8 @@ type Figures = BTreeMap<&'static str, String>;
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !args.dir.join("book.toml").is_file() {
-        let what = "no book.toml there; run it from the folder of the sources, or name the book's folder with --dir";
+        let what =
+            "no book.toml there; run it from the folder of the sources, or name the book's folder with --dir";
         return Err(Error::Usage(format!("{}: {what}", args.dir.display())));
     }
     let figures = ptx::figures(&args.dir)?;

@@ -57,7 +57,8 @@ fn race(book: &Path) -> Result<String> {
     let o = run(&mut Programs::default(), &folder, manifest, exam)?;
     let mut text = String::new();
     for fault in &o.faults {
-        let (line, kind, what, source) = (fault.line, fault.kind, &fault.what, code(&fault.text));
+        let (line, kind, source) = (fault.line, fault.kind, code(&fault.text));
+        let what = fault.what.replace(", where", ",\n    where").replace("; nothing", ";\n    nothing");
         let [x, ..] = fault.thread;
         let _ = writeln!(text, "race_shared.ptx:{line}: {kind}: {what}, thread ({x}, 0, 0)\n  | {source}");
     }

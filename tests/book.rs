@@ -1,0 +1,138 @@
+//! The book does not drift: its figures are what the program makes, its listings are files that exist and kernels that run,
+//! its commands parse.
+
+use ringtape::check::ptx::{Exam, Programs, read, run};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).into()
+}
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).unwrap();
+    let mut all: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+    all.retain(|p| p.extension().is_some_and(|e| e == ending));
+    all.sort();
+    all
+}
+
+/// Every include of a page: file and anchor.
+fn includes(page: &Path) -> Vec<(PathBuf, Option<String>)> {
+    let text = fs::read_to_string(page).unwrap();
+    let inner = text.split("{{#include ").skip(1).map(|rest| rest.split("}}").next().unwrap().to_owned());
+    let each = |what: String| match what.split_once(':') {
+        Some((file, anchor)) => (page.parent().unwrap().join(file), Some(anchor.to_owned())),
+        None => (page.parent().unwrap().join(what), None),
+    };
+    inner.map(each).collect()
+}
+
+/// What stands between ANCHOR and ANCHOR_END.
+fn anchored(text: &str, anchor: &str) -> Option<String> {
+    let ends = |line: &str, word: &str| line.trim_end().ends_with(&format!("{word}: {anchor}"));
+    let inside = text.lines().skip_while(|l| !ends(l, "ANCHOR")).skip(1);
+    let inside: Vec<&str> = inside.take_while(|l| !ends(l, "ANCHOR_END")).collect();
+    let closed = text.lines().any(|l| ends(l, "ANCHOR_END"));
+    (closed && !inside.is_empty()).then(|| inside.join("\n"))
+}
+
+#[test]
+fn figures_are_what_the_program_makes() {
+    let dir = root().join("book").into_os_string().into_string().unwrap();
+    let args = ["ringtape", "book", "--check", "--dir", &dir].map(Into::into);
+    assert_eq!(ringtape::cli::run_with(ringtape::cli::Extensions::default(), args), 0);
+}
+
+#[test]
+fn every_include_has_its_text_and_every_anchor_is_included() {
+    let mut used: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+    for page in files("book/src", "md") {
+        for (file, anchor) in includes(&page) {
+            let name = format!("{}: {}", page.display(), file.display());
+            let file = file.canonicalize().unwrap_or_else(|e| panic!("{name}: {e}"));
+            let text = fs::read_to_string(&file).unwrap();
+            let used = used.entry(file).or_default();
+            if let Some(anchor) = anchor {
+                assert!(anchored(&text, &anchor).is_some(), "{name}:{anchor} is missing or empty");
+                used.insert(anchor);
+            }
+        }
+    }
+    for (file, used) in &used {
+        for line in fs::read_to_string(file).unwrap().lines() {
+            if let Some((_, anchor)) = line.split_once("ANCHOR: ") {
+                assert!(used.contains(anchor.trim()), "{}: no page includes {anchor}", file.display());
+            }
+        }
+    }
+    for figure in fs::read_dir(root().join("book/figures")).unwrap() {
+        let figure = figure.unwrap().path().canonicalize().unwrap();
+        assert!(used.contains_key(&figure), "no page shows {}", figure.display());
+    }
+}
+
+#[test]
+fn the_summary_lists_every_page() {
+    let summary = fs::read_to_string(root().join("book/src/SUMMARY.md")).unwrap();
+    for page in files("book/src", "md") {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        assert!(name == "SUMMARY.md" || summary.contains(&format!("({name})")), "{name} is in no list");
+    }
+}
+
+#[test]
+fn kernels_of_the_book_do_what_it_says() {
+    let folder = root().join("book/kernels");
+    let manifests = files("book/kernels", "json");
+    assert!(manifests.len() >= 4);
+    for file in manifests {
+        // Its subject is what loads cost, not what they load.
+        let check = !file.ends_with("memory.json");
+        for m in read(&file).unwrap() {
+            let o = run(&mut Programs::default(), &folder, &m, Exam { check, ..Exam::default() }).unwrap();
+            assert!(o.passed(), "{}: {:?} {:?}", file.display(), o.faults, o.differences);
+        }
+    }
+}
+
+/// The exercise and the text say what happens when a line is changed: it does.
+#[test]
+fn the_faults_that_the_chapter_speaks_of_are_found() {
+    let changed = |kernel: &str, from: &str, to: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = root().join("book/kernels");
+        fs::create_dir(folder.path().join("data")).unwrap();
+        for data in files("book/kernels/data", "npy") {
+            fs::copy(&data, folder.path().join("data").join(data.file_name().unwrap())).unwrap();
+        }
+        let text = fs::read_to_string(source.join(format!("{kernel}.ptx"))).unwrap();
+        assert!(text.contains(from));
+        fs::write(folder.path().join(format!("{kernel}.ptx")), text.replace(from, to)).unwrap();
+        let m = &read(&source.join(format!("{kernel}.json"))).unwrap()[0];
+        let exam = Exam { check: true, ..Exam::default() };
+        let o = run(&mut Programs::default(), folder.path(), m, exam).unwrap();
+        o.faults.iter().map(|f| f.kind).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(changed("first", "setp.ge.u32     %done", "setp.gt.u32     %done"), ["global-oob"].into());
+    assert!(changed("sum", "    bar.sync        0;", "").contains("race-shared"));
+}
+
+#[test]
+fn commands_of_the_book_parse() {
+    let mut count = 0;
+    for page in files("book/src", "md") {
+        let text = fs::read_to_string(&page).unwrap();
+        let blocks = text.split("```").skip(1).step_by(2).filter_map(|b| b.strip_prefix("sh\n"));
+        for line in blocks.flat_map(str::lines).filter(|l| l.starts_with("ringtape")) {
+            let parsed = ringtape::cli::command().try_get_matches_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{}: {line}", page.display());
+            for file in line.split_whitespace().filter(|w| w.ends_with(".json")) {
+                assert!(root().join(file).is_file(), "{}: no {file}", page.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 6);
+}
