@@ -39,15 +39,28 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     (off / b.iter().map(|b| b * b).sum::<f64>()).sqrt()
 }
 
-/// Checks that bf16 changes `f` and its first `products` gradients by as much as rounding does, and nothing else.
+/// Checks that rounding changes `f` and its first `products` gradients by as much as it may, and nothing else.
 fn assert_close(what: &str, shapes: &[&[usize]], products: usize, f: impl for<'t> Fn(&[Var<'t>]) -> Var<'t>) {
-    let (exact, rounded) = (outcome(Precision::F32, shapes, &f), outcome(Precision::Bf16, shapes, &f));
+    // Two operands, each off by 2⁻⁹ (bf16) or 2⁻¹² (tf32) of itself at most and by less than half of that in the mean.
+    for (precision, least, most) in [(Precision::Bf16, 1e-4, 4e-3), (Precision::Tf32, 1e-5, 5e-4)] {
+        let what = format!("{what} in {precision:?}");
+        assert_within(&what, shapes, products, (precision, least, most), &f);
+    }
+}
+
+fn assert_within(
+    what: &str,
+    shapes: &[&[usize]],
+    products: usize,
+    (precision, least, most): (Precision, f64, f64),
+    f: impl for<'t> Fn(&[Var<'t>]) -> Var<'t>,
+) {
+    let (exact, rounded) = (outcome(Precision::F32, shapes, &f), outcome(precision, shapes, &f));
     for (i, (a, b)) in rounded.iter().zip(&exact).enumerate() {
         assert!(a.iter().all(|x| x.is_finite()), "{what}, {i}: not finite");
         let d = distance(a, b);
         if i <= products {
-            // Two operands, each off by 2⁻⁹ of itself at most and by less than half of that in the mean.
-            assert!(d > 1e-4 && d < 4e-3, "{what}, {i}: off by {d:e}");
+            assert!(d > least && d < most, "{what}, {i}: off by {d:e}");
         } else {
             assert_eq!(a, b, "{what}, {i}: no product, so nothing is rounded");
         }
@@ -89,6 +102,7 @@ fn numbers_of_64_bits_are_not_rounded() {
         x(1).linear(&x(2), None).unwrap().into_value().to_f64().unwrap()
     };
     assert_eq!(product(Precision::F32), product(Precision::Bf16));
+    assert_eq!(product(Precision::F32), product(Precision::Tf32));
 }
 
 fn config(extra: &[&str]) -> Config {

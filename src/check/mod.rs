@@ -17,6 +17,7 @@ mod watched;
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernel::gemm::Precision;
 use crate::ops::{Entry, PortKind, Sample};
 use crate::rng::Key;
 use crate::shape::DType;
@@ -83,6 +84,7 @@ struct Case {
     /// Which inputs carry a gradient.
     real: Vec<bool>,
     device: Device,
+    precision: Precision,
 }
 
 /// Output values and, for each input that wants one, the gradient of Σ ⟨weights, outputs⟩.
@@ -101,7 +103,7 @@ impl Case {
         let inputs = sample.tensors(device, dtype, SEED)?;
         let real =
             (0..inputs.len()).map(|i| entry.port(i).is_some_and(|p| p.kind == PortKind::Real)).collect();
-        Ok(Case { op, inputs, real, device: device.clone() })
+        Ok(Case { op, inputs, real, device: device.clone(), precision: Precision::F32 })
     }
 
     /// Runs forward without recording.
@@ -116,7 +118,7 @@ impl Case {
     /// Runs forward and backward `times` over the same leaves, with gradients for the inputs marked in `wanted`.
     fn run(&self, wanted: &[bool], times: usize) -> Result<Outcome> {
         let params = Params::none(&self.device);
-        let tape = Tape::new(&params);
+        let tape = Tape::new(&params).with_precision(self.precision);
         let leaf =
             |(t, w): (&Tensor, &bool)| if *w { tape.leaf(t.clone()) } else { Ok(tape.constant(t.clone())) };
         let vars: Vec<Var<'_>> = self.inputs.iter().zip(wanted).map(leaf).collect::<Result<_>>()?;

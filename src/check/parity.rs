@@ -4,6 +4,7 @@
 use super::{Case, distance, failed};
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernel::gemm::Precision;
 use crate::ops::{Entry, Sample};
 use crate::shape::DType;
 use crate::tensor::Tensor;
@@ -13,10 +14,15 @@ const TOLERANCE: f64 = 2e-5;
 
 /// Runs `sample` of `entry` on the CPU and on `device`; gives the largest error.
 pub(super) fn exam(entry: &'static Entry, sample: &Sample, device: &Device) -> Result<f64> {
-    let (here, there) =
+    let (mut here, mut there) =
         (Case::new(entry, sample, DType::F32)?, Case::new_on(entry, sample, DType::F32, device)?);
     let mut worst = 0.0f64;
-    for times in [1, 2] {
+    // Products that round their operands have kernels of their own.
+    let rounds = entry.kernels.iter().any(|k| k.entry.ends_with("_rounded"));
+    let precisions = [Precision::F32, Precision::Tf32, Precision::Bf16];
+    let precisions = if rounds { &precisions[..] } else { &precisions[..1] };
+    for (&precision, times) in precisions.iter().flat_map(|p| [(p, 1), (p, 2)]) {
+        (here.precision, there.precision) = (precision, precision);
         let (a, b) = (here.run(&here.real, times)?, there.run(&there.real, times)?);
         for (i, (want, got)) in a.outputs.iter().zip(&b.outputs).enumerate() {
             worst = worst.max(close(want, got, &format!("output {i}"))?);

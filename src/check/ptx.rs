@@ -180,6 +180,15 @@ struct Buffer<'m> {
     name: String,
 }
 
+/// Index of the entry named so.
+fn entry(path: &Path, program: &Program, name: &str) -> Result<usize> {
+    program.functions.iter().position(|f| f.entry && f.name == name).ok_or_else(|| {
+        let known: Vec<&str> =
+            program.functions.iter().filter(|f| f.entry).map(|f| f.name.as_str()).collect();
+        Error::data(path, None, format!("has no entry `{name}`; it has {}", known.join(", ")))
+    })
+}
+
 /// Runs one launch of the manifest in `folder`.
 ///
 /// # Errors
@@ -187,16 +196,7 @@ struct Buffer<'m> {
 pub fn run(programs: &mut Programs, folder: &Path, m: &Manifest, exam: Exam) -> Result<Outcome> {
     let path = folder.join(&m.ptx);
     let program = programs.get(&path)?;
-    let entry_index = program.functions.iter().position(|f| f.entry && f.name == m.kernel);
-    let Some(entry_index) = entry_index else {
-        let known: Vec<&str> =
-            program.functions.iter().filter(|f| f.entry).map(|f| f.name.as_str()).collect();
-        return Err(Error::data(
-            &path,
-            None,
-            format!("has no entry `{}`; it has {}", m.kernel, known.join(", ")),
-        ));
-    };
+    let entry_index = entry(&path, program, &m.kernel)?;
     let entry = &program.functions[entry_index];
     let memory = Memory::new(0, MEMORY)?;
     let (params, buffers) = arguments(folder, m, &entry.params, entry.param_bytes, &memory)?;

@@ -17,25 +17,112 @@ use std::sync::Arc;
 
 kernel! {
     ptx "linear";
-    /// y = x·wᵀ + bias. x [rows, input], w [output, input], y [rows, output]; an empty bias adds nothing. Here as below
-    /// `bf16` rounds the operands of the product.
+    /// y = x·wᵀ + bias. x [rows, input], w [output, input], y [rows, output]; an empty bias adds nothing.
     pub static FORWARD = linear_forward(
-        x: in T, w: in T, bias: in T, y: out T, rows: val size, input: val size, output: val size, bf16: val flag,
+        x: in T, w: in T, bias: in T, y: out T, rows: val size, input: val size, output: val size,
     ) blocks(rows.div_ceil(64) * output.div_ceil(64));
     /// dx = dy·w, or dx += when `accumulate`.
     pub static BACKWARD_INPUT = linear_backward_input(
-        dy: in T, w: in T, dx: out T, rows: val size, input: val size, output: val size, bf16: val flag,
-        accumulate: val flag,
+        dy: in T, w: in T, dx: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
     ) blocks(rows.div_ceil(64) * input.div_ceil(64));
     /// dw = dyᵀ·x, or dw += when `accumulate`.
     pub static BACKWARD_WEIGHT = linear_backward_weight(
-        dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, bf16: val flag,
-        accumulate: val flag,
+        dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
     ) blocks(output.div_ceil(64) * input.div_ceil(64));
 }
 
+// The same of operands that are rounded to bf16, or else to tf32.
+kernel! {
+    ptx "linear_rounded";
+    /// [`FORWARD`] of rounded x and w.
+    pub static FORWARD_ROUNDED = linear_forward_rounded(
+        x: in T, w: in T, bias: in T, y: out T, rows: val size, input: val size, output: val size, bf16: val flag,
+    ) blocks(rows.div_ceil(64) * output.div_ceil(64));
+    /// [`BACKWARD_INPUT`] of rounded dy and w.
+    pub static BACKWARD_INPUT_ROUNDED = linear_backward_input_rounded(
+        dy: in T, w: in T, dx: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
+        bf16: val flag,
+    ) blocks(rows.div_ceil(64) * input.div_ceil(64));
+    /// [`BACKWARD_WEIGHT`] of rounded dy and x.
+    pub static BACKWARD_WEIGHT_ROUNDED = linear_backward_weight_rounded(
+        dy: in T, x: in T, dw: out T, rows: val size, input: val size, output: val size, accumulate: val flag,
+        bf16: val flag,
+    ) blocks(output.div_ceil(64) * input.div_ceil(64));
+}
+
+/// Rows, inputs and outputs.
+type Extents = [usize; 3];
+
+fn forward_in<T: Real>(
+    precision: Precision,
+    x: &[T],
+    w: &[T],
+    bias: &[T],
+    y: &mut [T],
+    [rows, input, output]: Extents,
+) {
+    let (x, w) = (View::new(x, rows, input), View::transposed(w, input, output));
+    gemm::matmul_then(precision, x, w, y, false, |y| {
+        if !bias.is_empty() {
+            y.chunks_mut(output.max(1)).for_each(|row| add_row(bias, row));
+        }
+    });
+}
+
+fn backward_input_in<T: Real>(
+    precision: Precision,
+    dy: &[T],
+    w: &[T],
+    dx: &mut [T],
+    [rows, input, output]: Extents,
+    accumulate: bool,
+) {
+    let (dy, w) = (View::new(dy, rows, output), View::new(w, output, input));
+    gemm::matmul_in(precision, dy, w, dx, accumulate);
+}
+
+fn backward_weight_in<T: Real>(
+    precision: Precision,
+    dy: &[T],
+    x: &[T],
+    dw: &mut [T],
+    [rows, input, output]: Extents,
+    accumulate: bool,
+) {
+    let (dy, x) = (View::transposed(dy, output, rows), View::new(x, rows, input));
+    gemm::matmul_in(precision, dy, x, dw, accumulate);
+}
+
+fn linear_forward<T: Real>(x: &[T], w: &[T], bias: &[T], y: &mut [T], rows: usize, input: usize, output: usize) {
+    forward_in(Precision::F32, x, w, bias, y, [rows, input, output]);
+}
+
+fn linear_backward_input<T: Real>(
+    dy: &[T],
+    w: &[T],
+    dx: &mut [T],
+    rows: usize,
+    input: usize,
+    output: usize,
+    add: bool,
+) {
+    backward_input_in(Precision::F32, dy, w, dx, [rows, input, output], add);
+}
+
+fn linear_backward_weight<T: Real>(
+    dy: &[T],
+    x: &[T],
+    dw: &mut [T],
+    rows: usize,
+    input: usize,
+    output: usize,
+    add: bool,
+) {
+    backward_weight_in(Precision::F32, dy, x, dw, [rows, input, output], add);
+}
+
 #[allow(clippy::too_many_arguments)]
-fn linear_forward<T: Real>(
+fn linear_forward_rounded<T: Real>(
     x: &[T],
     w: &[T],
     bias: &[T],
@@ -45,42 +132,35 @@ fn linear_forward<T: Real>(
     output: usize,
     bf16: bool,
 ) {
-    let (x, w) = (View::new(x, rows, input), View::transposed(w, input, output));
-    gemm::matmul_then(Precision::bf16_if(bf16), x, w, y, false, |y| {
-        if !bias.is_empty() {
-            y.chunks_mut(output.max(1)).for_each(|row| add_row(bias, row));
-        }
-    });
+    forward_in(Precision::rounded(bf16), x, w, bias, y, [rows, input, output]);
 }
 
 #[allow(clippy::too_many_arguments)]
-fn linear_backward_input<T: Real>(
+fn linear_backward_input_rounded<T: Real>(
     dy: &[T],
     w: &[T],
     dx: &mut [T],
     rows: usize,
     input: usize,
     output: usize,
+    add: bool,
     bf16: bool,
-    accumulate: bool,
 ) {
-    let (dy, w) = (View::new(dy, rows, output), View::new(w, output, input));
-    gemm::matmul_in(Precision::bf16_if(bf16), dy, w, dx, accumulate);
+    backward_input_in(Precision::rounded(bf16), dy, w, dx, [rows, input, output], add);
 }
 
 #[allow(clippy::too_many_arguments)]
-fn linear_backward_weight<T: Real>(
+fn linear_backward_weight_rounded<T: Real>(
     dy: &[T],
     x: &[T],
     dw: &mut [T],
     rows: usize,
     input: usize,
     output: usize,
+    add: bool,
     bf16: bool,
-    accumulate: bool,
 ) {
-    let (dy, x) = (View::transposed(dy, output, rows), View::new(x, rows, input));
-    gemm::matmul_in(Precision::bf16_if(bf16), dy, x, dw, accumulate);
+    backward_weight_in(Precision::rounded(bf16), dy, x, dw, [rows, input, output], add);
 }
 
 vectorized! {
@@ -123,8 +203,7 @@ impl Op for Linear {
         let mut y = cx.empty(x[0].spec().with_shape(shape))?;
         let bias = x.get(2).map_or(Arg::Absent, |b| Arg::In(b));
         let [r, i, o] = [rows, input, output].map(Arg::Size);
-        let bf16 = Arg::Flag(cx.precision().is_bf16());
-        cx.launch(&FORWARD, &mut [Arg::In(x[0]), Arg::In(x[1]), bias, Arg::Out(&mut y), r, i, o, bf16])?;
+        cx.launch_rounding([&FORWARD, &FORWARD_ROUNDED], [Arg::In(x[0]), Arg::In(x[1]), bias, Arg::Out(&mut y), r, i, o])?;
         cx.keep(x[0]);
         cx.keep(x[1]);
         Ok(smallvec::smallvec![y])
@@ -136,12 +215,14 @@ impl Op for Linear {
         let (rows, input, output) = extents(x, w);
         let sizes = || [rows, input, output].map(Arg::Size);
         dx[0].write(cx, |cx, out, add| {
-            let ([r, i, o], bf16) = (sizes(), Arg::Flag(cx.precision().is_bf16()));
-            cx.launch(&BACKWARD_INPUT, &mut [Arg::In(dy), Arg::In(w), Arg::Out(out), r, i, o, bf16, Arg::Flag(add)])
+            let [r, i, o] = sizes();
+            let args = [Arg::In(dy), Arg::In(w), Arg::Out(out), r, i, o, Arg::Flag(add)];
+            cx.launch_rounding([&BACKWARD_INPUT, &BACKWARD_INPUT_ROUNDED], args)
         })?;
         dx[1].write(cx, |cx, out, add| {
-            let ([r, i, o], bf16) = (sizes(), Arg::Flag(cx.precision().is_bf16()));
-            cx.launch(&BACKWARD_WEIGHT, &mut [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, bf16, Arg::Flag(add)])
+            let [r, i, o] = sizes();
+            let args = [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, Arg::Flag(add)];
+            cx.launch_rounding([&BACKWARD_WEIGHT, &BACKWARD_WEIGHT_ROUNDED], args)
         })?;
         dx.get_mut(2).map_or(Ok(()), |db| sum_to(cx, dy, 1.0, db))
     }
@@ -171,7 +252,15 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[],
     build: |_| Ok(Arc::new(Linear)),
-    kernels: &[&FORWARD, &BACKWARD_INPUT, &BACKWARD_WEIGHT, &SUM],
+    kernels: &[
+        &FORWARD,
+        &BACKWARD_INPUT,
+        &BACKWARD_WEIGHT,
+        &FORWARD_ROUNDED,
+        &BACKWARD_INPUT_ROUNDED,
+        &BACKWARD_WEIGHT_ROUNDED,
+        &SUM,
+    ],
     samples: || {
         vec![
             Sample::new("with bias").normal(&[3, 4]).normal(&[5, 4]).normal(&[5]),

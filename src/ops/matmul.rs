@@ -18,10 +18,19 @@ kernel! {
     ptx "matmul";
     /// c = op(a)·op(b), or c += when `accumulate`. `extents` = [batches, m, n, k]; `lead` lists the leading extents of the
     /// loop over batches, `a_step`, `b_step` and `c_step` the steps of each operand along them (in matrices, 0 where it
-    /// stays; a c that stays is summed over, in order). `bf16` rounds both operands.
+    /// stays; a c that stays is summed over, in order).
     pub static MATMUL = matmul_batched(
         a: in T, b: in T, c: out T, extents: val dims, lead: val dims, a_step: val dims, b_step: val dims,
-        c_step: val dims, transpose_a: val flag, transpose_b: val flag, bf16: val flag, accumulate: val flag,
+        c_step: val dims, transpose_a: val flag, transpose_b: val flag, accumulate: val flag,
+    ) blocks(extents[0] * extents[1].div_ceil(64) * extents[2].div_ceil(64));
+}
+
+kernel! {
+    ptx "matmul_rounded";
+    /// [`MATMUL`] of operands that are rounded to bf16, or else to tf32.
+    pub static MATMUL_ROUNDED = matmul_batched_rounded(
+        a: in T, b: in T, c: out T, extents: val dims, lead: val dims, a_step: val dims, b_step: val dims,
+        c_step: val dims, transpose_a: val flag, transpose_b: val flag, accumulate: val flag, bf16: val flag,
     ) blocks(extents[0] * extents[1].div_ceil(64) * extents[2].div_ceil(64));
 }
 
@@ -37,14 +46,44 @@ fn matmul_batched<T: Real>(
     c_step: &[usize],
     transpose_a: bool,
     transpose_b: bool,
+    accumulate: bool,
+) {
+    let (steps, transposes) = ([a_step, b_step, c_step], [transpose_a, transpose_b]);
+    batches_in(Precision::F32, (a, b, c), extents, lead, steps, transposes, accumulate);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn matmul_batched_rounded<T: Real>(
+    a: &[T],
+    b: &[T],
+    c: &mut [T],
+    extents: &[usize],
+    lead: &[usize],
+    a_step: &[usize],
+    b_step: &[usize],
+    c_step: &[usize],
+    transpose_a: bool,
+    transpose_b: bool,
+    accumulate: bool,
     bf16: bool,
+) {
+    let (steps, transposes) = ([a_step, b_step, c_step], [transpose_a, transpose_b]);
+    batches_in(Precision::rounded(bf16), (a, b, c), extents, lead, steps, transposes, accumulate);
+}
+
+fn batches_in<T: Real>(
+    precision: Precision,
+    (a, b, c): (&[T], &[T], &mut [T]),
+    extents: &[usize],
+    lead: &[usize],
+    [a_step, b_step, c_step]: [&[usize]; 3],
+    [transpose_a, transpose_b]: [bool; 2],
     accumulate: bool,
 ) {
     let (batches, m, n, k) = (extents[0], extents[1], extents[2], extents[3]);
     if k == 0 && !accumulate {
         return c.fill(T::ZERO);
     }
-    let precision = Precision::bf16_if(bf16);
     let at = |i: usize, step: &[usize]| index(i, lead, step);
     let view_a = |i: usize| {
         let a = &a[at(i, a_step) * m * k..][..m * k];
@@ -146,7 +185,7 @@ impl Call<'_> {
         let step = |s: &Shape| s.strides_as(&self.lead);
         let (sa, sb, sc) = (step(&self.a.1), step(&self.b.1), step(&self.c_lead));
         let [m, n, k] = self.mnk;
-        let args = &mut [
+        let args = [
             Arg::In(self.a.0),
             Arg::In(self.b.0),
             Arg::Out(c),
@@ -157,10 +196,9 @@ impl Call<'_> {
             Arg::Dims(&sc[..rank]),
             Arg::Flag(self.a.2),
             Arg::Flag(self.b.2),
-            Arg::Flag(cx.precision().is_bf16()),
             Arg::Flag(accumulate),
         ];
-        cx.launch(&MATMUL, args)
+        cx.launch_rounding([&MATMUL, &MATMUL_ROUNDED], args)
     }
 }
 
@@ -254,7 +292,7 @@ pub static ENTRY: Entry = Entry {
         let (transpose_input, transpose_other) = (a.flag("transpose_input")?, a.flag("transpose_other")?);
         Ok(Arc::new(Matmul { transpose_input, transpose_other }))
     },
-    kernels: &[&MATMUL],
+    kernels: &[&MATMUL, &MATMUL_ROUNDED],
     samples: || {
         let t = |s: Sample, a: bool, b: bool| s.attr("transpose_input", a).attr("transpose_other", b);
         vec![

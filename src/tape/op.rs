@@ -7,6 +7,7 @@ use crate::kernel::gemm::Precision;
 use crate::kernel::{self, Arg, Kernel};
 use crate::shape::Spec;
 use crate::tensor::{SmallList, Tensor};
+use smallvec::SmallVec;
 use std::fmt::Debug;
 
 /// A differentiable operation. Its value holds its attributes; inputs and outputs are tensors.
@@ -80,5 +81,19 @@ impl<'a> Cx<'a> {
     /// Runs a kernel.
     pub fn launch(&self, kernel: &Kernel, args: &mut [Arg<'_>]) -> Result<()> {
         kernel::launch(kernel, args)
+    }
+    /// Runs a product in the precision of the tape: `plain` of f32, or else `rounded`, which takes a flag after the
+    /// arguments of the other: bf16, or else tf32.
+    pub fn launch_rounding<const N: usize>(
+        &self,
+        [plain, rounded]: [&Kernel; 2],
+        args: [Arg<'_>; N],
+    ) -> Result<()> {
+        let mut args: SmallVec<[Arg<'_>; 16]> = args.into_iter().collect();
+        if self.precision == Precision::F32 {
+            return self.launch(plain, &mut args);
+        }
+        args.push(Arg::Flag(self.precision.is_bf16()));
+        self.launch(rounded, &mut args)
     }
 }

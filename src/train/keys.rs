@@ -22,7 +22,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("device", "cpu"),
     (
         "precision",
-        "f32, bf16: matrix products of bf16 with f32 sums; weights, gradients and the rest stay f32",
+        "f32; tf32, bf16: matrix products round their operands and sum in f32; weights, gradients and the rest stay f32",
     ),
     ("tensorboard", "write TensorBoard event files too"),
     ("data.path", "a packed file *.rtd, or the name of a bundled set (`data list`)"),
@@ -264,7 +264,7 @@ mod tests {
         assert!(bad("steps = -3").contains("-3"));
         assert!(bad("[model]\nkind = \"gptt\"").contains("model.kind"));
         let e = bad("precision = \"bf15\"");
-        assert!(e.contains("precision") && e.contains("bf15") && e.contains("`f32` or `bf16`"), "{e}");
+        assert!(e.contains("precision") && e.contains("bf15") && e.contains("bf16"), "{e}");
         assert!(bad("[model]\ndim = 130").contains("model.dim"));
         assert!(bad("steps = = 3").contains("x.toml"));
     }

@@ -13,7 +13,7 @@
 //!
 //! f64, and f32 on other processors, go to the crate `matrixmultiply`, which has kernels for NEON too.
 //!
-//! With [`Precision::Bf16`] each element of A and B is rounded to the nearest bf16, ties to even, where it is packed; what
+//! With [`Precision::Tf32`] rounded copies of A and B are multiplied. With [`Precision::Bf16`] each element of A and B is rounded to the nearest bf16, ties to even, where it is packed; what
 //! lies in memory stays f32. Products of two such numbers are exact in f32, and their sums are f32: rounded once for each
 //! product by the fall-back (the tiles of f32), and without fused multiply-add, with sums and numbers below the smallest
 //! normal f32 flushed to zero, by AVX-512 BF16, which adds two products at a time. Both differ from the exact product of the
@@ -109,6 +109,9 @@ pub(super) fn sgemm(
     accumulate: bool,
     c: ViewMut<'_, f32>,
 ) {
+    if precision == Precision::Tf32 {
+        return round::operands(precision, a, b, |a, b| sgemm(Precision::F32, a, b, alpha, accumulate, c));
+    }
     match micro::kernels(precision) {
         _ if precision == Precision::F32 && vector::fits(a, b) => {
             vector::product(a, b, alpha, accumulate, c.data);
@@ -214,6 +217,9 @@ pub(super) fn smatmul(
     accumulate: bool,
     finish: &(dyn Fn(&mut [f32]) + Sync),
 ) {
+    if precision == Precision::Tf32 {
+        return round::operands(precision, a, b, |a, b| smatmul(Precision::F32, a, b, c, accumulate, finish));
+    }
     match micro::kernels(precision) {
         _ if precision == Precision::F32 && vector::fits(a, b) => {
             vector::parallel(a, b, c, accumulate);

@@ -105,6 +105,6 @@ pub(super) fn spread(a: View<'_, f32>, f: impl FnOnce(View<'_, f32>)) {
 pub(super) fn converted(k: &Kernels, a: View<'_, f32>, f: impl FnOnce(View<'_, f32>)) {
     match &k.operands {
         Operands::Pairs(convert) => pairs::left(convert, a, f),
-        _ => round::copied(a, &LEFT, f),
+        _ => round::copied(a, &LEFT, round::all, f),
     }
 }

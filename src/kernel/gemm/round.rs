@@ -1,9 +1,10 @@
-//! [`Precision`] of products, and rounding to bf16 where no instruction does it.
+//! [`Precision`] of products, and rounding to bf16 and tf32 where no instruction does it.
 
 use super::View;
 use super::pack::{LEFT, RIGHT, Scratch, scratch};
 use crate::vectorized;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::thread::LocalKey;
 
 /// To what a product of f32 rounds its operands. Sums, results, and all products of f64 keep their type.
@@ -13,14 +14,17 @@ pub enum Precision {
     /// Not at all.
     #[default]
     F32,
+    /// To tf32: the 8 bits of exponent of an f32, and 11 bits of precision instead of 24, ties away from zero: what the
+    /// tensor cores of GPUs since Ampere make of an f32 (PTX ISA 9.0, `cvt.rna.tf32.f32`). No faster on a processor.
+    Tf32,
     /// To bfloat16: the 8 bits of exponent of an f32, and 8 bits of precision instead of 24.
     Bf16,
 }
 
 impl Precision {
-    /// Bf16 when `flag`: as kernels take it.
-    pub fn bf16_if(flag: bool) -> Precision {
-        if flag { Precision::Bf16 } else { Precision::F32 }
+    /// Bf16 when `flag`, else tf32: as kernels that round take it.
+    pub fn rounded(bf16: bool) -> Precision {
+        if bf16 { Precision::Bf16 } else { Precision::Tf32 }
     }
     /// True for bf16.
     pub fn is_bf16(self) -> bool {
@@ -36,6 +40,20 @@ pub(super) fn nearest(x: f32) -> f32 {
     f32::from_bits(if x.is_nan() { bits | 0x0040_0000 } else { up } & 0xffff_0000)
 }
 
+/// The nearest tf32, ties away from zero.
+#[inline(always)]
+fn nearest_tf32(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let up = bits.wrapping_add(0x1000);
+    f32::from_bits(if x.is_nan() { bits | 0x0040_0000 } else { up } & !0x1fff)
+}
+
+thread_local! {
+    /// Rounded copies of both operands; the product itself has memory of its own.
+    static LEFT_COPY: Scratch = const { Cell::new(Vec::new()) };
+    static RIGHT_COPY: Scratch = const { Cell::new(Vec::new()) };
+}
+
 /// Two numbers as a pair of bf16 in the place of one f32, the first in the lower half.
 pub(super) fn pair(x: f32, y: f32) -> f32 {
     f32::from_bits(nearest(x).to_bits() >> 16 | nearest(y).to_bits())
@@ -46,6 +64,13 @@ vectorized! {
     pub(super) fn all(x: &mut [f32]) {
         for x in x {
             *x = nearest(*x);
+        }
+    }
+
+    /// Every number of `x` to the nearest tf32.
+    fn all_tf32(x: &mut [f32]) {
+        for x in x {
+            *x = nearest_tf32(*x);
         }
     }
 }
@@ -59,7 +84,8 @@ pub(super) fn operands<R>(
 ) -> R {
     match precision {
         Precision::F32 => f(a, b),
-        Precision::Bf16 => copied(a, &LEFT, |a| copied(b, &RIGHT, |b| f(a, b))),
+        Precision::Bf16 => copied(a, &LEFT, all, |a| copied(b, &RIGHT, all, |b| f(a, b))),
+        Precision::Tf32 => copied(a, &LEFT_COPY, all_tf32, |a| copied(b, &RIGHT_COPY, all_tf32, |b| f(a, b))),
     }
 }
 
@@ -67,6 +93,7 @@ pub(super) fn operands<R>(
 pub(super) fn copied<R>(
     from: View<'_, f32>,
     memory: &'static LocalKey<Scratch>,
+    round: fn(&mut [f32]),
     f: impl FnOnce(View<'_, f32>) -> R,
 ) -> R {
     let turn = from.row == 1 && from.col != 1;
@@ -77,7 +104,7 @@ pub(super) fn copied<R>(
         for (i, to) in to.chunks_exact_mut(pitch).enumerate() {
             super::copy(seen.block(i, 0, 1, seen.cols), &mut to[..seen.cols]);
         }
-        all(to);
+        round(to);
         let view = View::strided(to, seen.rows, seen.cols, pitch, 1);
         f(if turn { view.flipped() } else { view })
     })
@@ -171,6 +198,16 @@ mod tests {
             assert_eq!(nearest(x), want, "{x}");
         }
         assert!(nearest(-0.0).is_sign_negative() && nearest(f32::from_bits(0x7f80_0001)).is_nan());
+        let step = 2f32.powi(-10);
+        for (x, want) in
+            [(1.0 + step / 2.0, 1.0 + step), (-1.0 - step * 0.49, -1.0), (f32::MAX, f32::INFINITY)]
+        {
+            assert_eq!(nearest_tf32(x), want, "{x}");
+        }
+        assert!(
+            nearest_tf32(f32::from_bits(0xff80_0001)).is_nan()
+                && nearest_tf32(f32::INFINITY) == f32::INFINITY
+        );
         assert_eq!(pair(1.0, -2.0).to_bits(), 0xc000_3f80);
     }
 
