@@ -141,9 +141,6 @@ fn half_of(v: u32) -> f32 {
     f32::from_bits(magnitude.to_bits() | special | (v & 0x8000) << 16)
 }
 
-/// Columns of A that are multiplied at a time.
-const SLICE: usize = 32;
-
 /// C and D.
 pub type Sums<T> = [[T; 8]; 16];
 
@@ -153,43 +150,44 @@ pub fn place(l: usize, i: usize) -> (usize, usize) {
     (l / 4 + 8 * (i / 2), 2 * (l % 4) + i % 2)
 }
 
+/// Most elements of a register.
+const MOST_EACH: usize = 8;
+
 vectorized! {
-    /// d += a b. The lanes of a register hold 8 rows (of B: columns) of 4 EACH elements, one row after the other.
+    /// d += a b. The lanes of a register hold 8 rows (of B: columns) of 4 EACH elements, one row after the other: lane
+    /// 4 g + t has elements EACH t … of row g.
     fn product<E: Elements>(a: &[&[E::Word; 32]], b: &[&[E::Word; 32]], two: bool, d: &mut Sums<E::T>) {
-        let (mut x, mut y) = ([[E::T::default(); SLICE]; 16], [[E::T::default(); 8]; SLICE]);
-        let mut flat = [E::T::default(); 256];
-        let (width, high) = (4 * E::EACH, 1 + usize::from(two));
-        for (a, b) in a.chunks(SLICE / width * high).zip(b.chunks(SLICE / width)) {
-            for (r, lanes) in a.iter().enumerate() {
-                for l in 0..32 {
-                    for j in 0..E::EACH {
-                        flat[l * E::EACH + j] = E::a(lanes[l], j);
-                    }
-                }
-                let (down, across) = (8 * (r % high), width * (r / high));
-                for g in 0..8 {
-                    x[down + g][across..across + width].copy_from_slice(&flat[g * width..][..width]);
+        let high = 1 + usize::from(two);
+        let (mut x, mut y) = ([[E::T::default(); 32]; MOST_EACH], [[E::T::default(); 8]; 4 * MOST_EACH]);
+        for (a, b) in a.chunks_exact(high).zip(b) {
+            // Rows of B: every fourth lane, g running.
+            let mut words = [[b[0]; 8]; 4];
+            for g in 0..8 {
+                for t in 0..4 {
+                    words[t][g] = b[4 * g + t];
                 }
             }
-            for (r, lanes) in b.iter().enumerate() {
-                for l in 0..32 {
-                    for j in 0..E::EACH {
-                        flat[l * E::EACH + j] = E::b(lanes[l], j);
-                    }
-                }
-                for c in 0..width {
+            for t in 0..4 {
+                for j in 0..E::EACH {
                     for g in 0..8 {
-                        y[width * r + c][g] = flat[g * width + c];
+                        y[E::EACH * t + j][g] = E::b(words[t][g], j);
                     }
                 }
             }
-            let k = (width * b.len()).min(SLICE);
-            for (x, d) in x.chunks_exact(4).zip(d.chunks_exact_mut(4)).take(2 * high) {
-                let mut s = [d[0], d[1], d[2], d[3]];
-                for p in 0..k {
-                    for i in 0..4 {
-                        for j in 0..8 {
-                            s[i][j] = E::T::fused(x[i][p], y[p][j], s[i][j]);
+            for (a, d) in a.iter().zip(d.chunks_exact_mut(8)) {
+                for j in 0..E::EACH {
+                    for l in 0..32 {
+                        x[j][l] = E::a(a[l], j);
+                    }
+                }
+                // Eight rows of sums stay in registers while p runs.
+                let mut s: [[E::T; 8]; 8] = std::array::from_fn(|g| d[g]);
+                for t in 0..4 {
+                    for j in 0..E::EACH {
+                        for g in 0..8 {
+                            for c in 0..8 {
+                                s[g][c] = E::T::fused(x[j][4 * g + t], y[E::EACH * t + j][c], s[g][c]);
+                            }
                         }
                     }
                 }

@@ -203,28 +203,37 @@ fn each_block<'r, T>(
 }
 
 vectorized! {
-    /// C's elements out of `n` registers, or half as many where two share one.
+    /// C's elements out of `n` registers, or half as many where two share one. Neighbouring elements of a row lie in two
+    /// registers of a lane, so that the lanes' pairs, one after the other, are eight rows.
     fn gather(c: &[&Lanes; MOST], n: usize, halves: bool, to: &mut Sums<f32>) {
-        for i in 0..n.min(4) {
+        for (i, to) in to.as_flattened_mut().as_chunks_mut::<64>().0.iter_mut().enumerate().take(n.min(4) / 2) {
+            if halves {
+                let half = |v: u32| half::f16::from_bits(v as u16).to_f32();
+                for (to, v) in to.as_chunks_mut::<2>().0.iter_mut().zip(c[i]) {
+                    *to = [half(*v), half(v >> 16)];
+                }
+                continue;
+            }
+            let (even, odd) = (c[2 * i], c[2 * i + 1]);
             for l in 0..LANES {
-                let (row, column) = place(l, i);
-                to[row][column] = match halves {
-                    true => half::f16::from_bits((c[i / 2][l] >> (16 * (i % 2))) as u16).to_f32(),
-                    false => f32::from_bits(c[i][l]),
-                };
+                to[2 * l] = f32::from_bits(even[l]);
+                to[2 * l + 1] = f32::from_bits(odd[l]);
             }
         }
     }
     /// D's elements into registers.
     fn scatter(d: &Sums<f32>, n: usize, halves: bool, to: &mut [Lanes]) {
-        for i in 0..n.min(4) {
-            for l in 0..LANES {
-                let (row, column) = place(l, i);
-                let v = d[row][column];
-                match halves {
-                    true => to[i / 2][l] |= u32::from(half::f16::from_f32(v).to_bits()) << (16 * (i % 2)),
-                    false => to[i][l] = v.to_bits(),
+        for (i, d) in d.as_flattened().as_chunks::<64>().0.iter().enumerate().take(n.min(4) / 2) {
+            if halves {
+                let half = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
+                for (to, [even, odd]) in to[i].iter_mut().zip(d.as_chunks::<2>().0) {
+                    *to = half(*even) | half(*odd) << 16;
                 }
+                continue;
+            }
+            for l in 0..LANES {
+                to[2 * i][l] = d[2 * l].to_bits();
+                to[2 * i + 1][l] = d[2 * l + 1].to_bits();
             }
         }
     }
