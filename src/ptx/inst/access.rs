@@ -31,7 +31,7 @@ impl Format {
         1 << (self.0 >> 36 & 3)
     }
     #[inline(always)]
-    fn plus(self) -> u64 {
+    pub(super) fn plus(self) -> u64 {
         self.0 as u32 as i32 as i64 as u64
     }
 }

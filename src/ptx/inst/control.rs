@@ -301,6 +301,10 @@ fn warp_wait(cx: &mut Cx<'_>, op: &Op) -> Flow {
 
 /// Waits for the lanes that register `mask` names; none when they are all here, or never come.
 pub(super) fn together(cx: &mut Cx<'_>, op: &Op, mask: u32) -> Option<Flow> {
+    // All lanes are here: nobody waits, whatever the masks.
+    if cx.mask == u32::MAX && cx.watch.is_none() {
+        return None;
+    }
     // Lanes may name different masks: each waits for those that it names.
     let masks = &cx.rows[mask as usize].0;
     let wanted = super::memory::active(cx.mask).fold(0, |m, l| m | masks[l]);

@@ -177,6 +177,17 @@ fn floats(cx: &mut Cx<'_>, op: &Op) -> Flow {
     let (a, b) = (rows::<u32>(cx, op, 0, na), rows::<u32>(cx, op, na, nb));
     let (ec, ed) = (1 + usize::from(plan.halves(0)), 1 + usize::from(plan.halves(1)));
     let count = blocks.down * blocks.across * 2 * high;
+    if count <= 4 && ec * ed == 1 {
+        // The usual: one block, sums in f32.
+        let (mut d, mut out): (Sums<f32>, _) = ([[0.0; 8]; 16], [[0; LANES]; 4]);
+        gather(&rows::<u32>(cx, op, na + nb, count), count, false, &mut d);
+        multiply(pair, &a[..na], &b[..nb], blocks.two, &mut d);
+        scatter(&d, count, false, &mut out);
+        for (r, y) in out.iter().enumerate().take(count) {
+            put(cx.rows, cx.listed(op, na + nb + count + r), *y, cx.mask);
+        }
+        return Flow::Next;
+    }
     let mut out = [[0; LANES]; MOST];
     for (block, left, right) in each_block(&blocks, &a, &b) {
         let mut d: Sums<f32> = [[0.0; 8]; 16];

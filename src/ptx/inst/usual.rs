@@ -2,11 +2,49 @@
 //! Everything is looked at once for the warp and then moved in plain loops; anything unusual goes the long way of
 //! `memory.rs`, which says what is wrong.
 
-use super::access::{Format, STRONG, WIDE, addresses};
+use super::access::{Format, LONG_ADDRESS, STRONG, WIDE};
 use crate::ptx::run::row::{Bits, LANES, put};
 use crate::ptx::run::spaces::SHARED_WORDS;
 use crate::ptx::run::{Cx, Op};
 use std::sync::atomic::Ordering::Relaxed;
+
+crate::vectorized! {
+    /// Addresses of 32 bits as words, 0 for lanes that are not in `mask`; the largest address, and the bits of all.
+    fn near(a: &[u32; LANES], plus: u32, mask: u32, words: &mut [u32; LANES]) -> (u32, u32) {
+        let (mut most, mut odd) = (0u32, 0u32);
+        for l in 0..LANES {
+            let x = a[l].wrapping_add(plus) & (mask >> l & 1).wrapping_neg();
+            most = most.max(x);
+            odd |= x;
+            words[l] = x >> 2;
+        }
+        (most, odd)
+    }
+    /// The same of addresses of 64 bits.
+    fn far(a: &[u64; LANES], plus: u64, mask: u32, words: &mut [u32; LANES]) -> (u64, u64) {
+        let (mut most, mut odd) = (0u64, 0u64);
+        for l in 0..LANES {
+            let x = a[l].wrapping_add(plus) & u64::from(mask >> l & 1).wrapping_neg();
+            most = most.max(x);
+            odd |= x;
+            words[l] = (x >> 2) as u32;
+        }
+        (most, odd)
+    }
+    fn gather(words: &[u32; SHARED_WORDS], at: &[u32; LANES], plus: u32, y: &mut [u32; LANES]) {
+        for l in 0..LANES {
+            y[l] = words[at[l].wrapping_add(plus) as usize % SHARED_WORDS];
+        }
+    }
+    /// True when lane l has word `at[0]` + l.
+    fn side_by_side(at: &[u32; LANES]) -> bool {
+        let mut off = 0;
+        for l in 0..LANES {
+            off |= at[l].wrapping_sub(at[0]) ^ l as u32;
+        }
+        off == 0
+    }
+}
 
 /// The addresses of the active lanes as words from `base` on, 0 for the others, when all lie in `bytes` bytes and are
 /// aligned for the whole access.
@@ -16,26 +54,18 @@ fn places(cx: &Cx<'_>, op: &Op, base: u64, bytes: u64) -> Option<[u32; LANES]> {
     if cx.watch.is_some() || f.bytes() != 4 || f.has(WIDE) || f.has(STRONG) {
         return None;
     }
-    let at = addresses(cx, op);
+    let mut words = [0u32; LANES];
+    let (most, odd) = if f.has(LONG_ADDRESS) {
+        far(u64::read(cx.rows, op.a as usize), f.plus().wrapping_sub(base), cx.mask, &mut words)
+    } else if base == 0 {
+        let (most, odd) = near(&cx.rows[op.a as usize].0, f.plus() as u32, cx.mask, &mut words);
+        (most.into(), odd.into())
+    } else {
+        return None;
+    };
     let each = 4 * f.count() as u64;
-    let (mut most, mut odd, mut words) = (0u64, 0u64, [0u32; LANES]);
-    for l in 0..LANES {
-        let on = u64::from(cx.mask >> l & 1).wrapping_neg();
-        let a = at[l].wrapping_sub(base) & on;
-        most = most.max(a);
-        odd |= a;
-        words[l] = (a >> 2) as u32;
-    }
     let fits = most.checked_add(each).is_some_and(|end| end <= bytes.min(1 << 34)); // words are counted in 32 bits
     (fits && odd & (each - 1) == 0).then_some(words)
-}
-
-crate::vectorized! {
-    fn gather(words: &[u32; SHARED_WORDS], at: &[u32; LANES], plus: u32, y: &mut [u32; LANES]) {
-        for l in 0..LANES {
-            y[l] = words[at[l].wrapping_add(plus) as usize % SHARED_WORDS];
-        }
-    }
 }
 
 /// Register of element `k`.
@@ -64,7 +94,12 @@ pub(super) fn load_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
 pub(super) fn store_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
     let Some(at) = places(cx, op, 0, cx.shared.bytes.into()) else { return false };
     for k in 0..Format(op.imm).count() {
-        let value = *u32::read(cx.rows, slot(cx, op, k));
+        let value = u32::read(cx.rows, slot(cx, op, k));
+        let start = (at[0] as usize + k) % SHARED_WORDS;
+        if cx.mask == u32::MAX && start + LANES <= SHARED_WORDS && side_by_side(&at) {
+            cx.shared.words.0[start..start + LANES].copy_from_slice(value);
+            continue;
+        }
         for l in 0..LANES {
             if cx.mask >> l & 1 == 1 {
                 cx.shared.words.0[(at[l] as usize + k) % SHARED_WORDS] = value[l];
