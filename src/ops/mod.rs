@@ -53,6 +53,7 @@ ops! {
     cross_entropy,
     div,
     dropout,
+    dynamic_attention,
     embedding,
     exp,
     gather,

@@ -73,6 +73,15 @@ impl<'a, T> View<'a, T> {
     pub fn flipped(self) -> Self {
         View { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
     }
+    /// How many columns there are.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+    /// `cols` columns from `start` on.
+    pub fn columns(self, start: usize, cols: usize) -> Self {
+        let rows = self.rows;
+        self.block(0, start, rows, cols)
+    }
     /// `rows × cols` elements from (`i`, `j`) on.
     fn block(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {
         let start = (i * self.row + j * self.col).min(self.data.len());

@@ -1,0 +1,280 @@
+//! Backward on the CPU: the scores of each tile that forward saw are made again from the log-sums, in the same order.
+
+use super::forward::{columns, consecutive, gather, score, turn};
+use super::sight::{Row, Rules, Sight, TILE, Windows, bell, slope};
+use crate::kernel::gemm::{View, ViewMut};
+use crate::kernel::{Real, lanes, par};
+use crate::vectorized;
+use rayon::prelude::*;
+
+/// What backward reads of the query heads that share one key head.
+struct Queries<'a, T> {
+    q: &'a [T],
+    o: &'a [T],
+    log_sum: &'a [T],
+    d_o: &'a [T],
+}
+
+/// What it writes for them.
+struct Gradients<'a, T> {
+    dq: &'a mut [T],
+    span: &'a mut [T],
+    center: &'a mut [T],
+    width: &'a mut [T],
+    dk: &'a mut [T],
+    dv: &'a mut [T],
+}
+
+/// Keys and values of a head: as they lie, and with tokens as columns.
+struct Keys<'a, T> {
+    k: &'a [T],
+    k_turned: &'a [T],
+    v_turned: &'a [T],
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn dynamic_attention_backward<T: Real>(
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    span: &[T],
+    blocks: &[i32],
+    center: &[T],
+    width: &[T],
+    o: &[T],
+    log_sum: &[T],
+    d_o: &[T],
+    _table: &[i32],
+    turned: &mut [T],
+    dq: &mut [T],
+    dk: &mut [T],
+    dv: &mut [T],
+    d_span: &mut [T],
+    d_center: &mut [T],
+    d_width: &mut [T],
+    extents: &[usize],
+    ramp: T,
+    causal: bool,
+    gaussian: bool,
+) {
+    let r = Rules::new(extents, ramp, causal, gaussian);
+    for out in [&mut *dq, &mut *dk, &mut *dv, &mut *d_span, &mut *d_center, &mut *d_width] {
+        out.fill(T::ZERO);
+    }
+    let (nq, nk) = (r.tq * r.d, r.tk * r.d);
+    if nq == 0 || nk == 0 {
+        return;
+    }
+    let (k_turned, v_turned) = turned.split_at_mut(k.len());
+    (turn(&r, k, k_turned), turn(&r, v, v_turned));
+    let windows = Windows { span, blocks, center, width };
+    // One job is one key head with the query heads that share it: it alone writes their gradients.
+    let (wide, rows) = (nq * r.group, r.tq * r.group);
+    let job = |j: usize, mut g: Gradients<'_, T>| {
+        let x = Queries {
+            q: &q[j * wide..][..wide],
+            o: &o[j * wide..][..wide],
+            log_sum: &log_sum[j * rows..][..rows],
+            d_o: &d_o[j * wide..][..wide],
+        };
+        let at = j * nk..(j + 1) * nk;
+        let keys = Keys { k: &k[at.clone()], k_turned: &k_turned[at.clone()], v_turned: &v_turned[at] };
+        for h in 0..r.group {
+            backward_head(&r, &windows.head(j * r.group + h, &r), h, &x, &keys, &mut g);
+        }
+    };
+    let mut jobs = Vec::with_capacity(k.len() / nk);
+    // A second window that is not there has no gradients: then each job gets an empty part of them.
+    let mut pieces = d_center.chunks_mut(rows).zip(d_width.chunks_mut(rows));
+    let all = dq.chunks_mut(wide).zip(d_span.chunks_mut(rows)).zip(dk.chunks_mut(nk).zip(dv.chunks_mut(nk)));
+    for ((dq, span), (dk, dv)) in all {
+        let (center, width) = pieces.next().unwrap_or_default();
+        jobs.push(Gradients { dq, span, center, width, dk, dv });
+    }
+    if par::worthwhile(3 * r.work() * jobs.len() * r.group) {
+        jobs.into_par_iter().enumerate().for_each(|(j, g)| job(j, g));
+    } else {
+        jobs.into_iter().enumerate().for_each(|(j, g)| job(j, g));
+    }
+}
+
+/// Memory of one job.
+struct Scratch<T> {
+    p: [T; TILE * TILE],
+    ds: [T; TILE * TILE],
+    /// Gradient of μ, where a tile has weights.
+    dm: [T; TILE * TILE],
+    q: Vec<T>,
+    d_o: Vec<T>,
+    sum: Vec<T>,
+}
+
+/// Gradients of query head `h` of those that share the keys.
+fn backward_head<T: Real>(
+    r: &Rules<T>,
+    w: &Windows<'_, T>,
+    h: usize,
+    x: &Queries<'_, T>,
+    keys: &Keys<'_, T>,
+    g: &mut Gradients<'_, T>,
+) {
+    let (d, some) = (r.d, || vec![T::ZERO; TILE * r.d]);
+    let zeros = [T::ZERO; TILE * TILE];
+    let mut m = Scratch { p: zeros, ds: zeros, dm: zeros, q: some(), d_o: some(), sum: some() };
+    let mut sight = Sight::new(r);
+    for first in (0..r.tq).step_by(TILE) {
+        let rows = TILE.min(r.tq - first);
+        let (at, n) = ((h * r.tq + first) * d, h * r.tq + first);
+        let (q, d_o) = (&x.q[at..][..rows * d], &x.d_o[at..][..rows * d]);
+        let mut delta = [T::ZERO; TILE];
+        for (i, delta) in delta.iter_mut().enumerate().take(rows) {
+            *delta = dot(&d_o[i * d..][..d], &x.o[at + i * d..][..d]);
+        }
+        let log_sum = &x.log_sum[n..][..rows];
+        sight.begin(r, w, first, rows);
+        while let Some(t) = sight.next(r) {
+            let dq = &mut g.dq[at..][..rows * d];
+            let tile = t * r.tile * d..(t * r.tile + r.cols(t)) * d;
+            let out = [dq, &mut g.dk[tile.clone()], &mut g.dv[tile.clone()]];
+            let y = [columns(r, keys.k_turned, t), columns(r, keys.v_turned, t)];
+            backward_tile(r, &sight, [q, d_o, &keys.k[tile]], y, [log_sum, &delta[..rows]], out, &mut m);
+            if !sight.weights.is_empty() {
+                let rows = m.dm.as_chunks::<TILE>().0.iter().zip(&sight.rows).zip(&sight.routed);
+                for ((dm, &i), _) in rows.filter(|(_, routed)| !**routed) {
+                    let row = sight.window(i);
+                    g.span[n + i] += span_gradient(r, row, t * r.tile, dm);
+                    if let (Some(dc), Some(dw)) = (g.center.get_mut(n + i), g.width.get_mut(n + i)) {
+                        place_gradient(r, row, t * r.tile, dm, dc, dw);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds what one tile of keys gives to dq, dk and dv; leaves dμ of each row in `m.dm` when there are weights.
+fn backward_tile<T: Real>(
+    r: &Rules<T>,
+    sight: &Sight<T>,
+    [q, d_o, k]: [&[T]; 3],
+    [keys, values]: [View<'_, T>; 2],
+    [log_sum, delta]: [&[T]; 2],
+    [dq, dk, dv]: [&mut [T]; 3],
+    m: &mut Scratch<T>,
+) {
+    let (count, d, cols) = (sight.rows.len(), r.d, keys.cols());
+    let q = gather(q, &sight.rows, d, &mut m.q);
+    let d_o = gather(d_o, &sight.rows, d, &mut m.d_o);
+    score(&sight.seen, q, keys, r.scale, &mut m.p);
+    score(&sight.seen, d_o, values, T::ONE, &mut m.ds);
+    let (mut sums, mut deltas) = ([T::ZERO; TILE], [T::ZERO; TILE]);
+    for (k, &i) in sight.rows.iter().enumerate() {
+        (sums[k], deltas[k]) = (log_sum[i], delta[i]);
+    }
+    backward_rows(&mut m.p, &mut m.ds, &mut m.dm, &sight.seen, [&sums, &deltas], &sight.weights);
+    let turned = |m| View::strided(m, cols, count, 1, TILE);
+    T::gemm(turned(&m.p), View::new(d_o, count, d), T::ONE, true, ViewMut::new(dv, cols, d));
+    T::gemm(turned(&m.ds), View::new(q, count, d), r.scale, true, ViewMut::new(dk, cols, d));
+    let (ds, k) = (View::strided(&m.ds, count, cols, TILE, 1), View::new(k, cols, d));
+    if let Some(start) = consecutive(&sight.rows) {
+        T::gemm(ds, k, r.scale, true, ViewMut::new(&mut dq[start * d..][..count * d], count, d));
+    } else {
+        T::gemm(ds, k, r.scale, false, ViewMut::new(&mut m.sum[..count * d], count, d));
+        for (sum, &i) in m.sum.chunks_exact(d).zip(&sight.rows) {
+            add_row(&mut dq[i * d..][..d], sum);
+        }
+    }
+}
+
+vectorized! {
+    /// P = μ·e^{S − L} in place (0 beyond what a row saw), dS = P∘(dP − D) in place of dP, and dμ = e^{S − L}∘(dP − D)
+    /// where there are weights: without a division by μ, which may be tiny.
+    fn backward_rows<T: Real>(
+        p: &mut [T], dp: &mut [T], dm: &mut [T], seen: &[(usize, usize)], sums: [&[T; TILE]; 2], weights: &[T],
+    ) {
+        let rows = p.as_chunks_mut::<TILE>().0.iter_mut().zip(dp.as_chunks_mut::<TILE>().0);
+        let weights = weights.as_chunks::<TILE>().0;
+        for (i, ((p, dp), dm)) in rows.zip(dm.as_chunks_mut::<TILE>().0).enumerate().take(seen.len()) {
+            let (start, end) = seen[i];
+            p[..start].fill(T::NEG_INFINITY);
+            dp[..start].fill(T::ZERO);
+            p[end..].fill(T::NEG_INFINITY);
+            dp[end..].fill(T::ZERO);
+            let (log_sum, delta) = (sums[0][i], sums[1][i]);
+            let Some(weights) = weights.get(i) else {
+                for l in 0..TILE {
+                    p[l] = (p[l] - log_sum).exp();
+                    dp[l] = p[l] * (dp[l] - delta);
+                }
+                continue;
+            };
+            // A query may see keys of weight 0 only.
+            let log_sum = if log_sum == T::NEG_INFINITY { T::ZERO } else { log_sum };
+            for l in 0..TILE {
+                let s = if weights[l] == T::ZERO { T::NEG_INFINITY } else { p[l] - log_sum };
+                p[l] = s.exp();
+                dm[l] = p[l] * (dp[l] - delta);
+                p[l] *= weights[l];
+                dp[l] = p[l] * (dp[l] - delta);
+            }
+        }
+    }
+
+    /// Σ dμ/R over the ramp of the first window, where that decides μ.
+    fn span_gradient<T: Real>(r: &Rules<T>, row: &Row<T>, start: usize, dm: &[T; TILE]) -> T {
+        let inverse = T::ONE / r.ramp;
+        if row.span == T::ZERO {
+            return T::ZERO; // 0 or below: held there
+        }
+        lanes::sum_by(TILE, |l| {
+            let j = T::of((start + l) as f64);
+            let m = slope((row.at - j).abs(), row.span, r.ramp, inverse);
+            let ramps = m > T::ZERO && m < T::ONE && place(r, row, j).0 <= m;
+            if ramps { dm[l] * inverse } else { T::ZERO }
+        })
+    }
+
+    /// Adds the gradients of place and width of the second window, where that decides μ.
+    fn place_gradient<T: Real>(r: &Rules<T>, row: &Row<T>, start: usize, dm: &[T; TILE], dc: &mut T, dw: &mut T) {
+        let inverse = T::ONE / r.ramp;
+        let of = |l: usize| {
+            let j = T::of((start + l) as f64);
+            let (m, slopes) = place(r, row, j);
+            let size = slope((row.at - j).abs(), row.span, r.ramp, inverse);
+            let [c, w] = slopes;
+            if m > size { [dm[l] * c, dm[l] * w] } else { [T::ZERO; 2] }
+        };
+        *dc += lanes::sum_by(TILE, |l| of(l)[0]);
+        if row.width > T::ZERO {
+            *dw += lanes::sum_by(TILE, |l| of(l)[1]);
+        }
+    }
+
+    fn add_row<T: Real>(y: &mut [T], x: &[T]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+
+    fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+        lanes::sum_by(x.len(), |i| x[i] * y[i])
+    }
+}
+
+/// μ of the second window for key `j`, and its slopes along center and width.
+#[inline(always)]
+fn place<T: Real>(r: &Rules<T>, row: &Row<T>, j: T) -> (T, [T; 2]) {
+    let (x, none) = (row.center - j, [T::ZERO; 2]);
+    if !row.has_place() {
+        return (T::ZERO, none);
+    }
+    if r.gaussian {
+        let (m, g) = bell(x, row.width);
+        let g = g / (row.width * row.width);
+        return (m, if m > T::ZERO { [-g * x, g * x * x / row.width] } else { none });
+    }
+    let inverse = T::ONE / r.ramp;
+    let m = slope(x.abs(), row.width, r.ramp, inverse);
+    let side = if x > T::ZERO { -inverse } else { inverse };
+    (m, if m > T::ZERO && m < T::ONE { [side, inverse] } else { none })
+}
