@@ -232,7 +232,8 @@ macro_rules! kernel {
                 Ok(())
             }
             fn cpu(args: &mut [$crate::kernel::Arg<'_>]) -> $crate::error::Result<()> {
-                match $crate::kernel::real_type(stringify!($f), args)? {
+                // Kernels of integers alone run their f32 copy.
+                match $crate::kernel::real_type(stringify!($f), args).unwrap_or($crate::shape::DType::F32) {
                     $crate::shape::DType::F64 => body::<f64>(args),
                     _ => body::<f32>(args),
                 }

@@ -62,6 +62,8 @@ ops! {
     linear,
     log,
     log_softmax,
+    lsh_hash,
+    lsh_vote,
     matmul,
     max_pool2d,
     maximum,
