@@ -1,7 +1,8 @@
 //! `eval RUN`: the held-out loss of a run's last snapshot.
 
-use super::session::{Session, note, say};
+use super::session::{Session, note, say, table};
 use crate::error::Result;
+use crate::nn::attention::inspect::HeadReport;
 use crate::train::Trained;
 use std::path::PathBuf;
 
@@ -9,9 +10,11 @@ const EXAMPLES: &str = "\
 Examples:
   ringtape eval runs/gpt-1
   ringtape eval runs/cnn-1 --json
+  ringtape eval runs/gpt-1 --set model.router=none     the same weights without routed blocks
 
 The whole held-out split is read, in order. The loss is in nats a target for classes and symbols, the mean squared error
-for numbers.";
+for numbers. Of windowed and dynamic attention the heads are shown: what they see of the first held-out
+sequence, as a share of all keys (density) and of the mass that dense attention would give to them (recall).";
 
 /// Evaluate the last snapshot of a run on its held-out data
 #[derive(clap::Args)]
@@ -22,19 +25,24 @@ pub(super) struct Args {
     /// Device to evaluate on [default: of the run]
     #[arg(long)]
     device: Option<String>,
+    /// Set a key of the configuration otherwise, with the same weights; again for more
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// Print as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
-    let trained = Trained::load(&args.run, args.device.as_deref())?;
+    let trained = Trained::load_with(&args.run, args.device.as_deref(), &args.settings)?;
     trained.notices.iter().for_each(|n| note!(session, "note: {n}"));
     let found = trained.evaluate()?;
+    let heads = trained.attention()?;
     let split = trained.task.held_out();
     if args.json {
         let all = serde_json::json!({
             "step": trained.step, "split": split, "loss": found.loss, "accuracy": found.accuracy, "targets": found.targets,
+            "attention": heads,
         });
         return say!(session, "{}", super::json(&all)?);
     }
@@ -46,5 +54,21 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if let Some(accuracy) = found.accuracy {
         say!(session, "accuracy  {:.2} %", 100.0 * accuracy)?;
     }
+    if let Some(heads) = heads {
+        say!(session)?;
+        for line in table(&HEAD, &heads.iter().map(row).collect::<Vec<_>>()) {
+            say!(session, "{line}")?;
+        }
+    }
     Ok(())
+}
+
+const HEAD: [&str; 8] = ["layer", "head", "span", "lag", "width", "blocks", "density", "recall"];
+
+fn row(h: &HeadReport) -> Vec<String> {
+    let real = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.1}"));
+    let shares = [h.density, h.recall].map(|x| format!("{:.1} %", 100.0 * x));
+    let [density, recall] = shares;
+    let numbers = [real(Some(h.span)), real(h.lag), real(h.width), real(h.blocks)];
+    [vec![h.layer.to_string(), h.head.to_string()], numbers.to_vec(), vec![density, recall]].concat()
 }

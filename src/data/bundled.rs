@@ -67,7 +67,8 @@ pub fn pack_named(name: &str) -> Result<PathBuf> {
         );
         return Err(Error::Usage(format!("dataset `{name}` {what}")));
     }
-    let folder = source_folder(set)?;
+    // A set that is made needs no folder.
+    let folder = if set.files.is_empty() { PathBuf::new() } else { source_folder(set)? };
     let read = |&(file, sum): &(&str, &str)| {
         let path = folder.join(file);
         let bytes = readers::read_file(&path)?;

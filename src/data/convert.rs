@@ -1,5 +1,6 @@
 //! Stored elements to the type of a batch, straight into the batch's memory, with the checks that ids need.
 
+use crate::data::dataset::IGNORE;
 use crate::data::header::Field;
 use crate::error::{Error, Result};
 use crate::shape::DType;
@@ -85,7 +86,8 @@ fn ids(dtype: DType, stored: &[u8], out: &mut [i32]) -> Option<u32> {
         _ => return None,
     }
     for &o in out.iter() {
-        worst = worst.max(o as u32);
+        // A target that is not to be foretold is no id.
+        worst = worst.max(if o == IGNORE { 0 } else { o as u32 });
     }
     Some(worst)
 }
@@ -120,7 +122,7 @@ fn normalise(field: &Field, out: &mut [f32]) {
 
 #[cold]
 fn out_of_bound(path: &Path, field: &Field, first: u64, out: &[i32]) -> Error {
-    let at = out.iter().position(|&v| v as u32 >= field.bound).unwrap_or(0);
+    let at = out.iter().position(|&v| v as u32 >= field.bound && v != IGNORE).unwrap_or(0);
     let element = first + at as u64;
     let what = format!(
         "element {element} of `{}` is {}, but there are {} ids (0..{}); pack the set with the vocabulary \

@@ -1,6 +1,6 @@
 //! The table of sets that can be named. Sources, licences and changes are told at length in `datasets/`.
 
-use crate::data::pack::{Inputs, images, speech, table, text};
+use crate::data::pack::{Inputs, images, speech, synthetic, table, text};
 use crate::data::write::Writer;
 use crate::error::Result;
 
@@ -178,6 +178,28 @@ pub(crate) static SETS: &[Set] = &[
          points. train = the first 957,359 characters (nine tenths, rounded down), val = the \
          other 106,374.",
         pack: text::bundled,
+        fetch: "",
+    },
+    Set {
+        name: "recall",
+        title: "made: 16 pairs of key and value, each asked for once, 96 to 255 tokens later",
+        recipe: "recall/1",
+        files: &[],
+        source: "made by ringtape from its random numbers",
+        licence: "CC0-1.0",
+        changes: "None.",
+        pack: synthetic::recall,
+        fetch: "",
+    },
+    Set {
+        name: "copy",
+        title: "made: random symbols, each to be copied 100 tokens later",
+        recipe: "copy/1",
+        files: &[],
+        source: "made by ringtape from its random numbers",
+        licence: "CC0-1.0",
+        changes: "None.",
+        pack: synthetic::copy,
         fetch: "",
     },
     Set {

@@ -1,5 +1,6 @@
 //! What a model is made of, as the config file says it.
 
+use super::attention::DynamicConfig;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -22,6 +23,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// Which model.
     ModelKind {
@@ -38,6 +41,10 @@ words! {
     Attention {
         /// Each to all before it.
         Dense = "dense",
+        /// Each to a window of fixed size.
+        Window = "window",
+        /// Each to windows of learned size and place, and to what a router finds: see [`DynamicConfig`].
+        Dynamic = "dynamic",
     }
 }
 words! {
@@ -98,6 +105,14 @@ pub struct ModelConfig {
     pub dropout: f64,
     /// Use the token embedding as output layer too.
     pub tied: bool,
+    /// Each token carries a linear map of the one before it, from its embedding on.
+    pub shift: bool,
+    /// Queries and keys have length 1 times a learned scale.
+    pub qk_norm: bool,
+    /// How queries find the blocks of keys beyond their windows: a name of [`router::ALL`](super::router::ALL), or `none`.
+    pub router: String,
+    /// Windows and blocks of `attention = "window"` and `"dynamic"`.
+    pub dynamic: DynamicConfig,
 }
 
 impl Default for ModelConfig {
@@ -114,6 +129,10 @@ impl Default for ModelConfig {
             norm: Norm::Layer,
             dropout: 0.0,
             tied: false,
+            shift: false,
+            qk_norm: false,
+            router: "none".into(),
+            dynamic: DynamicConfig::default(),
         }
     }
 }
@@ -144,6 +163,12 @@ impl ModelConfig {
                 );
                 return Err(Error::config("model.dim", what));
             }
+        }
+        if self.attention != Attention::Dense {
+            self.dynamic.validate(self)?;
+        } else if self.router != "none" {
+            let what = format!("is `{}`, but only model.attention = \"dynamic\" takes a router", self.router);
+            return Err(Error::config("model.router", what));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config(

@@ -1,6 +1,6 @@
 //! Generation: one token at a time, with the keys and values of earlier tokens kept.
 
-use super::gpt::Past;
+use super::attention::Past;
 use super::{Gpt, Module};
 use crate::error::{Error, Result};
 use crate::rng::Key;
@@ -42,7 +42,7 @@ impl Gpt {
         if cache.tokens.is_empty() {
             let ids = &ids[ids.len().saturating_sub(self.context)..];
             cache.tokens = ids.to_vec();
-            return self.run(params, cache, ids, 0);
+            return self.run(params, cache, ids, 0, None);
         }
         let mut logits = self.step(params, cache, ids[0])?;
         for &id in &ids[1..] {
@@ -56,20 +56,28 @@ impl Gpt {
         cache.tokens.push(id);
         if cache.tokens.len() <= self.context {
             let start = cache.tokens.len() - 1;
-            return self.run(params, cache, &[id], start);
+            let before = start.checked_sub(1).map(|i| cache.tokens[i]);
+            return self.run(params, cache, &[id], start, before);
         }
         let rest = cache.tokens.split_off(cache.tokens.len() - (self.context / 2).max(1));
         *cache = Cache { tokens: rest.clone(), ..self.cache() };
-        self.run(params, cache, &rest, 0)
+        self.run(params, cache, &rest, 0, None)
     }
 
-    /// Runs `ids`, the first at position `start`, through the blocks; gives the logits after the last.
-    fn run(&self, params: &Params, cache: &mut Cache, ids: &[i32], start: usize) -> Result<Tensor> {
+    /// Runs `ids`, the first at position `start` behind token `before`, through the blocks; gives the logits after the last.
+    fn run(
+        &self,
+        params: &Params,
+        cache: &mut Cache,
+        ids: &[i32],
+        start: usize,
+        before: Option<i32>,
+    ) -> Result<Tensor> {
         let tape = Tape::eval(params);
         let ids = tape.constant(Tensor::from_slice(params.device(), ids, &[1, ids.len()])?);
-        let mut x = self.embed(&ids, start)?;
+        let mut x = self.embed(&ids, start, before)?;
         for (block, past) in self.blocks.iter().zip(&mut cache.past) {
-            x = block.forward_after(&x, Some(past))?;
+            x = block.forward_after(&x, Some(past))?.0;
         }
         let last = x.narrow(1, x.dims()[1] - 1, 1)?;
         self.head.forward(&self.norm.forward(&last)?)?.into_value().reshape(&[self.vocabulary])

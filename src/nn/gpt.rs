@@ -1,10 +1,11 @@
 //! The decoder-only transformer (Radford et al. 2019): token and position embeddings, pre-norm blocks of attention and MLP,
 //! a final norm, a linear layer to logits.
 
-use super::{Activation, Attention, Dropout, Embedding, Linear, ModelConfig, Module, NormLayer, Positions};
+use super::attention::{Past, SelfAttention};
+use super::{Activation, Dropout, Embedding, Linear, ModelConfig, Module, NormLayer, Positions};
 use crate::error::{Error, Result};
-use crate::ops::rotary_embedding::RotaryEmbedding;
-use crate::shape::DType;
+use crate::ops::dynamic_attention::DynamicAttention;
+use crate::shape::{DType, Spec};
 use crate::tape::{Init, ParamsBuilder, Var};
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub struct Gpt {
     pub(super) token: Embedding,
     pub(super) position: Option<Embedding>,
+    shift: Option<Linear>,
     pub(super) blocks: Vec<Arc<Block>>,
     pub(super) norm: NormLayer,
     pub(super) head: Linear,
@@ -27,33 +29,26 @@ pub struct Gpt {
 /// One block: x + attention(norm(x)), then x + mlp(norm(x)).
 pub(super) struct Block {
     norm1: NormLayer,
-    qkv: Linear,
-    out: Linear,
+    attention: SelfAttention,
     norm2: NormLayer,
     up: Linear,
     down: Linear,
-    heads: usize,
-    rotary: bool,
     activation: Activation,
     dropout: Dropout,
-}
-
-/// Keys and values of the tokens that a block has seen: each [B, H, seen, d].
-#[derive(Clone, Default)]
-pub(super) struct Past {
-    pub(super) keys: Option<Tensor>,
-    pub(super) values: Option<Tensor>,
 }
 
 impl Gpt {
     /// Slots `token`, `position`, `blocks.i.…`, `norm`, `head`. Weights start normal with standard deviation 0.02, those that
     /// write to the residual stream smaller by √(2·layers).
     pub fn new(c: &ModelConfig, vocabulary: usize, checkpoint: bool, p: &mut ParamsBuilder) -> Result<Gpt> {
-        let Attention::Dense = c.attention;
         let token = Embedding::new(p, "token", vocabulary, c.dim)?;
         let position = match c.positions {
             Positions::Learned => Some(Embedding::new(p, "position", c.context, c.dim)?),
             Positions::Rotary => None,
+        };
+        let shift = match c.shift {
+            true => Some(Linear::unbiased(p, "shift", c.dim, c.dim, Init::Normal(0.02))?),
+            false => None,
         };
         let blocks = (0..c.layers).map(|i| Block::new(c, i, p).map(Arc::new)).collect::<Result<_>>()?;
         let norm = NormLayer::new(p, "norm", c.norm, c.dim)?;
@@ -62,11 +57,22 @@ impl Gpt {
             false => Linear::unbiased(p, "head", c.dim, vocabulary, Init::Normal(0.02))?,
         };
         let dropout = Dropout(c.dropout);
-        Ok(Gpt { token, position, blocks, norm, head, dropout, checkpoint, vocabulary, context: c.context })
+        Ok(Gpt {
+            token,
+            position,
+            shift,
+            blocks,
+            norm,
+            head,
+            dropout,
+            checkpoint,
+            vocabulary,
+            context: c.context,
+        })
     }
 
-    /// Embeddings of `ids` [B, T] whose first token stands at position `start`.
-    pub(super) fn embed<'t>(&self, ids: &Var<'t>, start: usize) -> Result<Var<'t>> {
+    /// Embeddings of `ids` [B, T] whose first token stands at position `start`, behind token `before` where a text goes on.
+    pub(super) fn embed<'t>(&self, ids: &Var<'t>, start: usize, before: Option<i32>) -> Result<Var<'t>> {
         let &[_, tokens] = ids.dims() else {
             return Err(Error::shape(
                 "gpt",
@@ -80,29 +86,60 @@ impl Gpt {
         if ids.value().dtype() != DType::I32 {
             return Err(Error::dtype("gpt", format!("ids are {}, but must be i32", ids.value().spec())));
         }
-        let x = self.token.forward(ids)?;
+        let mut x = self.token.forward(ids)?;
+        if let Some(shift) = &self.shift {
+            x = x.add(&shift.forward(&self.earlier(&x, before)?)?)?;
+        }
         match &self.position {
             Some(position) => x.add(&position.rows(ids, start, tokens)?),
             None => Ok(x),
         }
+    }
+
+    /// Of each token of `x` [B, T, dim] the embedding of the one before it; 0 before the first of a text.
+    fn earlier<'t>(&self, x: &Var<'t>, before: Option<i32>) -> Result<Var<'t>> {
+        let (tape, device) = (x.tape(), x.value().device());
+        let &[batch, tokens, dim] = x.dims() else { unreachable!("embeddings of [B, T] have three axes") };
+        let first = match before {
+            Some(id) => self.token.forward(&tape.constant(Tensor::from_slice(device, &[id], &[1, 1])?))?,
+            None => tape.constant(Tensor::zeros(device, Spec::new(x.value().dtype(), &[batch, 1, dim])?)?),
+        };
+        if tokens < 2 {
+            first.narrow(1, 0, tokens)
+        } else {
+            Var::cat(&[&first, &x.narrow(1, 0, tokens - 1)?], 1)
+        }
+    }
+
+    /// Ids [B, T] to logits [B, T, vocabulary], and what layers add to the loss, such as a price of wide windows.
+    pub(super) fn forward_penalised<'t>(&self, ids: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
+        let mut x = self.dropout.forward(&self.embed(ids, 0, None)?)?;
+        let mut penalty: Option<Var<'t>> = None;
+        for block in &self.blocks {
+            let (y, more) = if self.checkpoint {
+                let body = block.clone();
+                let mut all = x.tape().checkpoint(&[&x], move |_, x| {
+                    let (y, penalty) = body.forward_after(&x[0], None)?;
+                    Ok([Some(y), penalty].into_iter().flatten().collect())
+                })?;
+                (all.remove(0), all.pop())
+            } else {
+                block.forward_after(&x, None)?
+            };
+            x = y;
+            penalty = match (penalty, more) {
+                (Some(a), Some(b)) => Some(a.add(&b)?),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok((self.head.forward(&self.norm.forward(&x)?)?, penalty))
     }
 }
 
 impl Module for Gpt {
     /// Ids [B, T] to logits [B, T, vocabulary].
     fn forward<'t>(&self, ids: &Var<'t>) -> Result<Var<'t>> {
-        let mut x = self.dropout.forward(&self.embed(ids, 0)?)?;
-        for block in &self.blocks {
-            x = if self.checkpoint {
-                let block = block.clone();
-                x.tape()
-                    .checkpoint(&[&x], move |_, x| Ok(smallvec::smallvec![block.forward(&x[0])?]))?
-                    .remove(0)
-            } else {
-                block.forward(&x)?
-            };
-        }
-        self.head.forward(&self.norm.forward(&x)?)
+        Ok(self.forward_penalised(ids)?.0)
     }
 }
 
@@ -112,70 +149,30 @@ impl Block {
         let (narrow, residual) = (Init::Normal(0.02), Init::Normal(0.02 / (2.0 * c.layers as f64).sqrt()));
         Ok(Block {
             norm1: NormLayer::new(p, &at("norm1"), c.norm, c.dim)?,
-            qkv: Linear::new(p, &at("attention.qkv"), c.dim, 3 * c.dim, narrow)?,
-            out: Linear::new(p, &at("attention.out"), c.dim, c.dim, residual)?,
+            attention: SelfAttention::new(c, &at("attention"), i, residual, p)?,
             norm2: NormLayer::new(p, &at("norm2"), c.norm, c.dim)?,
             up: Linear::new(p, &at("mlp.up"), c.dim, 4 * c.dim, narrow)?,
             down: Linear::new(p, &at("mlp.down"), 4 * c.dim, c.dim, residual)?,
-            heads: c.heads,
-            rotary: c.positions == Positions::Rotary,
             activation: c.activation,
             dropout: Dropout(c.dropout),
         })
     }
 
-    /// The block over [B, T, dim]; with `past`, the tokens follow those seen before and are added to them.
-    pub(super) fn forward_after<'t>(&self, x: &Var<'t>, past: Option<&mut Past>) -> Result<Var<'t>> {
-        let attended = self.attend(&self.norm1.forward(x)?, past)?;
-        let x = x.add(&self.dropout.forward(&self.out.forward(&attended)?)?)?;
+    /// The block over [B, T, dim]; with `past`, the tokens follow those seen before and are added to them. Also what it adds
+    /// to the loss.
+    pub(super) fn forward_after<'t>(
+        &self,
+        x: &Var<'t>,
+        past: Option<&mut Past>,
+    ) -> Result<(Var<'t>, Option<Var<'t>>)> {
+        let (attended, penalty) = self.attention.forward(&self.norm1.forward(x)?, past)?;
+        let x = x.add(&self.dropout.forward(&attended)?)?;
         let h = self.activation.forward(&self.up.forward(&self.norm2.forward(&x)?)?)?;
-        x.add(&self.dropout.forward(&self.down.forward(&h)?)?)
+        Ok((x.add(&self.dropout.forward(&self.down.forward(&h)?)?)?, penalty))
     }
 
-    fn attend<'t>(&self, x: &Var<'t>, past: Option<&mut Past>) -> Result<Var<'t>> {
-        let &[batch, tokens, dim] = x.dims() else {
-            return Err(Error::shape(
-                "attention",
-                format!("input has shape {}, but must be [batch, tokens, dim]", x.shape()),
-            ));
-        };
-        let (heads, width) = (self.heads, dim / self.heads);
-        // [B, T, 3·dim] to three of [B, H, T, d]: one copy, then views.
-        let qkv =
-            self.qkv.forward(x)?.reshape(&[batch, tokens, 3, heads, width])?.permute(&[2, 0, 3, 1, 4])?;
-        let mut qkv = qkv.split(1, 0)?.into_iter();
-        let mut next = || -> Result<Var<'t>> {
-            qkv.next().expect("split into three").reshape(&[batch, heads, tokens, width])
-        };
-        let (mut q, mut k, mut v) = (next()?, next()?, next()?);
-        let seen = past.as_ref().and_then(|p| p.keys.as_ref()).map_or(0, |t| t.dims()[2]);
-        if self.rotary {
-            let turn = RotaryEmbedding { offset: seen, ..RotaryEmbedding::default() };
-            q = q.rotary_embedding(turn)?;
-            k = k.rotary_embedding(turn)?;
-        }
-        if let Some(past) = past {
-            k = extend(&mut past.keys, &k)?;
-            v = extend(&mut past.values, &v)?;
-        }
-        // A single new token sees everything; several see what lies before them (then nothing was seen yet).
-        let y = q.scaled_dot_product_attention(&k, &v, tokens > 1)?;
-        y.permute(&[0, 2, 1, 3])?.reshape(&[batch, tokens, dim])
+    /// The attention op of a windowed or dynamic layer.
+    pub(super) fn op(&self) -> Option<DynamicAttention> {
+        self.attention.op()
     }
-}
-
-impl Module for Block {
-    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.forward_after(x, None)
-    }
-}
-
-/// Appends `new` to the kept tensor along the tokens, and gives the whole.
-fn extend<'t>(kept: &mut Option<Tensor>, new: &Var<'t>) -> Result<Var<'t>> {
-    let whole = match kept.take() {
-        Some(old) => Var::cat(&[&new.tape().constant(old), new], 2)?,
-        None => new.clone(),
-    };
-    *kept = Some(whole.value().clone());
-    Ok(whole)
 }

@@ -14,8 +14,19 @@ pub struct Linear {
 impl Linear {
     /// `name.weight` `[output, input]` with weight decay, and `name.bias` `[output]`, zero at first.
     pub fn new(p: &mut ParamsBuilder, name: &str, input: usize, output: usize, init: Init) -> Result<Linear> {
+        Linear::biased(p, name, input, output, init, 0.0)
+    }
+    /// With a bias that begins at `start`.
+    pub fn biased(
+        p: &mut ParamsBuilder,
+        name: &str,
+        input: usize,
+        output: usize,
+        init: Init,
+        start: f64,
+    ) -> Result<Linear> {
         let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
-        let bias = Some(p.add(join(name, "bias"), &[output], Init::Constant(0.0), Role::Plain)?);
+        let bias = Some(p.add(join(name, "bias"), &[output], Init::Constant(start), Role::Plain)?);
         Ok(Linear { weight, bias })
     }
     /// Without a bias.
@@ -80,6 +91,11 @@ pub struct NormLayer {
 const EPS: f64 = 1e-5;
 
 impl NormLayer {
+    /// RMS norm with `name.weight` that begins at `scale`.
+    pub fn scaled(p: &mut ParamsBuilder, name: &str, dim: usize, scale: f64) -> Result<NormLayer> {
+        let weight = p.add(join(name, "weight"), &[dim], Init::Constant(scale), Role::Plain)?;
+        Ok(NormLayer { weight, bias: None })
+    }
     /// `name.weight` of ones and, for layer norm, `name.bias` of zeros.
     pub fn new(p: &mut ParamsBuilder, name: &str, kind: Norm, dim: usize) -> Result<NormLayer> {
         let weight = p.add(join(name, "weight"), &[dim], Init::Constant(1.0), Role::Plain)?;

@@ -5,10 +5,12 @@
 //! | `mod.rs` | [`Module`], [`build`]: a model from its config and what the data look like |
 //! | `config.rs` | [`ModelConfig`] |
 //! | `layers.rs` | linear, norm, embedding, activation |
+//! | `attention/` | self-attention: dense, windowed, dynamic; routers |
 //! | `gpt.rs` | the decoder-only transformer |
 //! | `decode.rs` | generation with a key-value cache |
 //! | `mlp.rs`, `cnn.rs` | classifiers and regressors |
 
+pub mod attention;
 mod cnn;
 mod config;
 mod decode;
@@ -16,6 +18,7 @@ mod gpt;
 mod layers;
 mod mlp;
 
+pub use attention::{DynamicConfig, is_dense, router};
 pub use cnn::Cnn;
 pub use config::{Activation, Attention, ModelConfig, ModelKind, Norm, Positions};
 pub use decode::{Cache, Sampler};
@@ -65,6 +68,16 @@ impl Module for Model {
             Model::Gpt(m) => m.forward(x),
             Model::Mlp(m) => m.forward(x),
             Model::Cnn(m) => m.forward(x),
+        }
+    }
+}
+
+impl Model {
+    /// The output for input `x`, and what layers add to the loss of training, such as a price of wide windows.
+    pub fn forward_penalised<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
+        match self {
+            Model::Gpt(m) => m.forward_penalised(x),
+            _ => Ok((self.forward(x)?, None)),
         }
     }
 }

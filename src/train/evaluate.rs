@@ -3,6 +3,7 @@
 use super::{Task, ngram};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::nn::attention::inspect::HeadReport;
 use crate::nn::{Io, Model, Module};
 use crate::shape::DType;
 use crate::tape::{Params, Tape};
@@ -44,6 +45,24 @@ pub fn evaluate(
     Ok(Evaluation { loss: share(sum), accuracy: classes.then(|| share(hits as f64)), targets })
 }
 
+/// What every head of windowed or dynamic attention sees in the first held-out sequence; None for other models.
+pub fn attention(
+    task: &Task,
+    model: &Model,
+    params: &Params,
+    device: &Device,
+) -> Result<Option<Vec<HeadReport>>> {
+    let Model::Gpt(gpt) = model else { return Ok(None) };
+    if !gpt.has_windows() {
+        return Ok(None);
+    }
+    let Some(batch) = task.evaluation(device)?.next() else { return Ok(None) };
+    let batch = batch?;
+    let ids = task.parts(&batch)?.0;
+    let first = ids.window(0, &[1, ids.shape().last()])?;
+    gpt.inspect(params, &first).map(Some)
+}
+
 /// Largest training text that is counted: counting sorts 16 bytes a symbol and order.
 const COUNTABLE: u64 = 20_000_000;
 
@@ -51,6 +70,9 @@ const COUNTABLE: u64 = 20_000_000;
 /// None for data that are no text or too long to count.
 pub(super) fn ngrams(task: &Task) -> Result<Option<Receiver<Vec<f64>>>> {
     let Io::Tokens { vocabulary } = *task.io() else { return Ok(None) };
+    if !task.is_text() {
+        return Ok(None);
+    }
     let set = task.set().clone();
     let (train, held_out) = (set.split("train")?, set.split(task.held_out())?);
     if train.count > COUNTABLE || vocabulary > 1 << 16 {

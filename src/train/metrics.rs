@@ -2,6 +2,7 @@
 //! resumed run cuts the file where its snapshot was taken and goes on, so the file is that of an uninterrupted run.
 
 use crate::error::{Error, Result};
+use crate::nn::attention::inspect::HeadReport;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -20,6 +21,9 @@ pub struct Metrics {
     /// Share of held-out targets predicted rightly, for classes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub val_accuracy: Option<f64>,
+    /// What the heads of windowed or dynamic attention saw then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attention: Option<Vec<HeadReport>>,
     /// Learning rate of this step.
     pub lr: f64,
     /// Norm of the gradient before clipping.

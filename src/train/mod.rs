@@ -29,7 +29,7 @@ pub mod tensorboard;
 mod text;
 
 pub use config::Config;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, attention, evaluate};
 pub use folder::write_whole;
 pub use keys::KEYS;
 pub use metrics::Metrics;
@@ -40,6 +40,7 @@ pub use text::Alphabet;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::nn::attention::inspect::HeadReport;
 use crate::nn::{Io, Model, Sampler};
 use crate::tape::Params;
 use serde::{Deserialize, Serialize};
@@ -140,12 +141,19 @@ pub struct Trained {
 impl Trained {
     /// Loads from the run folder `dir`, onto the device that the configuration or `device` names.
     pub fn load(dir: &Path, device: Option<&str>) -> Result<Trained> {
+        Trained::load_with(dir, device, &[])
+    }
+
+    /// [`Trained::load`] with `key=value` settings over the run's configuration: a model of other settings with the same
+    /// weights, such as one without its router.
+    pub fn load_with(dir: &Path, device: Option<&str>, settings: &[String]) -> Result<Trained> {
         let file = dir.join("config.toml");
         if !file.is_file() {
             return Err(Error::Usage(format!("{} is no run folder: it has no config.toml", dir.display())));
         }
         crate::data::check_folder(dir)?;
-        let config = Config::load(&file)?;
+        let config = Config::load(&file)?.with(settings)?;
+        config.validate()?;
         let found = snapshot::load_latest(dir)?;
         let Some(snapshot) = found.snapshot else {
             let what = "the run has no complete snapshot yet; train it further with `train --resume`";
@@ -156,6 +164,11 @@ impl Trained {
         let (model, mut params) = build(&config, &task, &device)?;
         snapshot.restore_params(&mut params)?;
         Ok(Trained { config, task, model, params, step: snapshot.state.step, notices: found.notices })
+    }
+
+    /// What every head of windowed or dynamic attention sees; None for other models.
+    pub fn attention(&self) -> Result<Option<Vec<HeadReport>>> {
+        attention(&self.task, &self.model, &self.params, self.params.device())
     }
 
     /// Held-out loss and accuracy.

@@ -1,7 +1,7 @@
 //! The loop: batch, tape, forward, loss, backward, clip, step, log.
 
 use super::changes;
-use super::evaluate::{Evaluation, evaluate, ngrams};
+use super::evaluate::{Evaluation, attention, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::snapshot::{self, State};
@@ -190,6 +190,7 @@ impl Run {
                     evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches)
                 })?;
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
+                m.attention = self.pause(|run| attention(&run.task, &run.model, &run.params, &run.device))?;
                 evaluation = Some(found);
                 improved = self.best.is_none_or(|(_, b)| found.loss < b);
                 if improved {
@@ -308,7 +309,7 @@ impl Run {
     fn gradients(&mut self, batch: &Batch, index: u64, share: f64) -> Result<(f64, Vec<(Slot, Tensor)>)> {
         let (input, target) = self.task.parts(batch)?;
         let tape = self.tape(index);
-        let y = self.model.forward(&tape.constant(input.clone()))?;
+        let (y, penalty) = self.model.forward_penalised(&tape.constant(input.clone()))?;
         let loss = self.task.loss(&y, target, false)?;
         let value = loss.value().item()?;
         if !value.is_finite() {
@@ -317,8 +318,13 @@ impl Run {
         }
         let seed = Tensor::full(&self.device, loss.value().spec(), share)?;
         drop(y);
-        tape.backward_from(&[(&loss, seed)], &mut self.grads)?;
-        drop(loss);
+        let mut ends = vec![(&loss, seed)];
+        if let Some(penalty) = &penalty {
+            ends.push((penalty, Tensor::full(&self.device, penalty.value().spec(), share)?));
+        }
+        tape.backward_from(&ends, &mut self.grads)?;
+        drop(ends);
+        drop((loss, penalty));
         Ok((value, tape.into_deferred()))
     }
 
@@ -369,7 +375,7 @@ impl Meter {
     fn fill(&mut self, m: &mut Metrics, task: &Task, loader: &Loader<Box<dyn Dataset>>) {
         let seconds = (self.started.elapsed().as_secs_f64() - self.excluded).max(1e-9);
         let speed = Some(self.units as f64 / seconds);
-        (m.tokens_per_s, m.samples_per_s) = if task.is_text() { (speed, None) } else { (None, speed) };
+        (m.tokens_per_s, m.samples_per_s) = if task.is_tokens() { (speed, None) } else { (None, speed) };
         let stall = loader.stats().stall.as_secs_f64();
         m.stall = (stall - self.stall) / seconds;
         self.wall += seconds;

@@ -5,7 +5,7 @@ use crate::data::{self, Cursor, Dataset, IGNORE, Loader, LoaderOptions, Rtd, Sam
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
-use crate::nn::Io;
+use crate::nn::{Io, ModelKind};
 use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 use crate::shape::DType;
 use crate::tape::Var;
@@ -26,6 +26,8 @@ pub enum Objective {
 pub struct Task {
     set: Arc<Rtd>,
     io: Io,
+    /// Samples are sequences of tokens with a target each, not windows of one text.
+    sequences: bool,
     input: String,
     target: String,
     objective: Objective,
@@ -46,6 +48,7 @@ impl Task {
         let tokens = first.is_some_and(|f| f.kind == data::Kind::Tokens);
         let held_out = set.held_out()?.name;
         let common = |io, input: String, target: String, objective| Task {
+            sequences: !tokens && matches!(io, Io::Tokens { .. }),
             io,
             input,
             target,
@@ -61,6 +64,11 @@ impl Task {
             let bound = first.map_or(0, |f| f.bound as usize).max(set.header().about.vocabulary.len());
             let io = Io::Tokens { vocabulary: bound };
             return Ok(common(io, "input".into(), "target".into(), Objective::Classify));
+        }
+        if config.model.kind == ModelKind::Gpt
+            && let Some((input, target, vocabulary)) = sequences(config, &set)?
+        {
+            return Ok(common(Io::Tokens { vocabulary }, input, target, Objective::Classify));
         }
         let (input, target) = fields(config, &set)?;
         let shape = set.field(&input)?.dims();
@@ -93,9 +101,13 @@ impl Task {
     pub fn precision(&self) -> Precision {
         self.precision
     }
-    /// True for a language model: throughput is counted in tokens.
-    pub fn is_text(&self) -> bool {
+    /// True for models of tokens: throughput is counted in them.
+    pub fn is_tokens(&self) -> bool {
         matches!(self.io, Io::Tokens { .. })
+    }
+    /// True for a language model: windows of one text.
+    pub fn is_text(&self) -> bool {
+        self.is_tokens() && !self.sequences
     }
     /// Name of the split that evaluation reads: `val`, or `test` where there is no other.
     pub fn held_out(&self) -> &str {
@@ -103,7 +115,7 @@ impl Task {
     }
     /// What is predicted of one sample: tokens of a window, or 1.
     pub fn units(&self) -> u64 {
-        if self.is_text() { self.context as u64 } else { 1 }
+        if self.is_tokens() { self.context as u64 } else { 1 }
     }
 
     fn source(&self, split: &str, exact: bool) -> Result<Source> {
@@ -174,6 +186,32 @@ impl Task {
         }
         Ok(counts)
     }
+}
+
+/// Input, target and vocabulary of a set of sequences: ids and a target id for each, of one length. None for other sets.
+fn sequences(config: &Config, set: &Rtd) -> Result<Option<(String, String, usize)>> {
+    let all = &set.header().fields;
+    let is = |f: &&data::Field| f.batch_dtype() == DType::I32 && f.bound > 0 && f.shape.len() == 1;
+    let pick = |wanted: &str, default: Option<&data::Field>| match wanted {
+        "" => default.cloned(),
+        name => all.iter().filter(is).find(|f| f.name == name).cloned(),
+    };
+    let Some(input) = pick(&config.data.input, all.iter().find(is)) else { return Ok(None) };
+    let other = all.iter().filter(is).find(|f| f.name != input.name && f.shape == input.shape);
+    let Some(target) = pick(&config.data.target, other).filter(|t| t.shape == input.shape) else {
+        return Ok(None);
+    };
+    let tokens = input.elements();
+    if tokens != config.model.context as u64 {
+        let what = format!(
+            "is {}, but the sequences of {} have {tokens} tokens; set it to that",
+            config.model.context,
+            set.path().display()
+        );
+        return Err(Error::config("model.context", what));
+    }
+    let vocabulary = input.bound.max(target.bound) as usize;
+    Ok(Some((input.name, target.name, vocabulary)))
 }
 
 /// The fields that are input and target: as configured, else the first real field and the first labelled one.

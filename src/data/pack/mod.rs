@@ -5,6 +5,7 @@ mod folder;
 pub(crate) mod images;
 mod options;
 pub(crate) mod speech;
+pub(crate) mod synthetic;
 pub(crate) mod table;
 pub(crate) mod text;
 mod user;

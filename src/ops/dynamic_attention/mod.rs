@@ -34,6 +34,7 @@ use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
 use backward::dynamic_attention_backward;
 use forward::dynamic_attention_forward;
+pub use sight::membership;
 use std::sync::Arc;
 
 kernel! {

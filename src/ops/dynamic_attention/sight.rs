@@ -1,6 +1,7 @@
 //! Which keys a query sees, and how much of each: the rule of `mod.rs` for one row, and for a tile of 64 queries the
 //! tiles of keys that any of them sees, in order, each once.
 
+use super::DynamicAttention;
 use crate::kernel::Real;
 use crate::vectorized;
 
@@ -286,4 +287,33 @@ vectorized! {
             }
         }
     }
+}
+
+/// μ of query `i` for each of the first `keys` keys, by the rule of [`DynamicAttention`]: for reports and tests. `place` is
+/// middle and half width of the second window, `list` the blocks routed to.
+pub fn membership(
+    op: &DynamicAttention,
+    keys: usize,
+    i: usize,
+    span: f64,
+    place: Option<(f64, f64)>,
+    list: &[i32],
+) -> Vec<f64> {
+    let at = i + op.offset;
+    let weigh = |j: usize| {
+        if op.is_causal && j > at {
+            return 0.0;
+        }
+        if list.contains(&((j / op.block) as i32)) {
+            return 1.0;
+        }
+        let size = slope(at.abs_diff(j) as f64, positive(span), op.ramp, 1.0 / op.ramp);
+        let second = place.map_or(0.0, |(center, width)| match op.gaussian {
+            true if width <= 0.0 => 0.0,
+            true => bell(center - j as f64, width).0,
+            false => slope((center - j as f64).abs(), positive(width), op.ramp, 1.0 / op.ramp),
+        });
+        size.max(second)
+    };
+    (0..keys).map(weigh).collect()
 }
