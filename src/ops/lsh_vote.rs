@@ -21,9 +21,10 @@ use std::sync::Arc;
 
 kernel! {
     ptx "lsh_vote";
-    /// lists [B·Hk·R, buckets + 1 + 2·Tk] of keys [B·Hk, Tk, R]: where the list of each bucket begins, and the end of the
-    /// last; the blocks of all lists, ascending in each; the keys of each of those blocks. `extents` = [Tk, R, buckets, block].
-    pub static LISTS = lsh_lists(keys: in i32, lists: out i32, extents: val dims) blocks(lists.div_ceil(8 * (extents[2] + 1 + 2 * extents[0])));
+    /// lists [B·Hk·R, 2·buckets + 1 + 2·Tk] of keys [B·Hk, Tk, R]: where the list of each bucket begins, and the end of the
+    /// last; where it ends (memory of the kernel); the blocks of all lists, ascending in each; the keys of each of those
+    /// blocks. `extents` = [Tk, R, buckets, block].
+    pub static LISTS = lsh_lists(keys: in i32, lists: out i32, extents: val dims) blocks(lists.div_ceil(8 * (2 * extents[2] + 1 + 2 * extents[0])));
     /// blocks [B·H, Tq, count] of queries [B·H, Tq, R]. `extents` = [Tq, Tk, R, buckets, block, query heads of a key head,
     /// reach, skip, offset, count].
     pub static VOTE = lsh_vote(queries: in i32, lists: in i32, blocks: out i32, extents: val dims, causal: val flag) blocks((blocks / extents[9].max(1)).div_ceil(4));
@@ -31,14 +32,15 @@ kernel! {
 
 fn lsh_lists<T: Real>(keys: &[i32], lists: &mut [i32], extents: &[usize]) {
     let &[tk, rounds, buckets, block] = extents else { panic!("the op gives four extents") };
-    let one = buckets + 1 + 2 * tk;
+    let one = 2 * buckets + 1 + 2 * tk;
     par::chunks_mut(lists, one, 4 * keys.len(), |n, lists| {
         let keys = &keys[n / rounds * tk * rounds..][..tk * rounds];
         let bucket = |j: usize| keys[j * rounds + n % rounds] as usize;
-        let (starts, entries) = lists.split_at_mut(buckets + 1);
+        let (starts, rest) = lists.split_at_mut(buckets + 1);
+        let (last, entries) = rest.split_at_mut(buckets);
         let (blocks, counts) = entries.split_at_mut(tk);
         // A key begins an entry unless the key before it of its bucket lies in the same block.
-        let mut last = vec![-1; buckets];
+        last.fill(-1);
         starts.fill(0);
         for j in 0..tk {
             let (c, b) = (bucket(j), (j / block) as i32);
@@ -46,14 +48,14 @@ fn lsh_lists<T: Real>(keys: &[i32], lists: &mut [i32], extents: &[usize]) {
             last[c] = b;
         }
         (0..buckets).for_each(|c| starts[c + 1] += starts[c]);
-        let mut end: Vec<usize> = starts[..buckets].iter().map(|&s| s as usize).collect();
+        last.copy_from_slice(&starts[..buckets]); // from here on where the next entry goes
         for j in 0..tk {
             let (c, b) = (bucket(j), (j / block) as i32);
-            let at = end[c];
+            let at = last[c] as usize;
             if at > starts[c] as usize && blocks[at - 1] == b {
                 counts[at - 1] += 1;
             } else {
-                (blocks[at], counts[at], end[c]) = (b, 1, at + 1);
+                (blocks[at], counts[at], last[c]) = (b, 1, at as i32 + 1);
             }
         }
     });
@@ -87,11 +89,12 @@ impl Votes<'_> {
     /// The blocks elected by query `i` of head `h`; `board` is all 0 before and after.
     fn elect(&self, h: usize, i: usize, board: &mut [u32], list: &mut [i32]) {
         let [tq, tk, rounds, buckets, _, group, .., count] = self.extents;
-        let one = buckets + 1 + 2 * tk;
+        let one = 2 * buckets + 1 + 2 * tk;
         let query = &self.queries[(h * tq + i) * rounds..][..rounds];
         let mut found: Vec<u64> = Vec::with_capacity(64);
         for (r, &c) in query.iter().enumerate() {
-            let (starts, entries) = self.lists[(h / group * rounds + r) * one..][..one].split_at(buckets + 1);
+            let (starts, rest) = self.lists[(h / group * rounds + r) * one..][..one].split_at(buckets + 1);
+            let entries = &rest[buckets..];
             let (start, end) = (starts[c as usize] as usize, starts[c as usize + 1] as usize);
             let (blocks, counts) = (&entries[start..end], &entries[tk + start..tk + end]);
             let (from, to) = self.candidates(i, blocks);
@@ -222,7 +225,7 @@ impl Op for LshVote {
         let mut blocks = cx.empty(self.infer(&[x[0].spec(), x[1].spec()])?[0])?;
         let (q, k) = (x[0].dims(), x[1].dims());
         let (tq, tk, rounds) = (q[2], k[2], q[3]);
-        let lists = Spec::new(DType::I32, &[k[0] * k[1] * rounds, self.buckets + 1 + 2 * tk])?;
+        let lists = Spec::new(DType::I32, &[k[0] * k[1] * rounds, 2 * self.buckets + 1 + 2 * tk])?;
         let mut lists = cx.empty(lists)?;
         let extents = [tk, rounds, self.buckets, self.block];
         cx.launch(&LISTS, &mut [Arg::In(x[1]), Arg::Out(&mut lists), Arg::Dims(&extents)])?;

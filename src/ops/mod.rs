@@ -68,6 +68,7 @@ ops! {
     max_pool2d,
     maximum,
     mean,
+    mean_pool_gate,
     minimum,
     mse_loss,
     mul,

@@ -35,7 +35,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.heads", "attention heads"),
     ("model.context", "longest sequence, in symbols"),
     ("model.attention", "dense, window, dynamic"),
-    ("model.router", "blocks beyond the windows of dynamic attention: none, lsh"),
+    ("model.router", "blocks beyond the windows of dynamic attention: none, lsh, gate"),
     (
         "model.dynamic.window",
         "keys that a query sees in full, its own among them; of a learned window at first",

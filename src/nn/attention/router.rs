@@ -6,6 +6,7 @@ use crate::attrs::nearest;
 use crate::error::{Error, Result};
 use crate::nn::join;
 use crate::ops::lsh_vote::LshVote;
+use crate::ops::mean_pool_gate::MeanPoolGate;
 use crate::rng::Key;
 use crate::shape::DType;
 use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
@@ -49,7 +50,7 @@ pub struct Entry {
 }
 
 /// Every router.
-pub static ALL: &[&Entry] = &[&LSH];
+pub static ALL: &[&Entry] = &[&LSH, &GATE];
 
 /// The router of this name; None for `none`.
 pub fn find(name: &str) -> Result<Option<&'static Entry>> {
@@ -153,6 +154,25 @@ fn append(old: &Tensor, new: &Tensor) -> Result<Tensor> {
         whole.copy_from(h * (a + b) + a, &new.window(h * b, &[b])?)?;
     }
     Ok(whole)
+}
+
+/// Mean keys of blocks: the score of every block for every query, so quadratic in the length, at 1/block of dense attention.
+pub static GATE: Entry = Entry {
+    name: "gate",
+    doc: "blocks whose mean key agrees most with the query (MoBA); quadratic: scores every block, 1/block of dense attention",
+    build: |c, _, _, _, _| Ok(Box::new(Gate { block: c.block, count: c.blocks })),
+};
+
+struct Gate {
+    block: usize,
+    count: usize,
+}
+
+impl Router for Gate {
+    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<Var<'t>> {
+        let (block, count, skip, offset) = (self.block, self.count, ask.skip, ask.offset);
+        ask.query.mean_pool_gate(ask.key, MeanPoolGate { block, count, skip, offset, is_causal: true })
+    }
 }
 
 /// Blocks nearest to a query, its own included, that the window of `c` sees whole, as it is at first: not worth a vote.
