@@ -34,6 +34,11 @@ pub(super) fn all() -> Vec<Sample> {
         windowed("two sequences", [1, 2, 6, 2], [1, 2, 4, 2], [0.5, 9.0]).attr("is_causal", false),
         windowed("one token", [2, 1, 1, 3], [2, 1, 1, 3], [0.5, 2.0]),
         small("routed", 50).attr("ramp", 3).attr("block", 16).input(&[1, 2, 50, 2], lists(2, 50, 16, 2)),
+        windowed("wider heads, later queries, routed", [1, 2, 20, 4], [1, 1, 40, 4], [0.5, 6.5])
+            .attr("ramp", 3)
+            .attr("offset", 20)
+            .attr("block", 16)
+            .input(&[1, 2, 20, 2], lists(2, 20, 16, 2)),
         small("two windows", 20)
             .attr("ramp", 3)
             .input(&[1, 2, 20, 0], Fill::Ints(vec![]))
