@@ -219,7 +219,7 @@ fn wrong_shapes_are_named() {
     };
     let (q, span) = (real(&[1, 2, 5, 3]), real(&[1, 2, 5]));
     let says = |x: &[&ringtape::tape::Var<'_>], words: &[&str]| {
-        let e = tape.apply1(HARD, x).err().expect("wrong shapes").to_string();
+        let e = tape.apply1(HARD, x).unwrap_err().to_string();
         assert!(e.contains("dynamic_attention") && words.iter().all(|w| e.contains(w)), "{e}");
     };
     says(&[&q, &q, &q], &["4"]);

@@ -1,5 +1,6 @@
 //! One call of dynamic_attention, on the tape and by plain loops in f64: every μ, a softmax over all keys, and gradients
 //! term by term.
+#![allow(unreachable_pub, reason = "a module of one test file")]
 
 use ringtape::device::Device;
 use ringtape::error::Result;
@@ -194,7 +195,7 @@ impl Case {
 impl Outcome {
     /// Errors with the first array that is off by more than `most` of its largest number (or of 1).
     pub fn assert_near(&self, want: &Outcome, most: f64, what: &str) {
-        let pairs = |x: &Outcome| [&[x.o.clone()], &x.grads[..]].concat();
+        let pairs = |x: &Outcome| [std::slice::from_ref(&x.o), &x.grads[..]].concat();
         let names = ["output", "query", "key", "value", "span", "center", "width"];
         for ((got, want), name) in pairs(self).iter().zip(&pairs(want)).zip(names) {
             assert_eq!(got.len(), want.len());
