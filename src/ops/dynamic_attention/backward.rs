@@ -15,6 +15,15 @@ struct Queries<'a, T> {
     d_o: &'a [T],
 }
 
+impl<'a, T> Queries<'a, T> {
+    /// Those of key head `j`: `rows` queries, `wide` numbers together.
+    fn of(&self, j: usize, wide: usize, rows: usize) -> Queries<'a, T> {
+        let part = |x: &'a [T], n: usize| &x[j * n..][..n];
+        let (q, o, d_o) = (part(self.q, wide), part(self.o, wide), part(self.d_o, wide));
+        Queries { q, o, log_sum: part(self.log_sum, rows), d_o }
+    }
+}
+
 /// What it writes for them.
 struct Gradients<'a, T> {
     dq: &'a mut [T],
@@ -66,17 +75,13 @@ pub(super) fn dynamic_attention_backward<T: Real>(
         return;
     }
     let (k_turned, v_turned) = turned.split_at_mut(k.len());
-    (turn(&r, k, k_turned), turn(&r, v, v_turned));
+    turn(&r, k, k_turned);
+    turn(&r, v, v_turned);
     let windows = Windows { span, blocks, center, width };
     // One job is one key head with the query heads that share it: it alone writes their gradients.
     let (wide, rows) = (nq * r.group, r.tq * r.group);
     let job = |j: usize, mut g: Gradients<'_, T>| {
-        let x = Queries {
-            q: &q[j * wide..][..wide],
-            o: &o[j * wide..][..wide],
-            log_sum: &log_sum[j * rows..][..rows],
-            d_o: &d_o[j * wide..][..wide],
-        };
+        let x = Queries { q, o, log_sum, d_o }.of(j, wide, rows);
         let at = j * nk..(j + 1) * nk;
         let keys = Keys { k: &k[at.clone()], k_turned: &k_turned[at.clone()], v_turned: &v_turned[at] };
         for h in 0..r.group {

@@ -248,7 +248,8 @@ impl<T: Real> Sight<T> {
                     weights[a..b].fill(T::ONE);
                 } else {
                     weigh(r, row, start, weights);
-                    (weights[..a].fill(T::ZERO), weights[b..].fill(T::ZERO));
+                    weights[..a].fill(T::ZERO);
+                    weights[b..].fill(T::ZERO);
                 }
             }
         }
