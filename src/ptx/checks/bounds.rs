@@ -3,14 +3,47 @@
 use crate::ptx::run::memory::Found;
 use crate::ptx::run::{FaultKind, Launch};
 
-/// The allocation that was found last: most accesses stay in it.
-#[derive(Default)]
-pub(super) struct Bounds {
+/// Allocations that are remembered: most accesses are to one of few.
+const REMEMBERED: usize = 8;
+
+/// A live allocation.
+#[derive(Clone, Copy, Default)]
+struct Live {
     start: u64,
     end: u64,
+    /// Someone has written all of it; unknown until it matters.
+    whole: Option<bool>,
+}
+
+/// The allocations that were found last.
+#[derive(Default)]
+pub(super) struct Bounds {
+    known: [Live; REMEMBERED],
+    next: usize,
 }
 
 impl Bounds {
+    #[inline(always)]
+    fn holding(&mut self, first: u64, end: u64) -> Option<&mut Live> {
+        self.known.iter_mut().find(|live| live.start <= first && end <= live.end)
+    }
+
+    /// Whether someone has written all of the allocation that holds the bytes from `first` to `end`; none when they are not
+    /// all in one.
+    #[inline(always)]
+    pub(super) fn whole(
+        &mut self,
+        launch: &Launch<'_>,
+        (first, end): (u64, u64),
+        has: impl FnOnce(u64, u64) -> bool,
+    ) -> Option<bool> {
+        if self.holding(first, end).is_none() && self.search(launch, first, end - first).is_some() {
+            return None;
+        }
+        let live = self.holding(first, end)?;
+        Some(*live.whole.get_or_insert_with(|| has(live.start, live.end - live.start)))
+    }
+
     /// What is wrong with an access of `bytes` at `address`.
     #[inline]
     pub(super) fn wrong(
@@ -19,7 +52,7 @@ impl Bounds {
         address: u64,
         bytes: u32,
     ) -> Option<(FaultKind, String)> {
-        if address >= self.start && address.saturating_add(bytes.into()) <= self.end {
+        if self.holding(address, address.saturating_add(bytes.into())).is_some() {
             return None;
         }
         self.search(launch, address, u64::from(bytes))
@@ -36,7 +69,8 @@ impl Bounds {
         };
         let what = match memory.find(address) {
             Found::Live(start, size) if address + bytes <= start + size => {
-                (self.start, self.end) = (start, start + size);
+                self.known[self.next] = Live { start, end: start + size, whole: None };
+                self.next = (self.next + 1) % REMEMBERED;
                 return None;
             }
             Found::Live(start, size) => {

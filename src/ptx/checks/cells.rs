@@ -2,27 +2,42 @@
 //! writing, and not both with strong accesses, there is a race.
 //!
 //! A cell stands for a word, until bytes of it are accessed alone: then for each byte. It remembers the last writer and
-//! two readers since, which finds a race but may name another reader than the first.
+//! the lanes of two warps that read it since, which finds a race but may name another reader than the first.
 
 use super::clock::{Clocks, Stamp};
+use super::pages::Pages;
 use crate::ptx::run::AccessKind;
 use std::collections::HashMap;
 
 /// Words of a page.
-const PAGE: u64 = 256;
+pub(super) const PAGE: u64 = 256;
+
+/// Lanes of a warp that read at one time.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Readers {
+    pub(super) block: u32,
+    /// 0 for nobody.
+    pub(super) time: u32,
+    /// Byte of the source at which the last of them read.
+    pub(super) at: u32,
+    pub(super) lanes: u32,
+    pub(super) warp: u16,
+    pub(super) strong: bool,
+}
 
 #[derive(Clone, Copy, Default)]
-struct Cell {
-    write: Stamp,
-    reads: [Stamp; 2],
+#[repr(align(64))]
+pub(super) struct Cell {
+    pub(super) write: Stamp,
+    pub(super) reads: [Readers; 2],
     /// What was written.
-    value: u32,
+    pub(super) value: u32,
     /// Several threads wrote the same value, in no order.
-    many: bool,
+    pub(super) many: bool,
     /// The last write was an atomic, whose value is not known here.
-    atomic: bool,
+    pub(super) atomic: bool,
     /// The bytes have cells of their own.
-    split: bool,
+    pub(super) split: bool,
 }
 
 /// Two accesses that race: the earlier of the two.
@@ -37,25 +52,22 @@ pub(super) struct Race {
 }
 
 /// Shadow of a memory.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Cells {
-    index: HashMap<u64, usize>,
-    pages: Vec<Box<[Cell]>>,
-    last: Option<(u64, usize)>,
+    pub(super) pages: Pages<Box<[Cell; PAGE as usize]>>,
     bytes: HashMap<u64, [Cell; 4]>,
 }
 
 impl Cells {
-    fn page(&mut self, number: u64) -> usize {
-        if let Some((_, at)) = self.last.filter(|(n, _)| *n == number) {
-            return at;
-        }
-        let at = *self.index.entry(number).or_insert(self.pages.len());
-        if at == self.pages.len() {
-            self.pages.push(vec![Cell::default(); PAGE as usize].into());
-        }
-        self.last = Some((number, at));
-        at
+    #[inline(always)]
+    pub(super) fn page(&mut self, number: u64) -> usize {
+        self.pages.place(number, || Box::new([Cell::default(); PAGE as usize]))
+    }
+
+    #[inline(always)]
+    fn cell(&mut self, word: u64) -> &mut Cell {
+        let page = self.page(word / PAGE);
+        &mut self.pages[page][(word % PAGE) as usize]
     }
 
     /// An access of `bytes` at `address`, a multiple of it, by `now`. Returns a race that it is part of.
@@ -78,8 +90,7 @@ impl Cells {
         }
         let mut found = None;
         for k in 0..u64::from(bytes / 4) {
-            let page = self.page((word + k) / PAGE);
-            let cell = &mut self.pages[page][((word + k) % PAGE) as usize];
+            let cell = self.cell(word + k);
             let part = (value >> (32 * k)) as u32;
             found = if cell.split {
                 let four = self.bytes.entry(word + k).or_default().iter_mut().zip(part.to_le_bytes());
@@ -91,15 +102,49 @@ impl Cells {
         found
     }
 
+    /// The first of these bytes that nobody has written.
+    pub(super) fn missing(&mut self, address: u64, bytes: u32) -> Option<u64> {
+        (address..address + u64::from(bytes)).find(|at| {
+            let cell = *self.cell(at / 4);
+            let own = || self.bytes.get(&(at / 4)).map(|four| four[(at % 4) as usize]);
+            let cell = if cell.split { own().unwrap_or(cell) } else { cell };
+            cell.write.time == 0
+        })
+    }
+
     /// The cells of a word's bytes.
     fn split(&mut self, word: u64) -> &mut [Cell; 4] {
-        let page = self.page(word / PAGE);
-        let cell = &mut self.pages[page][(word % PAGE) as usize];
+        let cell = self.cell(word);
         let whole = *cell;
         cell.split = true;
         self.bytes.entry(word).or_insert_with(|| {
             whole.value.to_le_bytes().map(|b| Cell { value: b.into(), split: false, ..whole })
         })
+    }
+}
+
+impl Readers {
+    pub(super) fn of(now: &Stamp) -> Readers {
+        let &Stamp { block, time, at, thread, strong } = now;
+        Readers { block, time, at, lanes: 1 << (thread % 32), warp: thread / 32, strong }
+    }
+
+    /// Of the same warp at the same time?
+    #[inline(always)]
+    pub(super) fn joins(&self, other: &Readers) -> bool {
+        let who = |r: &Readers| (r.time, r.warp, r.strong, r.block);
+        who(self) == who(other)
+    }
+
+    /// One of them that `now` does not come after.
+    fn loose(&self, clocks: &Clocks, now: &Stamp) -> Option<Stamp> {
+        if self.time == 0 {
+            return None;
+        }
+        let &Readers { block, time, at, strong, .. } = self;
+        let each = (0..32u16).filter(|l| self.lanes >> l & 1 == 1);
+        let mut each = each.map(|l| Stamp { block, time, at, thread: self.warp * 32 + l, strong });
+        each.find(|r| !clocks.before(r, now))
     }
 }
 
@@ -120,32 +165,39 @@ impl Cell {
         if self.many {
             return None;
         }
-        let reader = self.reads.iter().find(|r| clash(r));
         let found = match clash(&past) {
             true => Some(told),
-            false => reader.map(|r| Race { other: *r, wrote: false, value: None }),
+            false => {
+                let mut readers = self.reads.iter().filter(|r| !(r.strong && now.strong));
+                let reader = readers.find_map(|r| r.loose(clocks, &now));
+                reader.map(|other| Race { other, wrote: false, value: None })
+            }
         };
         (self.write, self.value, self.atomic) = (now, value, kind == AccessKind::Atomic);
         self.reads = Default::default();
         found
     }
 
-    /// Remembers a reader: in place of one that it comes after, else beside it.
+    /// Remembers a reader: with lanes of its warp, in place of readers that it comes after, or beside others.
     fn read(&mut self, clocks: &Clocks, now: Stamp) {
-        let stale = |r: &Stamp| r.time == 0 || clocks.before(r, &now) && (r.strong || !now.strong);
+        let new = Readers::of(&now);
+        let stale = |r: &Readers| r.loose(clocks, &now).is_none() && (r.strong || !now.strong);
         let [first, second] = &mut self.reads;
-        if second.same(&now) && second.time != 0 && stale(second) {
-            *second = now;
+        if second.joins(&new) {
+            second.lanes |= new.lanes;
+        } else if first.joins(&new) {
+            first.lanes |= new.lanes;
         } else if stale(first) {
-            *first = now;
-        } else if !first.same(&now) && (stale(second) || !now.strong) {
-            *second = now;
+            *first = new;
+        } else if stale(second) || !now.strong {
+            *second = new;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Locations;
     use super::*;
     use AccessKind::{Atomic, Load, Store};
 
@@ -180,6 +232,20 @@ mod tests {
         cells.access(&c, a, Load, (0, 4), 0);
         cells.access(&c, b, Load, (0, 4), 0);
         assert_eq!(cells.access(&c, a, Store, (0, 4), 1).map(|r| r.other), Some(b));
+    }
+
+    #[test]
+    fn all_lanes_of_a_warp_that_read_are_remembered() {
+        let (mut c, mut cells, mut map) = (Clocks::new(0), Cells::default(), Locations::default());
+        for t in [40, 0, 1] {
+            let reader = by(&mut c, t, false);
+            cells.access(&c, reader, Load, (0, 4), 0);
+        }
+        // Warp 0 learns what warp 1 did, which orders none of its own lanes.
+        c.strong(1, false, true, true, &[(0, 64)], &mut map);
+        c.strong(0, true, false, true, &[(0, 64)], &mut map);
+        let writer = by(&mut c, 1, false);
+        assert_eq!(cells.access(&c, writer, Store, (0, 4), 1).map(|r| r.other.thread), Some(0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which accesses come before which: vector clocks of warps (Lamport 1978; Mattern 1989).
 //!
-//! A warp counts a time that goes on with each act of order. Of each other warp of its block it knows up to which time
+//! A block counts times, and a warp takes the next one at each act of order. Of each other warp of its block it knows up to which time
 //! its accesses come before; of warps of other blocks likewise, in a map that only fences and atomics fill; and of its
 //! own lanes by pairs, because lanes of a warp are ordered by warp barriers alone. Where a lane learns something from
 //! another warp, its whole warp is taken to know it: that may miss a race and invents none.
@@ -60,6 +60,8 @@ struct Warp {
     time: u32,
     /// Accesses of own lanes up to here come before, for every lane.
     floor: u32,
+    /// Accesses of any warp of the block up to here come before, for every lane. May lag behind what is known.
+    horizon: u32,
     /// What lane l knows of lane m, when some lanes have met without the others.
     pairs: Option<Box<[[u32; 32]; 32]>>,
     /// Of the warps of this block.
@@ -76,9 +78,30 @@ struct Warp {
 #[derive(Default)]
 pub(super) struct Locations(HashMap<(u32, u64), Arc<Known>>);
 
+/// What every lane of a warp knows of the warps of its block.
+pub(super) struct View<'a> {
+    block: u32,
+    warp: usize,
+    floor: u32,
+    horizon: u32,
+    row: &'a [u32; 32],
+}
+
+impl View<'_> {
+    /// True when what a warp did at a time comes before what any lane does now. False may also mean: not for all lanes.
+    #[inline(always)]
+    pub(super) fn covers(&self, block: u32, warp: u16, time: u32) -> bool {
+        let v = usize::from(warp) % 32;
+        let known = || if v == self.warp { self.floor } else { self.row[v] };
+        block == self.block && (time <= self.horizon || time <= known())
+    }
+}
+
 /// The clocks of a block.
 pub(super) struct Clocks {
     block: u32,
+    /// The last time that was taken.
+    time: u32,
     warps: Vec<Warp>,
     arrived: [Arc<Known>; 16],
 }
@@ -86,24 +109,40 @@ pub(super) struct Clocks {
 impl Clocks {
     /// Of the block with this number.
     pub(super) fn new(block: u32) -> Clocks {
-        Clocks { block, warps: Vec::new(), arrived: Default::default() }
+        Clocks { block, time: 0, warps: Vec::new(), arrived: Default::default() }
     }
 
+    #[inline(always)]
     fn warp(&mut self, w: u32) -> &mut Warp {
         let w = w as usize % 32;
         if self.warps.len() <= w {
-            let new = Warp {
-                time: 1,
-                floor: 0,
-                pairs: None,
-                row: [0; 32],
-                others: Arc::default(),
-                fenced: None,
-                seen: None,
-            };
-            self.warps.resize(w + 1, new);
+            self.grow(w);
         }
         &mut self.warps[w]
+    }
+
+    /// Makes warps up to `w`. Their first time is later than the horizon of any other.
+    #[cold]
+    fn grow(&mut self, w: usize) {
+        self.time += 1;
+        let new = Warp {
+            time: self.time,
+            floor: 0,
+            horizon: 0,
+            pairs: None,
+            row: [0; 32],
+            others: Arc::default(),
+            fenced: None,
+            seen: None,
+        };
+        self.warps.resize(w + 1, new);
+    }
+
+    /// Warp `w` takes the next time.
+    fn go_on(&mut self, w: u32) {
+        self.time += 1;
+        let time = self.time;
+        self.warp(w).time = time;
     }
 
     /// The present time of warp `w`.
@@ -127,11 +166,22 @@ impl Clocks {
         past.thread == now.thread || past.time <= warp.floor || warp.pairs.as_deref().is_some_and(knows)
     }
 
+    /// The present time of warp `w`, and what every lane of it knows.
+    pub(super) fn view(&mut self, w: u32) -> (u32, View<'_>) {
+        let (block, at) = (self.block, w as usize % 32);
+        let warp = self.warp(w);
+        (warp.time, View { block, warp: at, floor: warp.floor, horizon: warp.horizon, row: &warp.row })
+    }
+
     /// These lanes of warp `w` met.
     pub(super) fn met(&mut self, w: u32, lanes: u32) {
         let warp = self.warp(w);
         if lanes == u32::MAX {
             warp.floor = warp.time;
+            let (w, warps) = (w as usize % 32, self.warps.len());
+            let others = (0..warps).filter(|v| *v != w).map(|v| self.warps[w].row[v]).min();
+            let warp = &mut self.warps[w];
+            warp.horizon = warp.floor.min(others.unwrap_or(u32::MAX));
         } else {
             let pairs = warp.pairs.get_or_insert_with(|| Box::new([[0; 32]; 32]));
             let here = || (0..32).filter(|l| lanes >> l & 1 == 1);
@@ -142,7 +192,7 @@ impl Clocks {
             here().for_each(|l| all[l] = warp.time);
             here().for_each(|l| pairs[l] = all);
         }
-        warp.time += 1;
+        self.go_on(w);
     }
 
     /// What warp `w` knows now, with its own accesses. Its time goes on.
@@ -154,7 +204,7 @@ impl Clocks {
             known.0.insert((block, v as u32), time);
         }
         known.0.insert((block, w), warp.time);
-        warp.time += 1;
+        self.go_on(w);
         Arc::new(known)
     }
 
@@ -193,13 +243,17 @@ impl Clocks {
             self.acquire(w, &arrived);
             let warp = self.warp(w);
             row.iter_mut().zip(&warp.row).for_each(|(r, v)| *r = (*r).max(*v));
-            row[w as usize] = warp.time;
             join(&mut others, &warp.others);
         }
+        // None of them goes on before the next time.
+        here().for_each(|w| row[w as usize] = self.time);
+        let horizon = row[..self.warps.len()].iter().copied().min().unwrap_or(0);
+        let (floor, time) = (self.time, self.time + 1);
+        self.time = time;
         for w in here() {
             let warp = self.warp(w);
-            (warp.row, warp.floor, warp.others) = (row, warp.time, Arc::clone(&others));
-            warp.time += 1;
+            (warp.row, warp.floor, warp.others) = (row, floor, Arc::clone(&others));
+            (warp.time, warp.horizon) = (time, horizon);
         }
     }
 
@@ -271,6 +325,23 @@ mod tests {
         assert!(sees(&mut c, &late, 40) && sees(&mut c, &far, 3));
         let again = by(&mut c, 3);
         assert!(!sees(&mut c, &again, 4));
+    }
+
+    #[test]
+    fn a_warp_that_begins_late_is_beyond_the_horizon_of_others() {
+        let mut c = Clocks::new(0);
+        (0..5).for_each(|_| c.met(0, u32::MAX));
+        let late = by(&mut c, 32);
+        c.met(0, u32::MAX);
+        let known = |c: &mut Clocks, w| c.view(w).1.covers(0, 1, late.time);
+        assert!(!sees(&mut c, &late, 0) && !known(&mut c, 0) && !known(&mut c, 1));
+        c.pass(0, 0b11);
+        assert!(sees(&mut c, &late, 0) && known(&mut c, 0) && known(&mut c, 1));
+        // A warp that does not come to the barrier holds the horizon back, and what is known of the others stays.
+        let absent = by(&mut c, 64);
+        let present = by(&mut c, 32);
+        c.pass(1, 0b11);
+        assert!(!c.view(0).1.covers(0, 2, absent.time) && c.view(0).1.covers(0, 1, present.time));
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! | `written.rs` | which bytes have been written |
 //! | `clock.rs` | which accesses come before which |
 //! | `cells.rs` | who accessed each word last: races |
+//! | `plain.rs` | the same for plain accesses of a whole warp |
+//! | `pages.rs` | pages of what is known of a memory |
+//! | `warps.rs` | the usual access, looked at for the whole warp |
+//! | `lanes.rs` | any access, lane by lane |
 //!
 //! [`Checker`] watches one launch and puts what it finds into a [`Record`], which goes on from launch to launch. It
 //! reports what it sees in the order in which the executor happens to run warps: a race is found when no barrier, fence
@@ -14,18 +18,22 @@
 mod bounds;
 mod cells;
 mod clock;
+mod lanes;
+mod pages;
+mod plain;
+mod warps;
 mod written;
 
 pub use written::Written;
 
-use super::run::spaces::{LOCAL, PARAM, SHARED, WINDOW};
-use super::run::{Access, AccessKind, Event, Fault, FaultKind, Launch, Op, Place, Watch};
+use super::run::spaces::{SHARED, WINDOW};
+use super::run::{Access, AccessKind, Event, Fault, FaultKind, Launch, Op, Place, Watch, Words};
 use bounds::Bounds;
-use cells::{Cells, Race};
-use clock::{Clocks, Locations, Stamp};
+use cells::Cells;
+use clock::{Clocks, Locations};
+use lanes::One;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use written::Lanes;
 
 /// What goes on from launch to launch.
 #[derive(Default)]
@@ -54,15 +62,14 @@ struct Block {
     number: u32,
     clocks: Clocks,
     cells: Cells,
-    written: Written,
-    local: Vec<Lanes>,
+    local: Vec<written::Lanes>,
 }
 
 impl Block {
-    fn local(&mut self, warp: u32) -> &mut Lanes {
+    fn local(&mut self, warp: u32) -> &mut written::Lanes {
         let warp = warp as usize;
         if self.local.len() <= warp {
-            self.local.resize_with(warp + 1, Lanes::default);
+            self.local.resize_with(warp + 1, written::Lanes::default);
         }
         &mut self.local[warp]
     }
@@ -88,19 +95,6 @@ pub struct Checker {
     known: HashSet<(FaultKind, u32)>,
     /// Whether the instruction at a byte of the source releases and acquires.
     orders: HashMap<u32, bool>,
-}
-
-/// One lane's part of an access.
-#[derive(Clone, Copy)]
-struct One<'a> {
-    launch: &'a Launch<'a>,
-    place: Place,
-    op: &'a Op,
-    kind: AccessKind,
-    lane: usize,
-    address: u64,
-    bytes: u32,
-    value: u64,
 }
 
 impl Checker {
@@ -141,7 +135,6 @@ impl Checker {
                 number,
                 clocks: Clocks::new(number),
                 cells: Cells::default(),
-                written: Written::default(),
                 local: Vec::new(),
             })
         });
@@ -155,75 +148,6 @@ impl Checker {
         }
         let fault = Fault::new(one.launch, one.place, one.op.at, kind, one.lane, one.address, what(self));
         self.record.lock().unwrap_or_else(PoisonError::into_inner).report(fault);
-    }
-
-    /// Reads of bytes that nobody wrote; what is written is noted. `all` are the lanes of one access.
-    fn initialised<'a>(&mut self, all: impl Iterator<Item = One<'a>>) {
-        let record = Arc::clone(&self.record);
-        let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = Vec::new();
-        for one in all {
-            let One { place, lane, address, bytes, .. } = one;
-            let (read, write) = (one.kind != AccessKind::Store, one.kind != AccessKind::Load);
-            let (missing, kind) = if address.wrapping_sub(LOCAL) < WINDOW {
-                let (at, local) = (address - LOCAL, self.enter(place.block).local(place.warp));
-                let missing = if read { local.missing(at, bytes, lane) } else { None };
-                if write {
-                    local.write(at, bytes, lane);
-                }
-                (missing.map(|m| m + LOCAL), FaultKind::UninitLocal)
-            } else {
-                let shared = address.wrapping_sub(SHARED) < WINDOW;
-                let written = if shared { &mut self.enter(place.block).written } else { &mut record.written };
-                let missing = if read { written.missing(address, bytes) } else { None };
-                if write {
-                    written.write(address, bytes.into());
-                }
-                (missing, if shared { FaultKind::UninitShared } else { FaultKind::UninitGlobal })
-            };
-            found.extend(missing.map(|first| (one, kind, first)));
-        }
-        drop(record);
-        for (one, kind, first) in found {
-            self.report(&one, kind, |_| unwritten(&one, kind, first));
-        }
-    }
-
-    /// Two accesses without order.
-    fn races(&mut self, one: &One<'_>, strong: bool) {
-        let shared = one.address.wrapping_sub(SHARED) < WINDOW;
-        let place = one.place;
-        self.enter(place.block);
-        let Some((_, block)) = &mut self.current else { return };
-        let now = Stamp {
-            block: block.number,
-            time: block.clocks.now(place.warp),
-            at: one.op.at,
-            thread: (place.warp * 32) as u16 + one.lane as u16,
-            strong,
-        };
-        let cells = if shared { &mut block.cells } else { &mut self.global };
-        let found = cells.access(&block.clocks, now, one.kind, (one.address, one.bytes), one.value);
-        let word = one.address & !3;
-        if one.kind == AccessKind::Atomic && !self.suspects.is_empty() {
-            self.suspects.remove(&(word, now.block, now.thread));
-        }
-        let Some(race) = found else { return };
-        let kind = if shared { FaultKind::RaceShared } else { FaultKind::RaceGlobal };
-        let reader = match (one.kind, race.wrote, race.value) {
-            (AccessKind::Load, true, None) => Some(now),
-            (AccessKind::Atomic, false, _) => Some(race.other),
-            _ => None,
-        };
-        match reader {
-            Some(_) if self.known.contains(&(kind, one.op.at)) => {}
-            Some(reader) => {
-                let what = self.race(one, race);
-                let fault = Fault::new(one.launch, place, one.op.at, kind, one.lane, one.address, what);
-                self.suspects.insert((word, reader.block, reader.thread), fault);
-            }
-            None => self.report(one, kind, |c| c.race(one, race)),
-        }
     }
 
     /// Reports the suspects of blocks that are done.
@@ -242,36 +166,6 @@ impl Checker {
         done.into_iter().for_each(|(_, fault)| record.report(fault));
     }
 
-    /// A race in words.
-    fn race(&self, one: &One<'_>, race: Race) -> String {
-        let launch = one.launch;
-        let [x, y, _] = launch.block;
-        let other = &race.other;
-        let t = u32::from(other.thread);
-        let thread = (t % x, t / x % y, t / x / y);
-        let line = launch.program.line(other.at).0;
-        let [bx, by, bz] = self.numbers[other.block as usize];
-        let block = if [bx, by, bz] == one.place.block {
-            String::new()
-        } else {
-            format!(" of block ({bx}, {by}, {bz})")
-        };
-        let mine = match one.kind {
-            AccessKind::Load => "reads".to_owned(),
-            AccessKind::Store => format!("writes {:#x} to", one.value),
-            AccessKind::Atomic => "updates".to_owned(),
-        };
-        let theirs = match (race.wrote, race.value) {
-            (true, Some(v)) => format!("wrote {v:#x}"),
-            (true, None) => "updated it".to_owned(),
-            _ => "read it".to_owned(),
-        };
-        let (address, bytes) = (within(one.address), one.bytes);
-        format!(
-            "{mine} {bytes} bytes at {address:#x}, where thread {thread:?}{block} {theirs} at line {line}; nothing orders the two"
-        )
-    }
-
     /// True for instructions that release what they write and acquire what they read: by their suffixes.
     fn ordering(&mut self, launch: &Launch<'_>, op: &Op) -> bool {
         *self.orders.entry(op.at).or_insert_with(|| {
@@ -287,7 +181,7 @@ impl Checker {
         let orders = self.ordering(launch, access.op);
         let number = self.enter(place.block).number;
         let key = |a: u64| if a.wrapping_sub(SHARED) < WINDOW { (number, a & !3) } else { (GLOBAL, a & !3) };
-        let mut at: Vec<_> = lanes(mask).map(|l| key(access.address[l])).collect();
+        let mut at: Vec<_> = lanes::lanes(mask).map(|l| key(access.address[l])).collect();
         at.sort_unstable();
         at.dedup();
         let (reads, writes) = (access.kind != AccessKind::Store, access.kind != AccessKind::Load);
@@ -297,53 +191,13 @@ impl Checker {
     }
 }
 
-/// What is said of a read of bytes that nobody has written, the first of them at `first`.
-fn unwritten(one: &One<'_>, kind: FaultKind, first: u64) -> String {
-    let (bytes, at, off) = (one.bytes, within(one.address), first - one.address);
-    let (name, by) = match kind {
-        FaultKind::UninitGlobal => ("global", "neither the host nor a kernel"),
-        FaultKind::UninitShared => ("shared", "no thread of the block"),
-        _ => ("local", "the thread itself never"),
-    };
-    format!("reads {bytes} bytes at {name} address {at:#x}, and byte {off} of them {by} has written")
-}
-
-/// An address as the program sees it: in its own space.
-fn within(address: u64) -> u64 {
-    if address < SHARED { address } else { address % WINDOW }
-}
-
-fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    (0..32).filter(move |l| mask >> l & 1 == 1)
-}
-
 impl Watch for Checker {
+    fn words(&mut self, launch: &Launch<'_>, place: Place, words: &Words<'_>) -> bool {
+        self.plain(launch, place, words)
+    }
+
     fn access(&mut self, launch: &Launch<'_>, place: Place, access: &Access<'_>) -> u32 {
-        let &Access { op, kind, bytes, .. } = access;
-        let strong = access.strong || kind == AccessKind::Atomic;
-        let mut may = access.mask;
-        let one = |lane: usize| {
-            let value = access.value.map_or(0, |v| v[lane]) & (u64::MAX >> (64 - 8 * bytes.clamp(1, 8)));
-            One { launch, place, op, kind, lane, address: access.address[lane], bytes, value }
-        };
-        for l in lanes(access.mask) {
-            if access.address[l] < SHARED
-                && let Some((kind, what)) = self.bounds.wrong(launch, access.address[l], bytes)
-            {
-                may &= !(1 << l);
-                self.report(&one(l), kind, |_| what);
-            }
-        }
-        // What an access acquires comes before it, so that it may itself be in order.
-        if strong {
-            self.hand_on(launch, place, access, may);
-        }
-        let seen = || lanes(may).filter(|l| access.address[*l] < PARAM).map(one);
-        self.initialised(seen());
-        for one in seen().filter(|one| one.address < LOCAL) {
-            self.races(&one, strong);
-        }
-        may
+        if self.together(launch, place, access) { access.mask } else { self.apart(launch, place, access) }
     }
 
     fn event(&mut self, place: Place, lanes: u32, event: Event) {
@@ -358,7 +212,7 @@ impl Watch for Checker {
             Event::Copied(from, to, bytes) => block.local(w).copy(from, to, bytes, lanes),
             Event::Wrote(at, bytes) => {
                 let local = block.local(w);
-                self::lanes(lanes).for_each(|l| local.write(at.into(), bytes, l));
+                lanes::lanes(lanes).for_each(|l| local.write(at.into(), bytes, l));
             }
             Event::Done => {
                 self.current = None;

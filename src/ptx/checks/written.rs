@@ -1,6 +1,6 @@
 //! Which bytes have been written: a bit a byte.
 
-use std::collections::HashMap;
+use super::pages::Pages;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -12,11 +12,7 @@ enum Page {
 
 /// Bytes of device memory that the host or a kernel has written. Outlives a launch.
 #[derive(Default)]
-pub struct Written {
-    index: HashMap<u64, usize>,
-    pages: Vec<Page>,
-    last: Option<(u64, usize)>,
-}
+pub struct Written(Pages<Page>);
 
 /// Bits `from .. from + n` of a word; `n` at most 64.
 fn ones(from: u64, n: u64) -> u64 {
@@ -35,20 +31,10 @@ impl Written {
     }
 
     fn page(&mut self, number: u64, new: bool) -> Option<usize> {
-        if let Some((_, at)) = self.last.filter(|(n, _)| *n == number) {
-            return Some(at);
+        match new {
+            true => Some(self.0.place(number, || Page::Some(Box::new([0; 64])))),
+            false => self.0.find(number),
         }
-        let at = match self.index.get(&number) {
-            Some(&at) => at,
-            None if !new => return None,
-            None => {
-                self.pages.push(Page::Some(Box::new([0; 64])));
-                self.index.insert(number, self.pages.len() - 1);
-                self.pages.len() - 1
-            }
-        };
-        self.last = Some((number, at));
-        Some(at)
     }
 
     fn change(&mut self, address: u64, bytes: u64, on: bool) {
@@ -56,7 +42,7 @@ impl Written {
         while at < end {
             let stop = (at / PAGE + 1).saturating_mul(PAGE).min(end);
             if let Some(p) = self.page(at / PAGE, on) {
-                let page = &mut self.pages[p];
+                let page = &mut self.0[p];
                 match (&mut *page, on) {
                     (Page::All, true) => {}
                     (_, true) if stop - at == PAGE => *page = Page::All,
@@ -72,10 +58,52 @@ impl Written {
         }
     }
 
+    /// The lanes of `mask` whose words, `count` of them side by side from word `first` + `at` on, someone has not written yet.
+    pub(super) fn lacking(&mut self, first: u64, at: &[u32; 32], count: u64, mask: u32) -> u32 {
+        let mut lacking = 0;
+        for l in (0..32).filter(|l| mask >> l & 1 == 1) {
+            // Aligned for all of them, so they lie within 64 bytes.
+            let missing = self.missing(4 * (first + u64::from(at[l])), 4 * count as u32);
+            lacking |= u32::from(missing.is_some()) << l;
+        }
+        lacking
+    }
+
+    /// Such words have been written.
+    pub(super) fn write_words(&mut self, first: u64, at: &[u32; 32], count: u64, mask: u32) {
+        for l in (0..32).filter(|l| mask >> l & 1 == 1) {
+            self.write(4 * (first + u64::from(at[l])), 4 * count);
+        }
+    }
+
+    /// True when all of these bytes have been written.
+    pub(super) fn has(&mut self, address: u64, bytes: u64) -> bool {
+        let end = address.saturating_add(bytes);
+        let mut at = address;
+        while at < end {
+            let stop = (at / PAGE + 1).saturating_mul(PAGE).min(end);
+            match self.page(at / PAGE, false).map(|p| &self.0[p]) {
+                None => return false,
+                Some(Page::All) => {}
+                Some(Page::Some(bits)) => {
+                    let whole = |w: u64| {
+                        let (from, to) = (at.max(64 * w), stop.min(64 * (w + 1)));
+                        !bits[(w % 64) as usize] & ones(from % 64, to - from) == 0
+                    };
+                    if !(at / 64..stop.div_ceil(64)).all(whole) {
+                        return false;
+                    }
+                }
+            }
+            at = stop;
+        }
+        true
+    }
+
     /// The first of a few bytes (an access: they do not cross 64) that nobody has written.
     pub(super) fn missing(&mut self, address: u64, bytes: u32) -> Option<u64> {
         let Some(p) = self.page(address / PAGE, false) else { return Some(address) };
-        let Page::Some(bits) = &self.pages[p] else { return None };
+        let Page::Some(bits) = &self.0[p] else { return None };
         let from = address % 64;
         let want = ones(from, bytes.into());
         let lack = want & !bits[(address % PAGE / 64) as usize];
@@ -147,6 +175,11 @@ mod tests {
         assert_eq!(w.missing(base + 5000, 4), Some(base + 5002));
         w.write(base, 0);
         assert_eq!(w.missing(base + 5000, 2), None);
+        assert!(
+            w.has(base, 5002) && !w.has(base, 5003) && w.has(base + 5003, 4997) && !w.has(base + 5003, 4998)
+        );
+        let at = std::array::from_fn(|l| 1248 + 2 * l as u32);
+        assert_eq!(w.lacking(base / 4, &at, 2, u32::MAX), 1 << 1);
     }
 
     #[test]

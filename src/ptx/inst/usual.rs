@@ -1,11 +1,11 @@
-//! The usual access: words of 32 bits, one or a vector of them a lane, that nobody watches, all aligned and in bounds.
+//! The usual access: words of 32 bits, one or a vector of them a lane, all aligned and in bounds.
 //! Everything is looked at once for the warp and then moved in plain loops; anything unusual goes the long way of
 //! `memory.rs`, which says what is wrong.
 
 use super::access::{Format, LONG_ADDRESS, STRONG, WIDE};
 use crate::ptx::run::row::{Bits, LANES, put};
-use crate::ptx::run::spaces::SHARED_WORDS;
-use crate::ptx::run::{Cx, Op};
+use crate::ptx::run::spaces::{SHARED, SHARED_WORDS};
+use crate::ptx::run::{AccessKind, Cx, Op, Words};
 use std::sync::atomic::Ordering::Relaxed;
 
 crate::vectorized! {
@@ -53,7 +53,7 @@ fn gather(words: &[u32; SHARED_WORDS], at: &[u32; LANES], plus: u32, y: &mut [u3
 #[inline(always)]
 fn places(cx: &Cx<'_>, op: &Op, base: u64, bytes: u64) -> Option<[u32; LANES]> {
     let f = Format(op.imm);
-    if cx.watch.is_some() || f.bytes() != 4 || f.has(WIDE) || f.has(STRONG) {
+    if f.bytes() != 4 || f.has(WIDE) || f.has(STRONG) {
         return None;
     }
     let mut words = [0u32; LANES];
@@ -76,9 +76,29 @@ fn slot(cx: &Cx<'_>, op: &Op, k: usize) -> usize {
     if Format(op.imm).count() == 1 { op.y as usize } else { cx.listed(op, k) }
 }
 
+/// Shows an access to words `at` behind `base` to whoever watches. False when it must be shown in parts.
+#[inline(always)]
+fn shown(cx: &mut Cx<'_>, op: &Op, kind: AccessKind, base: u64, at: &[u32; LANES]) -> bool {
+    let count = Format(op.imm).count();
+    // Some bytes of a load may not matter.
+    if kind == AccessKind::Load && op.c != u32::MAX {
+        return false;
+    }
+    let mut value = [at; 8];
+    for (k, value) in value.iter_mut().enumerate().take(if kind == AccessKind::Load { 0 } else { count }) {
+        *value = &cx.rows[slot(cx, op, k)].0;
+    }
+    let (launch, place, mask) = (cx.launch, cx.place, cx.mask);
+    let words = Words { op, kind, base, at, count, value, mask };
+    cx.watch.as_mut().is_none_or(|w| w.words(launch, place, &words))
+}
+
 /// Loads from shared memory. False when anything is unusual.
 pub(super) fn load_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
     let Some(at) = places(cx, op, 0, cx.shared.bytes.into()) else { return false };
+    if cx.watch.is_some() && !shown(cx, op, AccessKind::Load, SHARED, &at) {
+        return false;
+    }
     for k in 0..Format(op.imm).count() {
         let slot = slot(cx, op, k);
         if cx.mask == u32::MAX {
@@ -95,6 +115,9 @@ pub(super) fn load_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
 /// Stores to shared memory. False when anything is unusual.
 pub(super) fn store_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
     let Some(at) = places(cx, op, 0, cx.shared.bytes.into()) else { return false };
+    if cx.watch.is_some() && !shown(cx, op, AccessKind::Store, SHARED, &at) {
+        return false;
+    }
     for k in 0..Format(op.imm).count() {
         let value = u32::read(cx.rows, slot(cx, op, k));
         let start = (at[0] as usize + k) % SHARED_WORDS;
@@ -115,6 +138,9 @@ pub(super) fn store_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
 pub(super) fn load_global(cx: &mut Cx<'_>, op: &Op) -> bool {
     let memory = cx.launch.memory[0];
     let Some(at) = places(cx, op, memory.base(), memory.bytes()) else { return false };
+    if cx.watch.is_some() && !shown(cx, op, AccessKind::Load, memory.base(), &at) {
+        return false;
+    }
     let words = memory.words(0, memory.bytes() / 4);
     for k in 0..Format(op.imm).count() {
         let mut y = [0; LANES];
@@ -131,6 +157,9 @@ pub(super) fn load_global(cx: &mut Cx<'_>, op: &Op) -> bool {
 pub(super) fn store_global(cx: &mut Cx<'_>, op: &Op) -> bool {
     let memory = cx.launch.memory[0];
     let Some(at) = places(cx, op, memory.base(), memory.bytes()) else { return false };
+    if cx.watch.is_some() && !shown(cx, op, AccessKind::Store, memory.base(), &at) {
+        return false;
+    }
     let words = memory.words(0, memory.bytes() / 4);
     for k in 0..Format(op.imm).count() {
         let value = *u32::read(cx.rows, slot(cx, op, k));

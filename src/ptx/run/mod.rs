@@ -36,7 +36,7 @@ pub use launch::{Launch, Options, Report, launch};
 pub use loaded::Loaded;
 pub use memory::Memory;
 pub use row::{LANES, Row};
-pub use watch::{Access, AccessKind, Event, Watch, Watchers};
+pub use watch::{Access, AccessKind, Event, Watch, Watchers, Words};
 
 use super::program::{Function, Program};
 use block::Shared;

@@ -20,6 +20,25 @@ pub struct Access<'a> {
     pub strong: bool,
 }
 
+/// The usual access of a warp: plain, of 32-bit words, one or several side by side a lane, aligned for all of them and in
+/// bounds of their space.
+pub struct Words<'a> {
+    /// The instruction.
+    pub op: &'a Op,
+    /// Load or store.
+    pub kind: AccessKind,
+    /// Where the space begins in the 64-bit address space, a multiple of 4.
+    pub base: u64,
+    /// Word of each lane from there on, 0 for lanes that take no part.
+    pub at: &'a [u32; LANES],
+    /// Words a lane.
+    pub count: usize,
+    /// What a store writes: the first `count` of these.
+    pub value: [&'a [u32; LANES]; 8],
+    /// Lanes that take part.
+    pub mask: u32,
+}
+
 /// Kind of an [`Access`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they say it")]
@@ -54,6 +73,11 @@ pub enum Event {
 pub trait Watch {
     /// An instruction runs for the lanes of `mask`, maybe none, of those `together` that are at it.
     fn step(&mut self, _launch: &Launch<'_>, _place: Place, _op: &Op, _mask: u32, _together: u32) {}
+    /// The usual access. True when it was looked at and all lanes may; false when nothing was done, and each of its words
+    /// shall be shown as an access.
+    fn words(&mut self, _launch: &Launch<'_>, _place: Place, _words: &Words<'_>) -> bool {
+        false
+    }
     /// A warp accesses memory: returns the lanes that may. `place` says who; faults are kept by the watcher.
     fn access(&mut self, launch: &Launch<'_>, place: Place, access: &Access<'_>) -> u32;
     /// Something happened to `lanes` of the warp at `place`.

@@ -100,6 +100,16 @@ def uninit_local(c):
 
 
 @planted
+def uninit_vector(c):
+    c.twins(1, 64, [any_(c, 256)], [c.output(np.repeat(np.arange(64, dtype="u4"), 4))])
+
+
+@planted
+def uninit_lane(c):
+    c.twins(1, 32, [fresh(128), any_(c, 32)], [fresh(128), c.output(np.arange(32, dtype="u4"))])
+
+
+@planted
 def shared_oob(c):
     c.twins(1, 32, [any_(c, 32)], [c.output(np.roll(np.arange(32, dtype="u4"), -1))])
 
@@ -137,6 +147,17 @@ def race_shared_warp(c):
 
 
 @planted
+def race_shared_half(c):
+    c.twins(1, (16, 2), [any_(c, 32)], [c.output(np.tile(np.arange(16, dtype="u4"), 2))])
+
+
+@planted
+def race_vector(c):
+    i = np.arange(31, -1, -1, dtype="u4")
+    c.twins(1, 32, [any_(c, 128)], [c.output(np.stack([i, i + 100, i + 200, i + 300], 1).astype("u4"))])
+
+
+@planted
 def race_global(c):
     c.twins(5, 1, [any_(c, 1)], [c.output(np.array([5], "u4"), start=[0])])
 
@@ -151,6 +172,13 @@ def race_global_halo(c):
 def race_global_block(c):
     x = 3 * np.arange(64, dtype="u4")
     c.twins(1, 64, [any_(c, 64), any_(c, 64)], [c.output(x), c.output(x[::-1])])
+
+
+@planted
+def race_global_vector(c):
+    i = np.arange(32, dtype="u4")
+    x = np.stack([i, i + 50], 1).astype("u4")
+    c.twins(1, 32, [any_(c, 64), any_(c, 64)], [c.output(x), c.output(x[::-1])])
 
 
 @planted
