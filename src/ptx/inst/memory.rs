@@ -75,6 +75,7 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     if ty.bytes() > 8 || ty == Type::Pred {
         return i.unsupported();
     }
+    inside(i, &address, count * ty.bytes())?;
     // A cache policy may follow; it moves no data.
     i.wants(if i.count() == 3 { 3 } else { 2 })?;
     let value = i.operand(usize::from(!load))?;
@@ -107,6 +108,18 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
     let c = i.used_bytes();
     i.emit(run, Counts::Memory, Slots { y: slots[0], a, c, list, imm: format.0, ..Slots::default() });
     Ok(())
+}
+
+/// Refuses an access that leaves the parameter which it names.
+fn inside(i: &Inst<'_, '_, '_>, address: &Address, bytes: u32) -> Read<()> {
+    let Some(room) = address.room else { return Ok(()) };
+    let from = address.plus;
+    match from >= 0 && from.saturating_add(bytes.into()) <= room.into() {
+        true => Ok(()),
+        false => {
+            i.refuse(format!("`{}` reads {bytes} bytes at byte {from} of a parameter of {room}", i.whole()))
+        }
+    }
 }
 
 /// The registers that an access moves: one, the elements of a vector, or a vector register.

@@ -26,8 +26,8 @@ pub(super) enum Symbol<'a> {
     Dynamic,
     /// A byte of the frame's local memory; `true` for a parameter.
     Local(u32, bool),
-    /// A byte of the entry's parameters.
-    Param(u32),
+    /// A byte of the entry's parameters, and the bytes of the parameter that begins there.
+    Param(u32, u32),
     /// A label.
     Label(u32),
     /// `.branchtargets`.
@@ -133,7 +133,10 @@ impl<'a> Body<'a, '_> {
         let (params, bytes) = layout(&f.params, 0);
         let (returns, all) = layout(&f.returns, if f.entry { 0 } else { bytes.next_multiple_of(16) });
         for (v, p) in f.params.iter().zip(&params).chain(f.returns.iter().zip(&returns)) {
-            let symbol = if f.entry { Symbol::Param(p.offset) } else { Symbol::Local(p.offset, true) };
+            let symbol = match f.entry {
+                true => Symbol::Param(p.offset, p.bytes),
+                false => Symbol::Local(p.offset, true),
+            };
             self.scopes[0].insert(v.name, symbol);
         }
         if !f.entry {

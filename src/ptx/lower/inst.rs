@@ -33,6 +33,8 @@ pub(crate) struct Address {
     pub plus: i64,
     /// The space that the name itself tells: the frame's local memory for parameters of functions and calls.
     pub local: bool,
+    /// Bytes of the entry's parameter that is named.
+    pub room: Option<u32>,
 }
 
 /// An instruction being lowered.
@@ -324,19 +326,20 @@ impl<'a, 'm, 'b> Inst<'a, 'm, 'b> {
         };
         let Some(n) = base else {
             let slot = self.body.constant(Value::Bits(plus as u64), true);
-            return Ok(Address { slot, wide: true, plus: 0, local: false });
+            return Ok(Address { slot, wide: true, plus: 0, local: false, room: None });
         };
         match self.body.find(n) {
             Some(Symbol::Register(slot, t, 1))
                 if matches!(t.bytes(), 4 | 8) && t.class() != Class::Float && t != Type::Pred =>
             {
-                Ok(Address { slot, wide: t.bytes() == 8, plus, local: false })
+                Ok(Address { slot, wide: t.bytes() == 8, plus, local: false, room: None })
             }
             Some(Symbol::Register(..)) => wrong(at, format!("`{n}` is no register that can hold an address")),
             other => {
                 let local = matches!(other, Some(Symbol::Local(..)));
+                let room = if let Some(Symbol::Param(_, bytes)) = other { Some(bytes) } else { None };
                 let (slot, _) = self.address_of(n, 0, Type::B64, at)?;
-                Ok(Address { slot, wide: true, plus, local })
+                Ok(Address { slot, wide: true, plus, local, room })
             }
         }
     }

@@ -14,7 +14,7 @@ impl<'a> Inst<'a, '_, '_> {
     pub(super) fn address_of(&mut self, n: &str, plus: i64, ty: Type, at: u32) -> Read<(u32, Type)> {
         let value = match self.body.find(n) {
             Some(Symbol::Shared(to)) => Value::Bits(u64::from(to).wrapping_add_signed(plus)),
-            Some(Symbol::Param(to)) => Value::Bits(u64::from(to).wrapping_add_signed(plus)),
+            Some(Symbol::Param(to, _)) => Value::Bits(u64::from(to).wrapping_add_signed(plus)),
             Some(Symbol::Dynamic) => Value::Dynamic(plus),
             Some(Symbol::Local(to, _)) => Value::Local(i64::from(to) + plus),
             Some(_) => return wrong(at, format!("`{n}` has no address")),
