@@ -212,19 +212,24 @@ impl Machine {
         Ok(device)
     }
 
-    /// Copies between any two places. What was never written counts as written afterwards.
+    /// Copies between any two places. What was never written counts as that in its new place too.
     ///
     /// # Errors
     /// When a range is no memory that was allocated.
     pub fn copy(&self, from: u64, to: u64, bytes: u64) -> Result<()> {
         const PIECE: u64 = 1 << 20;
-        self.live(to, bytes)?;
+        let (there, _) = self.live(to, bytes)?;
+        let (here, _) = self.live(from, bytes)?;
+        let gaps = self.record(here).map(|mut record| record.written.gaps(from, bytes));
         let mut piece = vec![0; bytes.min(PIECE) as usize];
         // Ranges that overlap are copied as if there were a copy between, as long as they go up; CUDA promises nothing.
         for at in (0..bytes).step_by(PIECE as usize) {
             let piece = &mut piece[..(bytes - at).min(PIECE) as usize];
             self.peek(from + at, piece)?;
             self.write(to + at, piece)?;
+        }
+        if let Some(mut record) = self.record(there) {
+            gaps.into_iter().flatten().for_each(|(at, n)| record.written.forget(to + at, n));
         }
         Ok(())
     }

@@ -100,6 +100,31 @@ impl Written {
         true
     }
 
+    /// The bytes of this range that nobody has written: where each run of them begins in it, and how long it is.
+    pub fn gaps(&mut self, address: u64, bytes: u64) -> Vec<(u64, u64)> {
+        let (mut at, end, mut gaps) = (address, address.saturating_add(bytes), Vec::<(u64, u64)>::new());
+        while at < end {
+            let page = self.page(at / PAGE, false).map(|p| &self.0[p]);
+            let (stop, missing) = match page {
+                Some(Page::Some(bits)) => {
+                    // As far as its bits are alike.
+                    let word = bits[(at % PAGE / 64) as usize] >> (at % 64);
+                    let ones = word.trailing_ones().max((!word).trailing_ones()).min(64 - (at % 64) as u32);
+                    (at + u64::from(ones), word & 1 == 0)
+                }
+                none => ((at / PAGE + 1).saturating_mul(PAGE), none.is_none()),
+            };
+            let stop = stop.min(end);
+            match gaps.last_mut().filter(|(from, n)| address + from + n == at) {
+                Some((_, n)) if missing => *n += stop - at,
+                _ if missing => gaps.push((at - address, stop - at)),
+                _ => {}
+            }
+            at = stop;
+        }
+        gaps
+    }
+
     /// The first of a few bytes (an access: they do not cross 64) that nobody has written.
     pub(super) fn missing(&mut self, address: u64, bytes: u32) -> Option<u64> {
         let Some(p) = self.page(address / PAGE, false) else { return Some(address) };
@@ -173,6 +198,7 @@ mod tests {
         assert_eq!(w.missing(base + 4996, 4), None);
         w.write(base + 5000, 2);
         assert_eq!(w.missing(base + 5000, 4), Some(base + 5002));
+        assert_eq!(w.gaps(base - 9000, 25_000), [(0, 9000), (9000 + 5002, 1), (19_000, 6000)]);
         w.write(base, 0);
         assert_eq!(w.missing(base + 5000, 2), None);
         assert!(
