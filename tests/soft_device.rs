@@ -188,6 +188,56 @@ fn every_buffer_comes_back() {
     assert_eq!(driver.used(), 0, "the pool goes with the last handle");
 }
 
+/// A kernel that stops itself says why: the comment of its line.
+#[test]
+fn a_trap_names_its_reason() {
+    let device = soft::device(&machine(Settings::default()), 0).unwrap();
+    let driver = device.driver().unwrap().as_ref();
+    let head = ".version 7.0\n.target sm_75\n.address_size 64\n.visible .entry stops()";
+    let module =
+        driver.load("stops.ptx", &format!("{head} {{\n    trap; // an id is out of range\n}}\n")).unwrap();
+    let call = Call { module, entry: "stops", grid: [1; 3], block: [1; 3], shared_bytes: 0, params: &[] };
+    let e = driver.launch(&call, driver.default_stream()).unwrap_err().to_string();
+    let says = "stops.ptx:5: trap: the kernel stopped itself, because an id is out of range, in stops, block";
+    assert!(e.contains(says), "{e}");
+}
+
+/// Parameters of `scaled` for buffers of 64 numbers.
+fn arguments(x: u64, y: u64, a: f32) -> Vec<u8> {
+    let mut params = Vec::new();
+    for address in [x, y] {
+        params.extend(address.to_le_bytes());
+        params.extend([64, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    params.truncate(28);
+    params.extend(a.to_le_bytes());
+    params.extend(0u32.to_le_bytes());
+    params
+}
+
+/// What nobody wrote is that in a copy too, also on another device.
+#[test]
+fn a_copy_of_nothing_is_not_initialised() {
+    let machine = Machine::strict();
+    for to in [0, 1] {
+        let (here, there) = (soft::device(&machine, 0).unwrap(), soft::device(&machine, to).unwrap());
+        let (here, there) = (here.driver().unwrap().as_ref(), there.driver().unwrap().as_ref());
+        let (x, y, z) = (here.alloc(256).unwrap(), there.alloc(256).unwrap(), there.alloc(256).unwrap());
+        let (stream, module) = (there.default_stream(), there.load("scaled.ptx", PTX).unwrap());
+        there.fill(z, 0, 4, 64, stream).unwrap();
+        let copied = |n: u64| {
+            here.fill(x, 0, 4, n, here.default_stream())?;
+            here.copy(x, z, 256, here.default_stream())?;
+            let params = arguments(z, y, 2.0);
+            let (entry, grid, block) = ("scaled", [1; 3], [64, 1, 1]);
+            there.launch(&Call { module, entry, grid, block, shared_bytes: 0, params: &params }, stream)
+        };
+        let e = copied(40).unwrap_err().to_string();
+        assert!(e.contains("uninit-global") && e.contains("thread (40, 0, 0)"), "{e}");
+        copied(64).unwrap();
+    }
+}
+
 /// A copy in one stream and a kernel in another, ordered by an event or not.
 fn relay(seed: u64, wait: bool) -> Vec<f32> {
     let machine = machine(Settings { seed, ..Settings::default() });
@@ -203,15 +253,7 @@ fn relay(seed: u64, wait: bool) -> Vec<f32> {
     if wait {
         driver.wait(computing, arrived).unwrap();
     }
-    let mut params = Vec::new();
-    for (address, n) in [(x, 64u32), (y, 64)] {
-        params.extend(address.to_le_bytes());
-        params.extend(n.to_le_bytes());
-        params.extend([0; 4]);
-    }
-    params.truncate(28);
-    params.extend(3.0f32.to_le_bytes());
-    params.extend(0u32.to_le_bytes());
+    let params = arguments(x, y, 3.0);
     let call =
         Call { module, entry: "scaled", grid: [1; 3], block: [64, 1, 1], shared_bytes: 0, params: &params };
     driver.launch(&call, computing).unwrap();

@@ -91,6 +91,13 @@ impl Cuda {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 Err(Error::OutOfMemory { bytes: 0, what: format!("{what} on {}", self.name) })
             }
+            code @ (sys::CUresult::CUDA_ERROR_LAUNCH_FAILED
+            | sys::CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION) => {
+                // The driver does not say which kernel it was, nor where.
+                let may = "an id, label or index out of range stops the kernels of embedding, cross_entropy, gather \
+                           and scatter_add so; the CPU and soft:0 name the op";
+                Err(self.error(what, &format!("{} ({may})", words(code))))
+            }
             code => Err(self.error(what, &words(code))),
         }
     }

@@ -32,15 +32,7 @@ pub(super) fn lower(i: &mut Inst<'_, '_, '_>) -> Read<()> {
         }
         "trap" | "brkpt" => {
             i.wants(0)?;
-            let run: Run = |cx, op| {
-                cx.fail(
-                    op,
-                    FaultKind::Trap,
-                    cx.mask.trailing_zeros() as usize,
-                    0,
-                    "the kernel stopped itself".into(),
-                )
-            };
+            let run: Run = trapped;
             i.emit(run, Counts::Control, Slots::default());
             Ok(())
         }
@@ -329,6 +321,17 @@ pub(super) fn together(cx: &mut Cx<'_>, op: &Op, mask: u32) -> Option<Flow> {
     }
     told(cx, wanted & cx.mask | !cx.live, Event::Met);
     None
+}
+
+/// `trap`: what its line's comment says is why.
+#[cold]
+fn trapped(cx: &mut Cx<'_>, op: &Op) -> Flow {
+    let why = cx.program().line(op.at).1.split_once("//").map(|(_, why)| why.trim());
+    let what = match why {
+        Some(why) if !why.is_empty() => format!("the kernel stopped itself, because {why},"),
+        _ => "the kernel stopped itself".into(),
+    };
+    cx.fail(op, FaultKind::Trap, cx.mask.trailing_zeros() as usize, 0, what)
 }
 
 /// Tells the watcher.
