@@ -96,7 +96,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs for a while.
+    /// Runs to its end, or for a while when it spins.
     pub(super) fn run(
         &mut self,
         launch: &Launch<'_>,
@@ -105,7 +105,9 @@ impl Bench {
     ) -> Result<Progress, Box<Fault>> {
         let (mut env, warps) = self.env(launch, watch);
         let mut found = Ok(Progress::More);
-        for _ in 0..8 {
+        // A block that does not spin runs to its end: its registers and shared memory are at hand now.
+        let mut turns = 8;
+        while turns > 0 {
             let mut spun = false;
             let mut failed = false;
             for warp in warps.iter_mut().filter(|w| !w.done()) {
@@ -131,6 +133,7 @@ impl Bench {
                 found = Err(Box::new(timeout(launch, warps, most)));
                 break;
             }
+            turns -= u32::from(spun);
             if !spun && !release(&mut env, warps) {
                 // Nothing runs: lanes wait for lanes that never come.
                 if !warps.iter_mut().any(Warp::force) {
