@@ -112,7 +112,7 @@ impl Gpt {
     }
 
     /// Ids [B, T] to logits [B, T, vocabulary], and what layers add to the loss, such as a price of wide windows.
-    pub(super) fn forward_penalised<'t>(&self, ids: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
+    pub fn forward_penalised<'t>(&self, ids: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
         let mut x = self.dropout.forward(&self.embed(ids, 0, None)?)?;
         let mut penalty: Option<Var<'t>> = None;
         for block in &self.blocks {
