@@ -1,13 +1,15 @@
-//! What the `bench` verb does not run: AdamW over the weights of a GPT or over one large matrix, and random windows of a
-//! packed file of 2 GB. `pytorch_adamw.py` and `numpy_loader.py` run it in turns with the same work there.
+//! What the `bench` verb does not run: AdamW over the weights of a GPT or over one large matrix; random windows of a packed
+//! file of 2 GB, and all of it in order. `pytorch_adamw.py` and `numpy_loader.py` run it in turns with the same work there,
+//! `cold_loader.py` beside `dd`.
 //!
 //! ```sh
 //! cargo bench --bench parts -- adamw gpt 4 128     # layers, width
 //! cargo bench --bench parts -- adamw matrix 8192
 //! cargo bench --bench parts -- pack FILE           # 2^30 tokens of two bytes
 //! cargo bench --bench parts -- loader FILE
+//! cargo bench --bench parts -- epoch FILE mmap     # data.map: mmap, read, sealed
 //! ```
-//! Prints one JSON object: seconds of a run, median and fastest.
+//! Prints JSON: seconds of a run, median and fastest; of `epoch`, seconds and bytes of one pass.
 
 use ringtape::cli::bench::{Case, Timing, measure};
 use ringtape::data::{About, Access, Field, Loader, LoaderOptions, Permutation, Rtd, Windows, Writer};
@@ -19,6 +21,7 @@ use ringtape::shape::DType;
 use ringtape::tape::{Grads, Init, Params, ParamsBuilder, Role};
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 const WINDOW: usize = 1024;
 const BATCH: usize = 16;
@@ -33,6 +36,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         ["adamw", "matrix", n] => adamw(matrix(n.parse()?)?)?,
         ["pack", path] => return Ok(pack(path)?),
         ["loader", path] => loader(path)?,
+        ["epoch", path, access] => return Ok(epoch(path, access.parse()?)?),
         _ => vec![], // as `cargo bench` runs it, with nothing asked for
     };
     println!("{}", serde_json::to_string(&timings)?);
@@ -142,6 +146,21 @@ fn loader(path: &str) -> Result<Vec<Timing>> {
         ));
     }
     measure(cases, SECONDS)
+}
+
+/// One pass in file order, as an evaluation makes it, each number of each batch looked at.
+fn epoch(path: &str, access: Access) -> Result<()> {
+    let start = Instant::now();
+    let set = Arc::new(Rtd::open(path, access)?);
+    let bytes = set.header().fields[0].bytes();
+    let data = Windows::evaluation(set, "train", WINDOW)?;
+    for batch in Loader::new(data, &Device::cpu(), &LoaderOptions::evaluation(BATCH))? {
+        for (_, tensor) in batch?.fields() {
+            black_box(tensor.as_slice::<i32>()?.iter().map(|&id| i64::from(id)).sum::<i64>());
+        }
+    }
+    println!("{}", serde_json::json!({ "seconds": start.elapsed().as_secs_f64(), "bytes": bytes }));
+    Ok(())
 }
 
 /// Sum of stored tokens.
