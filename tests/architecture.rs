@@ -20,6 +20,7 @@ const UNSAFE: &[&str] = &[
     "kernel/gemm/mod.rs",
     "kernel/gemm/pack.rs",
     "kernel/gemm/pairs.rs",
+    "kernel/gemm/vector.rs",
     "ptx/run/memory.rs",
     "simd.rs",
     "main.rs",

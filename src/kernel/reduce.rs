@@ -153,6 +153,12 @@ fn tree<F: Fold, T: Real>(mut acc: [T; LANES]) -> T {
     acc[0]
 }
 
+/// The sum of sixteen partial sums, as the sums here end.
+#[inline(always)]
+pub fn sum_lanes<T: Real>(acc: [T; LANES]) -> T {
+    tree::<Sum, T>(acc)
+}
+
 /// Folds consecutive elements: sixteen interleaved accumulators, then a tree; one after the other when they are few.
 #[inline(always)]
 fn fold_run<F: Fold, T: Real>(x: &[T]) -> T {

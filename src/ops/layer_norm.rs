@@ -8,7 +8,7 @@
 //! two reads and a write backward; bound by memory.
 
 use super::elementwise::expect_inputs;
-use super::rows::{self, BLOCK, GROUP, SUM_PARTS, per_chunk, put};
+use super::rows::{self, BLOCK, SUM_PARTS, per_chunk, put};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::reduce::sum_of;
@@ -80,48 +80,96 @@ vectorized! {
     fn backward_rows<T: Real>(
         x: &[T], w: &[T], stats: &[T], dy: &[T], dx: &mut [T], parts: &mut [T], n: usize, accumulate: bool,
     ) {
-        let count = T::of(n as f64);
         parts.fill(T::ZERO);
-        let groups = x.chunks(GROUP * n).zip(dy.chunks(GROUP * n)).zip(stats.chunks(2 * GROUP));
-        for (((x, dy), stats), dx) in groups.zip(dx.chunks_mut(GROUP * n)) {
-            // Σg/n and Σ(g·x̂)/n of each row; in walks of their own, each of which becomes whole vectors.
-            let (mut g, mut gx) = ([T::ZERO; GROUP], [T::ZERO; GROUP]);
-            for (dy, g) in dy.chunks_exact(n).zip(&mut g) {
-                *g = sum_of([dy, w], |[dy, w]| dy * w) / count;
-            }
-            for (((x, dy), s), gx) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(stats.chunks_exact(2)).zip(&mut gx) {
-                let (mu, r) = (s[0], s[1]);
-                *gx = sum_of([x, dy, w], |[x, dy, w]| dy * w * ((x - mu) * r)) / count;
-            }
-            if accumulate {
-                gradients::<T, true>([x, dy, w, stats], [&g, &gx], dx, parts, n);
-            } else {
-                gradients::<T, false>([x, dy, w, stats], [&g, &gx], dx, parts, n);
-            }
+        if accumulate {
+            gradients::<T, true>(x, w, stats, dy, dx, parts, n);
+        } else {
+            gradients::<T, false>(x, w, stats, dy, dx, parts, n);
         }
     }
 }
 
-/// dx, and dy·x̂ and dy added to `parts`, of one group of rows.
+/// Two rows at a time: dw and db are read and written once for both.
 #[inline(always)]
 fn gradients<T: Real, const ADD: bool>(
-    [x, dy, w, stats]: [&[T]; 4],
-    means: [&[T; GROUP]; 2],
+    x: &[T],
+    w: &[T],
+    stats: &[T],
+    dy: &[T],
     dx: &mut [T],
     parts: &mut [T],
     n: usize,
 ) {
-    let (dw, db) = parts.split_at_mut(n);
-    let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n));
-    for (((x, dy), dx), ((s, &g), &gx)) in rows.zip(stats.chunks_exact(2).zip(means[0]).zip(means[1])) {
-        let (mu, r) = (s[0], s[1]);
-        let weights = w.iter().zip(dw.iter_mut().zip(db.iter_mut()));
-        for (((dx, &x), &dy), (&w, (dw, db))) in dx.iter_mut().zip(x).zip(dy).zip(weights) {
-            let hat = (x - mu) * r;
-            *dw += dy * hat;
-            *db += dy;
-            put::<T, ADD>(dx, r * (dy * w - g - hat * gx));
+    let (w, (dw, db)) = (&w[..n], parts.split_at_mut(n));
+    let pairs = x.chunks(2 * n).zip(dy.chunks(2 * n)).zip(stats.chunks(4));
+    for (((x, dy), stats), dx) in pairs.zip(dx.chunks_mut(2 * n)) {
+        let ((x, x1), (dy, dy1), (dx, dx1)) = (x.split_at(n), dy.split_at(n), dx.split_at_mut(n));
+        let first = known(x, w, &stats[..2], dy);
+        if stats.len() == 4 {
+            let second = known(x1, w, &stats[2..], dy1);
+            two_rows::<T, ADD>(x, x1, dy, dy1, w, dx, dx1, dw, db, [first, second]);
+        } else {
+            one_row::<T, ADD>(x, dy, w, dx, dw, db, first);
         }
+    }
+}
+
+/// μ, r, Σg/n and Σ(g·x̂)/n of a row; the sums in walks of their own, each of which becomes whole vectors.
+#[inline(always)]
+fn known<T: Real>(x: &[T], w: &[T], stats: &[T], dy: &[T]) -> [T; 4] {
+    let (mu, r, count) = (stats[0], stats[1], T::of(w.len() as f64));
+    let g = sum_of([dy, w], |[dy, w]| dy * w) / count;
+    let gx = sum_of([x, dy, w], |[x, dy, w]| dy * w * ((x - mu) * r)) / count;
+    [mu, r, g, gx]
+}
+
+/// dx of a row, and dy·x̂ and dy added to dw and db.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn one_row<T: Real, const ADD: bool>(
+    x: &[T],
+    dy: &[T],
+    w: &[T],
+    dx: &mut [T],
+    dw: &mut [T],
+    db: &mut [T],
+    [mu, r, g, gx]: [T; 4],
+) {
+    let n = w.len();
+    let (x, dy, dx, dw, db) = (&x[..n], &dy[..n], &mut dx[..n], &mut dw[..n], &mut db[..n]);
+    for j in 0..n {
+        let hat = (x[j] - mu) * r;
+        dw[j] += dy[j] * hat;
+        db[j] += dy[j];
+        put::<T, ADD>(&mut dx[j], r * (dy[j] * w[j] - g - hat * gx));
+    }
+}
+
+/// [`one_row`] of two, one after the other in each column. A slice each, not arrays of them: of arguments alone the compiler
+/// knows that they do not overlap.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn two_rows<T: Real, const ADD: bool>(
+    x: &[T],
+    x1: &[T],
+    dy: &[T],
+    dy1: &[T],
+    w: &[T],
+    dx: &mut [T],
+    dx1: &mut [T],
+    dw: &mut [T],
+    db: &mut [T],
+    [[mu, r, g, gx], [mu1, r1, g1, gx1]]: [[T; 4]; 2],
+) {
+    let n = w.len();
+    let (x, x1, dy, dy1) = (&x[..n], &x1[..n], &dy[..n], &dy1[..n]);
+    let (dx, dx1, dw, db) = (&mut dx[..n], &mut dx1[..n], &mut dw[..n], &mut db[..n]);
+    for j in 0..n {
+        let (hat, hat1) = ((x[j] - mu) * r, (x1[j] - mu1) * r1);
+        dw[j] = dw[j] + dy[j] * hat + dy1[j] * hat1;
+        db[j] = db[j] + dy[j] + dy1[j];
+        put::<T, ADD>(&mut dx[j], r * (dy[j] * w[j] - g - hat * gx));
+        put::<T, ADD>(&mut dx1[j], r1 * (dy1[j] * w[j] - g1 - hat1 * gx1));
     }
 }
 

@@ -9,8 +9,8 @@ use super::elementwise::{expect_inputs, expect_real};
 use super::rows::{self, GROUP, per_chunk, put, zip_lanes};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::Result;
-use crate::kernel::reduce::sum_of;
-use crate::kernel::lanes::max_number;
+use crate::kernel::reduce::{sum_lanes, sum_of};
+use crate::kernel::lanes::{LANES, max_number};
 use crate::kernel::{Arg, Real, par};
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
@@ -123,17 +123,55 @@ vectorized! {
     }
 }
 
+/// dx of each row. The sum of a row is made in the walk that writes dx of the row before: memory is read without a pause,
+/// and each row is in the L1 cache when it comes to be written.
 #[inline(always)]
 fn gradients<T: Real, const ADD: bool>(y: &[T], dy: &[T], dx: &mut [T], n: usize) {
-    for ((y, dy), dx) in y.chunks(GROUP * n).zip(dy.chunks(GROUP * n)).zip(dx.chunks_mut(GROUP * n)) {
-        let mut dots = [T::ZERO; GROUP];
-        for ((y, dy), dot) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(&mut dots) {
-            *dot = sum_of([y, dy], |[y, dy]| dy * y);
-        }
-        for (((y, dy), dx), &dot) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(&dots) {
-            dx.iter_mut().zip(y).zip(dy).for_each(|((dx, &y), &dy)| put::<T, ADD>(dx, y * (dy - dot)));
+    let mut dot = sum_of([&y[..n], &dy[..n]], |[y, dy]| dy * y);
+    let (mut rows, mut done) = (dx.chunks_exact_mut(n), 0);
+    let last = rows.next_back();
+    for dx in rows {
+        let (now, next) = (done..done + n, done + n..done + 2 * n);
+        dot = step::<T, ADD>(&y[now.clone()], &dy[now], &y[next.clone()], &dy[next], dx, dot);
+        done += n;
+    }
+    for ((dx, &y), &dy) in last.into_iter().flatten().zip(&y[done..]).zip(&dy[done..]) {
+        put::<T, ADD>(dx, y * (dy - dot));
+    }
+}
+
+/// dx of a row whose sum is `dot`; gives the sum of the next, in the order of [`sum_of`]. A slice each, not an array of them:
+/// of arguments alone the compiler knows that they do not overlap.
+#[inline(always)]
+fn step<T: Real, const ADD: bool>(
+    y: &[T],
+    dy: &[T],
+    y_next: &[T],
+    dy_next: &[T],
+    dx: &mut [T],
+    dot: T,
+) -> T {
+    let (n, whole) = (dx.len(), dx.len() / LANES);
+    let mut sums = [T::ZERO; LANES];
+    {
+        let (y, dy) = (&y.as_chunks::<LANES>().0[..whole], &dy.as_chunks::<LANES>().0[..whole]);
+        let y_next = &y_next.as_chunks::<LANES>().0[..whole];
+        let dy_next = &dy_next.as_chunks::<LANES>().0[..whole];
+        let dx = &mut dx.as_chunks_mut::<LANES>().0[..whole];
+        for i in 0..whole {
+            for l in 0..LANES {
+                sums[l] += dy_next[i][l] * y_next[i][l];
+            }
+            for l in 0..LANES {
+                put::<T, ADD>(&mut dx[i][l], y[i][l] * (dy[i][l] - dot));
+            }
         }
     }
+    for j in whole * LANES..n {
+        sums[j - whole * LANES] += dy_next[j] * y_next[j];
+        put::<T, ADD>(&mut dx[j], y[j] * (dy[j] - dot));
+    }
+    sum_lanes(std::hint::black_box(sums))
 }
 
 /// softmax along axis `dim`.

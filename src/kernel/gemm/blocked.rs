@@ -6,7 +6,7 @@
 //! does not foresee such strides; the next block is asked for while this one is computed.
 #![allow(unsafe_code, reason = "hands the micro-kernel pointers into checked slices")]
 
-use super::micro::{HEIGHT, Kernels, Operands, Tile, WIDTH};
+use super::micro::{HEIGHT, Kernels, LONG, Operands, Tile, WIDTH};
 use super::pack::{self, RIGHT};
 use super::{View, ViewMut, reach};
 use crate::kernel::par;
@@ -271,8 +271,18 @@ fn strip(
     at: At,
 ) {
     let (high, inner, pitch) = (a.rows, a.cols, c.pitch);
-    for j in at.cols.clone().step_by(k.width) {
-        let wide = k.width.min(at.cols.end - j);
+    let mut next = at.cols.start;
+    while next < at.cols.end {
+        let (j, left) = (next, at.cols.end - next);
+        let long = LONG * k.width;
+        let one = std::slice::from_ref(&k.long);
+        let (tiles, full) = match right {
+            Right::Direct if high == 1 && left >= long => (one, long),
+            _ if left <= k.width / 2 => (k.narrow, k.width / 2),
+            _ => (k.wide, k.width),
+        };
+        let wide = full.min(left);
+        next += wide;
         let (b, b_row) = match right {
             Right::Direct => (&b.data[at.p * b.row + j..][..reach(a.cols, wide, b.row, 1)], b.row),
             Right::Packed(to) => {
@@ -280,14 +290,14 @@ fn strip(
                 (&panel[at.p * k.width..][..a.cols * k.width], k.width)
             }
         };
-        let (tiles, full) = if wide <= k.width / 2 { (k.narrow, k.width / 2) } else { (k.wide, k.width) };
         let out = &mut c.data[at.i * pitch + j..][..reach(high, wide, pitch, 1)];
         let run = |c: *mut f32, c_row: usize, accumulate: bool| {
             let (a, b, c) = ((a.data.as_ptr(), a.row, a.col), (b.as_ptr(), b_row), (c, c_row));
             let tile = Tile { k: inner, a, b, c, alpha: store.alpha, accumulate };
             // SAFETY: `kernels` chose the tiles by the processor. The view of A reaches all its elements, the slice of B
             // goes as far as a tile of this width reads (a narrower product has zeros packed after it; one that is read
-            // in place is a multiple of half a width), and C is `out` or `edge`, both of `high` rows of `full` columns.
+            // in place is a multiple of half a width; a long one is whole), and C is `out` or `edge`, both of `high` rows
+            // of `full` columns.
             unsafe { tiles[high - 1](&tile) };
         };
         if wide == full {

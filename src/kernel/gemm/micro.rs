@@ -17,6 +17,8 @@ use crate::simd::{Isa, bf16, isa};
 pub(super) const HEIGHT: usize = 12;
 /// Columns of the widest.
 pub(super) const WIDTH: usize = 32;
+/// Wide tiles in a tile of one row.
+pub(super) const LONG: usize = 4;
 
 /// What a tile reads and writes: `c[i][j] (+)= alpha · Σ_p a[i][p]·b[p][j]`. Elements of A and B are units: numbers, or the
 /// bits of pairs of bf16.
@@ -80,6 +82,8 @@ pub(super) struct Kernels {
     pub wide: &'static [Kernel],
     /// Narrow tiles of 1, 2, … `height` rows.
     pub narrow: &'static [Kernel],
+    /// One row of [`LONG`] wide tiles: with fewer sums at a time it would wait for each.
+    pub long: Kernel,
 }
 
 impl Kernels {
@@ -197,7 +201,7 @@ unsafe fn compute<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::pairs::x86 as convert;
-    use super::{Kernel, Kernels, Operands, Tile, Vector, compute};
+    use super::{Kernel, Kernels, LONG, Operands, Tile, Vector, compute};
     use std::arch::x86_64::*;
 
     macro_rules! vector {
@@ -333,6 +337,7 @@ mod x86 {
         transpose: transpose8,
         wide: heights!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12),
         narrow: heights!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+        long: avx512::<1, { 2 * LONG }>,
     };
     const FAIR: Kernels = Kernels {
         operands: Operands::F32,
@@ -341,6 +346,7 @@ mod x86 {
         transpose: transpose8,
         wide: heights!(avx2, 2: 1 2 3 4 5 6),
         narrow: heights!(avx2, 1: 1 2 3 4 5 6),
+        long: avx2::<1, { 2 * LONG }>,
     };
     pub(super) static AVX512: Kernels = WIDE;
     pub(super) static AVX2: Kernels = FAIR;
@@ -350,6 +356,7 @@ mod x86 {
         operands: Operands::Pairs(convert::AVX512),
         wide: heights!(pairs, 2: 1 2 3 4 5 6 7 8 9 10 11 12),
         narrow: heights!(pairs, 1: 1 2 3 4 5 6 7 8 9 10 11 12),
+        long: pairs::<1, { 2 * LONG }>,
         ..WIDE
     };
 }

@@ -298,6 +298,8 @@ mod tests {
             (1, 1, 1),
             (1, 50, 7),
             (1, 35, 0),
+            (1, 131, 203),
+            (1, 650, 400),
             (5, 7, 3),
             (13, 16, 17),
             (130, 70, 90),
@@ -346,15 +348,16 @@ mod tests {
     fn the_bits_do_not_depend_on_the_number_of_threads() {
         let mut rng = Key::new(3, 4).rng();
         let mut random = |n: usize| (0..n).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
-        let (m, k, n) = (301, 650, 75);
-        let (a, b) = (random(m * k), random(k * n));
-        let of = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            let mut c = vec![0.0; m * n];
-            pool.install(|| matmul(View::new(&a, m, k), View::transposed(&b, k, n), &mut c, false));
-            c
-        };
-        let one = of(1);
-        assert!([2, 3, 8].into_iter().all(|t| of(t) == one));
+        for (m, k, n) in [(301, 650, 75), (1, 650, 1203)] {
+            let (a, b) = (random(m * k), random(k * n));
+            let of = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+                let mut c = vec![0.0; m * n];
+                pool.install(|| matmul(View::new(&a, m, k), View::transposed(&b, k, n), &mut c, false));
+                c
+            };
+            let one = of(1);
+            assert!([2, 3, 8].into_iter().all(|t| of(t) == one));
+        }
     }
 }
