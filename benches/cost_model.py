@@ -1,12 +1,14 @@
 """Does time per token grow as the arithmetic says? The GPT's step against width, depth, context and batch.
 
-    pip install matplotlib
+    pip install numpy matplotlib
     cargo build --release
     python benches/cost_model.py --plot benches/cost.svg
 
 Each point is trained a few steps by `ringtape train` in a fresh process, all points in turns. Arithmetic for a token: 6
 for each weight of a matrix (2 forward, 4 backward), and 7·T·d for causal attention of each layer (half of T keys; 4 d
-forward, 10 d backward). The table has nanoseconds a token, and how far its rate (flops a second) is from the median's.
+forward, 10 d backward). What is no product (norms, activations, the residual stream, the optimizer's memory) goes with layers·d, and
+a step costs something whatever its size. So a token takes α·flops + β·layers·d + γ/(tokens of a step); the three constants
+are fitted to all points at once, by least squares of relative errors, and the table has how far each point is from them.
 """
 
 import argparse
@@ -27,6 +29,28 @@ def flops(p):
     return 6 * (12 * layers * d * d + VOCABULARY * d) + 7 * layers * t * d
 
 
+def parts(p):
+    """What the three constants are multiplied by."""
+    return [flops(p), p["layers"] * p["dim"], 1 / (p["batch"] * p["context"])]
+
+
+def fit(rows):
+    import numpy
+
+    x = numpy.array([parts(p) for _, p, _, _ in rows])
+    t = numpy.array([s for *_, s in rows])
+    scale = numpy.abs(x / t[:, None]).max(axis=0)
+    # A negative constant means nothing: it is left out.
+    kept = [0, 1, 2]
+    while True:
+        found = numpy.linalg.lstsq(x[:, kept] / t[:, None] / scale[kept], numpy.ones_like(t), rcond=None)[0]
+        if (found >= 0).all():
+            constants = numpy.zeros(3)
+            constants[kept] = found / scale[kept]
+            return constants
+        kept.pop(int(found.argmin()))
+
+
 def seconds(a, p, folder):
     """Median seconds a token of one process."""
     keys = {
@@ -41,17 +65,16 @@ def seconds(a, p, folder):
     return statistics.median([1 / line["tokens_per_s"] for line in lines if "tokens_per_s" in line][2:])
 
 
-def plot(path, rows):
+def plot(path, rows, constants):
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(POINTS), figsize=(13, 3.2), sharey=False)
-    rate = statistics.median(f / s for _, _, f, s in rows)
     for ax, name in zip(axes, POINTS):
-        mine = [(p[name], f, s) for n, p, f, s in rows if n == name]
-        ax.plot([x for x, *_ in mine], [1e6 * f / rate for _, f, _ in mine], color="0.6", label="arithmetic")
+        mine = [(p[name], told(p, constants), s) for n, p, _, s in rows if n == name]
+        ax.plot([x for x, *_ in mine], [1e6 * t for _, t, _ in mine], color="0.6", label="model")
         ax.plot([x for x, *_ in mine], [1e6 * s for *_, s in mine], "o", color="tab:blue", label="measured")
         ax.set_xlabel({"dim": "width d", "context": "context T"}.get(name, name))
         ax.set_ylim(bottom=0)
@@ -59,6 +82,10 @@ def plot(path, rows):
     axes[0].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path)
+
+
+def told(p, constants):
+    return sum(c * x for c, x in zip(constants, parts(p)))
 
 
 def main():
@@ -76,13 +103,16 @@ def main():
             for i, (_, p) in enumerate(points):
                 times[i].append(seconds(a, p, f"{scratch}/{turn}-{i}"))
     rows = [(name, p, flops(p), statistics.median(t)) for (name, p), t in zip(points, times)]
-    rate = statistics.median(f / s for _, _, f, s in rows)
-    print("| varied | value | Mflop a token | µs a token | Gflop/s | from the median |")
-    print("|---|---|---|---|---|---|")
+    constants = fit(rows)
+    alpha, beta, gamma = constants
+    print(f"{1e-9 / alpha:.0f} Gflop/s, {1e9 * beta:.2f} ns for each layer and unit of width, {1e3 * gamma:.2f} ms a step\n")
+    print("| varied | value | Mflop a token | µs a token | Gflop/s | model, µs | off |")
+    print("|---|---|---|---|---|---|---|")
     for name, p, f, s in rows:
-        print(f"| {name} | {p[name]} | {f / 1e6:.2f} | {s * 1e6:.1f} | {f / s / 1e9:.0f} | {100 * (f / s / rate - 1):+.0f} % |")
+        t = told(p, constants)
+        print(f"| {name} | {p[name]} | {f / 1e6:.2f} | {s * 1e6:.1f} | {f / s / 1e9:.0f} | {t * 1e6:.1f} | {100 * (s / t - 1):+.0f} % |")
     if a.plot:
-        plot(a.plot, rows)
+        plot(a.plot, rows, constants)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ use super::metrics::{self, Metrics};
 use super::plot::{Chart, Line, escape};
 use super::{Config, Summary, write_whole};
 use crate::error::Result;
+use crate::nn::attention::inspect::HeadReport;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -21,6 +22,7 @@ svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--so
 .pale{stroke:var(--pale);stroke-width:1}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid var(--grid);border-radius:8px;padding:12px;font-size:.88rem}
 code{font-size:.92em}
+table{border-collapse:collapse;font-size:.88rem}td,th{padding:2px 10px;text-align:right}
 ";
 
 /// Writes `dir/report.html` from `dir/metrics.jsonl` and what is known of the run.
@@ -59,13 +61,14 @@ fn page(
     if let Some(sample) = summary.and_then(|s| s.sample.as_deref()) {
         let _ = write!(h, "<h2>What it writes</h2><pre>{}</pre>", escape(sample));
     }
+    heads(&mut h, lines);
     let run = escape(dir);
     let _ = write!(
         h,
         "<h2>Going on</h2><pre>ringtape train --resume {run} --steps {}\nringtape eval {run}",
         config.steps * 2
     );
-    if text {
+    if summary.is_some_and(|s| s.sample.is_some()) {
         let _ = write!(h, "\nringtape generate {run} --prompt \"Call me \" --tokens 200");
     }
     let _ = writeln!(
@@ -106,6 +109,44 @@ fn facts(h: &mut String, lines: &[Metrics], config: &Config, summary: Option<&Su
         fact("seconds of training", format!("{:.0}", m.wall_s));
     }
     *h += "</div>";
+}
+
+/// What the heads of windowed or dynamic attention saw at the last evaluation, and how their spans moved.
+fn heads(h: &mut String, lines: &[Metrics]) {
+    let seen: Vec<(f64, &[HeadReport])> =
+        lines.iter().filter_map(|m| Some((m.step as f64, m.attention.as_deref()?))).collect();
+    let Some((_, last)) = seen.last() else { return };
+    *h += "<h2>What the heads see</h2>";
+    let line = |(i, head): (usize, &HeadReport)| Line {
+        name: format!("layer {} head {}", head.layer, head.head),
+        class: ["a", "b", "pale"][i.min(2)].into(),
+        points: seen
+            .iter()
+            .filter_map(|(step, all)| Some((*step, all.get(i)?.lag.unwrap_or(all[i].span))))
+            .collect(),
+    };
+    if seen.len() > 1 {
+        let what = if last.iter().any(|head| head.lag.is_some()) { "lag" } else { "span" };
+        let lines = last.iter().enumerate().map(line).collect();
+        *h += &Chart { x: "step", y: format!("{what}, in tokens"), lines, levels: vec![] }.svg();
+    }
+    *h += "<table><tr><th>layer<th>head<th>span<th>lag<th>blocks<th>density<th>recall</tr>";
+    for head in *last {
+        let real = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.1}"));
+        let _ = write!(
+            h,
+            "<tr><td>{}<td>{}<td>{:.1}<td>{}<td>{}<td>{:.1} %<td>{:.1} %</tr>",
+            head.layer,
+            head.head,
+            head.span,
+            real(head.lag),
+            real(head.blocks),
+            100.0 * head.density,
+            100.0 * head.recall
+        );
+    }
+    *h += "</table><p>Span and lag in tokens. Density: keys seen, of all up to the query. Recall: their share of the mass \
+           that dense attention would give.</p>";
 }
 
 fn loss(lines: &[Metrics], config: &Config, baselines: &[f64]) -> Chart {

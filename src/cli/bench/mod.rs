@@ -8,10 +8,12 @@
 //! | `machine.rs` | the ceilings, measured in the same run: multiply-adds and memory |
 //! | `gemm.rs` | matrix products of a GPT training step |
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
+//! | `attention.rs` | dense, windowed and dynamic attention over long sequences |
 //! | `soft.rs` | the software CUDA device |
 //! | `tiny.rs` | a training step that is mostly machinery |
 //! | `op.rs` | every op's large samples, forward and backward |
 
+mod attention;
 mod gemm;
 mod harness;
 mod machine;
@@ -33,6 +35,7 @@ Examples:
   ringtape bench step               a training step of the default GPT, whole and in parts
   ringtape bench tiny               a step of a network so small that the machinery is most of it
   ringtape bench gemm               matrix products of a GPT step, beside this machine's peak
+  ringtape bench attention          dense, windowed and dynamic attention over 1,024 to 65,536 tokens
   ringtape bench soft               the software CUDA device: launches, PTX read, matrix products
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
@@ -45,7 +48,7 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, tiny, loader, soft, all
+    /// gemm, elementwise, op NAME, step, attention, tiny, loader, soft, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
@@ -58,7 +61,8 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 8] = ["all", "gemm", "elementwise", "op", "step", "tiny", "loader", "soft"];
+const TARGETS: [&str; 9] =
+    ["all", "gemm", "elementwise", "op", "step", "attention", "tiny", "loader", "soft"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -72,7 +76,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         ("op", Some(name)) => vec![ops::find(name, session.extensions.ops)?],
         ("op" | "all", None) => entries().collect(),
         ("elementwise", _) => entries().filter(|e| e.inputs.len() == 1 && is_elementwise(e)).collect(),
-        ("gemm" | "step" | "tiny" | "loader" | "soft", _) => vec![],
+        ("gemm" | "step" | "attention" | "tiny" | "loader" | "soft", _) => vec![],
         (other, _) => {
             let all = TARGETS.join(", ");
             return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
@@ -84,6 +88,9 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
     if matches!(args.target.as_str(), "step" | "all") {
         cases.extend(step::step()?);
+    }
+    if matches!(args.target.as_str(), "attention" | "all") {
+        cases.extend(attention::cases()?);
     }
     if matches!(args.target.as_str(), "tiny" | "all") {
         cases.extend(tiny::cases()?);

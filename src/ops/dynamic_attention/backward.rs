@@ -1,7 +1,7 @@
-//! Backward on the CPU: the scores of each tile that forward saw are made again from the log-sums, in the same order.
+//! Backward on the CPU: the scores of each tile that forward saw are made again from the log-sums.
 
 use super::forward::{columns, consecutive, gather, score, turn};
-use super::sight::{Row, Rules, Sight, TILE, Windows, bell, slope};
+use super::sight::{Routed, Row, Rules, Seen, Sight, TILE, Windows, bell, slope};
 use crate::kernel::gemm::{View, ViewMut};
 use crate::kernel::{Real, lanes, par};
 use crate::vectorized;
@@ -103,6 +103,9 @@ pub(super) fn dynamic_attention_backward<T: Real>(
     }
 }
 
+/// Queries that go to routed blocks together.
+const UNIT: usize = 32 * TILE;
+
 /// Memory of one job.
 struct Scratch<T> {
     p: [T; TILE * TILE],
@@ -127,26 +130,20 @@ fn backward_head<T: Real>(
     let zeros = [T::ZERO; TILE * TILE];
     let mut m = Scratch { p: zeros, ds: zeros, dm: zeros, q: some(), d_o: some(), sum: some() };
     let mut sight = Sight::new(r);
-    for first in (0..r.tq).step_by(TILE) {
-        let rows = TILE.min(r.tq - first);
-        let (at, n) = ((h * r.tq + first) * d, h * r.tq + first);
-        let (q, d_o) = (&x.q[at..][..rows * d], &x.d_o[at..][..rows * d]);
-        let mut delta = [T::ZERO; TILE];
-        for (i, delta) in delta.iter_mut().enumerate().take(rows) {
-            *delta = dot(&d_o[i * d..][..d], &x.o[at + i * d..][..d]);
-        }
-        let log_sum = &x.log_sum[n..][..rows];
-        sight.begin(r, w, first, rows);
-        while let Some(t) = sight.next(r) {
-            let dq = &mut g.dq[at..][..rows * d];
-            let tile = t * r.tile * d..(t * r.tile + r.cols(t)) * d;
-            let out = [dq, &mut g.dk[tile.clone()], &mut g.dv[tile.clone()]];
-            let y = [columns(r, keys.k_turned, t), columns(r, keys.v_turned, t)];
-            backward_tile(r, &sight, [q, d_o, &keys.k[tile]], y, [log_sum, &delta[..rows]], out, &mut m);
-            if !sight.weights.is_empty() {
-                let rows = m.dm.as_chunks::<TILE>().0.iter().zip(&sight.rows).zip(&sight.routed);
-                for ((dm, &i), _) in rows.filter(|(_, routed)| !**routed) {
-                    let row = sight.window(i);
+    for first in (0..r.tq).step_by(UNIT) {
+        let rows = UNIT.min(r.tq - first);
+        let n = h * r.tq + first;
+        let [q, d_o, o] = [x.q, x.d_o, x.o].map(|x| &x[n * d..][..rows * d]);
+        let delta: Vec<T> = d_o.chunks_exact(d).zip(o.chunks_exact(d)).map(|(d_o, o)| dot(d_o, o)).collect();
+        let unit = Unit { q, d_o, log_sum: &x.log_sum[n..][..rows], delta: &delta, keys };
+        for start in (0..rows).step_by(TILE) {
+            sight.begin(r, w, first, start, TILE.min(rows - start));
+            while let Some(t) = sight.next(r, w) {
+                let seen = sight.seen();
+                let out = [&mut g.dq[n * d..][..rows * d], &mut *g.dk, &mut *g.dv];
+                unit.see(r, t, &seen, out, &mut m);
+                let weighed = if seen.weights.is_empty() { 0 } else { seen.rows.len() };
+                for (dm, (i, row)) in m.dm.as_chunks::<TILE>().0.iter().zip(sight.windows()).take(weighed) {
                     g.span[n + i] += span_gradient(r, row, t * r.tile, dm);
                     if let (Some(dc), Some(dw)) = (g.center.get_mut(n + i), g.width.get_mut(n + i)) {
                         place_gradient(r, row, t * r.tile, dm, dc, dw);
@@ -154,39 +151,55 @@ fn backward_head<T: Real>(
                 }
             }
         }
+        Routed::new(r, w, first, rows).each(r, first, |t, seen| {
+            unit.see(r, t, seen, [&mut g.dq[n * d..][..rows * d], &mut *g.dk, &mut *g.dv], &mut m);
+        });
     }
 }
 
-/// Adds what one tile of keys gives to dq, dk and dv; leaves dμ of each row in `m.dm` when there are weights.
-fn backward_tile<T: Real>(
-    r: &Rules<T>,
-    sight: &Sight<T>,
-    [q, d_o, k]: [&[T]; 3],
-    [keys, values]: [View<'_, T>; 2],
-    [log_sum, delta]: [&[T]; 2],
-    [dq, dk, dv]: [&mut [T]; 3],
-    m: &mut Scratch<T>,
-) {
-    let (count, d, cols) = (sight.rows.len(), r.d, keys.cols());
-    let q = gather(q, &sight.rows, d, &mut m.q);
-    let d_o = gather(d_o, &sight.rows, d, &mut m.d_o);
-    score(&sight.seen, q, keys, r.scale, &mut m.p);
-    score(&sight.seen, d_o, values, T::ONE, &mut m.ds);
-    let (mut sums, mut deltas) = ([T::ZERO; TILE], [T::ZERO; TILE]);
-    for (k, &i) in sight.rows.iter().enumerate() {
-        (sums[k], deltas[k]) = (log_sum[i], delta[i]);
-    }
-    backward_rows(&mut m.p, &mut m.ds, &mut m.dm, &sight.seen, [&sums, &deltas], &sight.weights);
-    let turned = |m| View::strided(m, cols, count, 1, TILE);
-    T::gemm(turned(&m.p), View::new(d_o, count, d), T::ONE, true, ViewMut::new(dv, cols, d));
-    T::gemm(turned(&m.ds), View::new(q, count, d), r.scale, true, ViewMut::new(dk, cols, d));
-    let (ds, k) = (View::strided(&m.ds, count, cols, TILE, 1), View::new(k, cols, d));
-    if let Some(start) = consecutive(&sight.rows) {
-        T::gemm(ds, k, r.scale, true, ViewMut::new(&mut dq[start * d..][..count * d], count, d));
-    } else {
-        T::gemm(ds, k, r.scale, false, ViewMut::new(&mut m.sum[..count * d], count, d));
-        for (sum, &i) in m.sum.chunks_exact(d).zip(&sight.rows) {
-            add_row(&mut dq[i * d..][..d], sum);
+/// What backward reads for a unit of queries.
+struct Unit<'a, T> {
+    q: &'a [T],
+    d_o: &'a [T],
+    log_sum: &'a [T],
+    delta: &'a [T],
+    keys: &'a Keys<'a, T>,
+}
+
+impl<T: Real> Unit<'_, T> {
+    /// Adds what rows see of tile `t` of the keys to dq of the unit and dk and dv of the head; leaves dμ of each row in `m.dm`
+    /// when there are weights.
+    fn see(
+        &self,
+        r: &Rules<T>,
+        t: usize,
+        seen: &Seen<'_, T>,
+        [dq, dk, dv]: [&mut [T]; 3],
+        m: &mut Scratch<T>,
+    ) {
+        let (count, d, cols) = (seen.rows.len(), r.d, r.cols(t));
+        let tile = t * r.tile * d..(t * r.tile + cols) * d;
+        let q = gather(self.q, seen.rows, d, &mut m.q);
+        let d_o = gather(self.d_o, seen.rows, d, &mut m.d_o);
+        score(seen.keys, q, d, columns(r, self.keys.k_turned, t), r.scale, &mut m.p);
+        score(seen.keys, d_o, d, columns(r, self.keys.v_turned, t), T::ONE, &mut m.ds);
+        let (mut sums, mut deltas) = ([T::ZERO; TILE], [T::ZERO; TILE]);
+        for (k, &i) in seen.rows.iter().enumerate() {
+            (sums[k], deltas[k]) = (self.log_sum[i], self.delta[i]);
+        }
+        backward_rows(&mut m.p, &mut m.ds, &mut m.dm, seen.keys, [&sums, &deltas], seen.weights);
+        let (q, d_o) = (View::new(&q[..count * d], count, d), View::new(&d_o[..count * d], count, d));
+        let turned = |m| View::strided(m, cols, count, 1, TILE);
+        T::gemm(turned(&m.p), d_o, T::ONE, true, ViewMut::new(&mut dv[tile.clone()], cols, d));
+        T::gemm(turned(&m.ds), q, r.scale, true, ViewMut::new(&mut dk[tile.clone()], cols, d));
+        let (ds, k) = (View::strided(&m.ds, count, cols, TILE, 1), View::new(&self.keys.k[tile], cols, d));
+        if let Some(start) = consecutive(seen.rows) {
+            T::gemm(ds, k, r.scale, true, ViewMut::new(&mut dq[start * d..][..count * d], count, d));
+        } else {
+            T::gemm(ds, k, r.scale, false, ViewMut::new(&mut m.sum[..count * d], count, d));
+            for (sum, &i) in m.sum.chunks_exact(d).zip(seen.rows) {
+                add_row(&mut dq[i * d..][..d], sum);
+            }
         }
     }
 }

@@ -1,13 +1,11 @@
-//! Forward on the CPU: a tile of 64 queries streams over the tiles of keys that any of them sees.
+//! Forward on the CPU: a tile of 64 queries streams over the tiles of keys in its windows, then the queries of some tiles
+//! together over the blocks that any of them is routed to.
 
-use super::sight::{Rules, Sight, TILE, Windows};
+use super::sight::{Routed, Rules, Seen, Sight, TILE, Windows};
 use crate::kernel::gemm::{self, View, ViewMut};
 use crate::kernel::{Real, lanes, par};
 use crate::vectorized;
 use rayon::prelude::*;
-
-/// Tiles of queries of one unit of work.
-const TILES: usize = 4;
 
 /// Every tile of `x` [heads, Tk, d] transposed, in its own place: [d, keys of the tile].
 pub(super) fn turn<T: Real>(r: &Rules<T>, x: &[T], y: &mut [T]) {
@@ -56,7 +54,8 @@ pub(super) fn dynamic_attention_forward<T: Real>(
         turn(&r, k, turned);
     }
     let windows = Windows { span, blocks, center, width };
-    let (unit, some) = (TILES * TILE * r.d, TILES * TILE);
+    let some = r.unit(o.len() / nq);
+    let unit = some * r.d;
     let run = |h: usize, i: usize, o: &mut [T], sum: &mut [T]| {
         let (at, w) = (h / r.group * nk, windows.head(h, &r));
         let q = &q[h * nq + i * unit..][..o.len()];
@@ -75,7 +74,7 @@ pub(super) fn dynamic_attention_forward<T: Real>(
     }
 }
 
-/// Output and log-sum of the queries from `first` on, at most [`TILES`] tiles of them.
+/// Output and log-sum of the queries from `first` on.
 #[allow(clippy::too_many_arguments)]
 fn forward_queries<T: Real>(
     r: &Rules<T>,
@@ -87,37 +86,76 @@ fn forward_queries<T: Real>(
     o: &mut [T],
     log_sum: &mut [T],
 ) {
-    let (d, tile) = (r.d, TILE * r.d);
-    let (mut scores, mut rows, mut sum) = ([T::ZERO; TILE * TILE], vec![T::ZERO; tile], vec![T::ZERO; tile]);
+    let n = log_sum.len();
+    let mut unit = Unit::new(r, [q, keys, v], o, n);
     let mut sight = Sight::new(r);
-    o.fill(T::ZERO);
-    let tiles = q.chunks(tile).zip(o.chunks_mut(tile)).zip(log_sum.chunks_mut(TILE));
-    for (n, ((q, o), log_sum)) in tiles.enumerate() {
-        let mut state = State::new();
-        sight.begin(r, w, first + n * TILE, log_sum.len());
-        while let Some(t) = sight.next(r) {
-            let (count, cols) = (sight.rows.len(), r.cols(t));
-            let q = gather(q, &sight.rows, d, &mut rows);
-            score(&sight.seen, q, columns(r, keys, t), r.scale, &mut scores);
-            state.stream(&mut scores, &sight);
-            let values = View::new(&v[t * r.tile * d..][..cols * d], cols, d);
-            let p = View::strided(&scores, count, cols, TILE, 1);
-            if let Some(start) = consecutive(&sight.rows) {
-                let o = &mut o[start * d..][..count * d];
-                o.chunks_exact_mut(d).zip(&state.factor).for_each(|(o, &c)| scale_row(o, c));
-                T::gemm(p, values, T::ONE, true, ViewMut::new(o, count, d));
-            } else {
-                T::gemm(p, values, T::ONE, false, ViewMut::new(&mut sum[..count * d], count, d));
-                for ((sum, &i), &c) in sum.chunks_exact(d).zip(&sight.rows).zip(&state.factor) {
-                    scale_add(&mut o[i * d..][..d], c, sum);
-                }
-            }
+    for start in (0..n).step_by(TILE) {
+        sight.begin(r, w, first, start, TILE.min(n - start));
+        while let Some(t) = sight.next(r, w) {
+            unit.see(r, t, &sight.seen());
         }
-        for (i, (o, log_sum)) in o.chunks_exact_mut(d).zip(log_sum).enumerate() {
-            // A query that sees nothing gives 0.
-            let sum = state.sum[i];
-            scale_row(o, if sum == T::ZERO { T::ZERO } else { T::ONE / sum });
-            *log_sum = if sum == T::ZERO { T::NEG_INFINITY } else { state.max[i] + sum.ln() };
+    }
+    Routed::new(r, w, first, n).each(r, first, |t, seen| unit.see(r, t, seen));
+    let Unit { max, sum, .. } = unit;
+    for (i, (o, log_sum)) in o.chunks_exact_mut(r.d).zip(log_sum).enumerate() {
+        // A query that sees nothing gives 0.
+        scale_row(o, if sum[i] == T::ZERO { T::ZERO } else { T::ONE / sum[i] });
+        *log_sum = if sum[i] == T::ZERO { T::NEG_INFINITY } else { max[i] + sum[i].ln() };
+    }
+}
+
+/// The running softmax of a unit of queries.
+struct Unit<'a, T> {
+    q: &'a [T],
+    /// Keys with tokens as columns, and values as they lie.
+    keys: &'a [T],
+    v: &'a [T],
+    o: &'a mut [T],
+    max: Vec<T>,
+    sum: Vec<T>,
+    scores: [T; TILE * TILE],
+    /// Rows gathered, and sums of rows that do not lie side by side.
+    rows: Vec<T>,
+    sums: Vec<T>,
+}
+
+impl<'a, T: Real> Unit<'a, T> {
+    fn new(r: &Rules<T>, [q, keys, v]: [&'a [T]; 3], o: &'a mut [T], n: usize) -> Unit<'a, T> {
+        o.fill(T::ZERO);
+        let (rows, sums, scores) = (vec![T::ZERO; TILE * r.d], vec![T::ZERO; TILE * r.d], [T::ZERO; TILE * TILE]);
+        Unit { q, keys, v, o, max: vec![T::NEG_INFINITY; n], sum: vec![T::ZERO; n], scores, rows, sums }
+    }
+
+    /// Adds what rows see of tile `t` of the keys.
+    fn see(&mut self, r: &Rules<T>, t: usize, seen: &Seen<'_, T>) {
+        let (d, count, cols) = (r.d, seen.rows.len(), r.cols(t));
+        let q = gather(self.q, seen.rows, d, &mut self.rows);
+        score(seen.keys, q, d, columns(r, self.keys, t), r.scale, &mut self.scores);
+        let (mut max, mut sum) = ([T::NEG_INFINITY; TILE], [T::ZERO; TILE]);
+        for (k, &i) in seen.rows.iter().enumerate() {
+            (max[k], sum[k]) = (self.max[i], self.sum[i]);
+        }
+        // By what each row's sums so far shrink.
+        let mut factor = [T::ONE; TILE];
+        stream(&mut self.scores, seen.keys, seen.weights, &mut max[..count], &mut sum[..count], &mut factor);
+        for (k, &i) in seen.rows.iter().enumerate() {
+            (self.max[i], self.sum[i]) = (max[k], sum[k]);
+        }
+        let values = View::new(&self.v[t * r.tile * d..][..cols * d], cols, d);
+        if let Some(start) = consecutive(seen.rows).filter(|_| count > 1) {
+            let o = &mut self.o[start * d..][..count * d];
+            o.chunks_exact_mut(d).zip(&factor).for_each(|(o, &c)| scale_row(o, c));
+            let p = View::strided(&self.scores, count, cols, TILE, 1);
+            T::gemm(p, values, T::ONE, true, ViewMut::new(o, count, d));
+            return;
+        }
+        // Two rows at least: see `gather`.
+        self.scores[count * TILE..].iter_mut().take(if count == 1 { TILE } else { 0 }).for_each(|p| *p = T::ZERO);
+        let wide = count.max(2);
+        let p = View::strided(&self.scores, wide, cols, TILE, 1);
+        T::gemm(p, values, T::ONE, false, ViewMut::new(&mut self.sums[..wide * d], wide, d));
+        for ((sum, &i), &c) in self.sums.chunks_exact(d).zip(seen.rows).zip(&factor) {
+            scale_add(&mut self.o[i * d..][..d], c, sum);
         }
     }
 }
@@ -128,58 +166,36 @@ pub(super) fn consecutive(rows: &[usize]) -> Option<usize> {
     (last - first + 1 == rows.len()).then_some(first)
 }
 
-/// Rows of `x` side by side: as they lie where they are consecutive, else copied to `memory`.
+/// Rows of `x` side by side: as they lie where they are consecutive, else copied to `memory`. A single row gets one of zeros
+/// behind it: products of one row have an order of their own, and whether a row is alone may depend on later tokens.
 pub(super) fn gather<'a, T: Real>(x: &'a [T], rows: &[usize], d: usize, memory: &'a mut [T]) -> &'a [T] {
-    if let Some(start) = consecutive(rows) {
+    if let Some(start) = consecutive(rows).filter(|_| rows.len() > 1) {
         return &x[start * d..][..rows.len() * d];
     }
     for (to, &i) in memory.chunks_exact_mut(d).zip(rows) {
         to.copy_from_slice(&x[i * d..][..d]);
     }
-    &memory[..rows.len() * d]
+    if rows.len() == 1 {
+        memory[d..2 * d].fill(T::ZERO);
+    }
+    &memory[..rows.len().max(2) * d]
 }
 
-/// scale·X·Y for rows X and a tile Y of columns, into rows of [`TILE`] numbers. Where no row sees the whole tile, only
-/// what sixteen rows together see is computed.
-pub(super) fn score<T: Real>(seen: &[(usize, usize)], x: &[T], y: View<'_, T>, scale: T, s: &mut [T]) {
-    let (rows, cols) = (seen.len(), y.cols());
-    let d = x.len() / rows.max(1);
+/// scale·X·Y for rows X, two at least, of `d` numbers, and a tile Y of columns, into rows of [`TILE`] numbers. Where no row sees
+/// the whole tile, only what sixteen rows together see is computed.
+pub(super) fn score<T: Real>(seen: &[(usize, usize)], x: &[T], d: usize, y: View<'_, T>, scale: T, s: &mut [T]) {
+    let (rows, cols) = (x.len() / d, y.cols());
     let step = if seen.iter().all(|s| *s == (0, cols)) { TILE } else { 16 };
     for i in (0..rows).step_by(step) {
-        let seen = &seen[i..rows.min(i + step)];
+        // A last row alone is done together with the one before it.
+        let i = if i > 0 && i + 1 == rows { i - 1 } else { i };
+        let high = step.min(rows - i);
+        let seen = &seen[i.min(seen.len())..seen.len().min(i + step)];
         let start = seen.iter().map(|s| s.0).min().unwrap_or(0) / 16 * 16;
         let end = seen.iter().map(|s| s.1).max().unwrap_or(0).next_multiple_of(16).min(cols);
-        let x = View::new(&x[i * d..][..seen.len() * d], seen.len(), d);
-        let to = ViewMut::pitched(&mut s[i * TILE + start..], seen.len(), end - start, TILE);
+        let x = View::new(&x[i * d..][..high * d], high, d);
+        let to = ViewMut::pitched(&mut s[i * TILE + start..], high, end - start, TILE);
         T::gemm(x, y.columns(start, end - start), scale, false, to);
-    }
-}
-
-/// The running softmax of a tile of queries.
-struct State<T> {
-    max: [T; TILE],
-    sum: [T; TILE],
-    /// By what the last tile of keys shrank what was summed before, of each row that saw it.
-    factor: [T; TILE],
-}
-
-impl<T: Real> State<T> {
-    fn new() -> State<T> {
-        State { max: [T::NEG_INFINITY; TILE], sum: [T::ZERO; TILE], factor: [T::ONE; TILE] }
-    }
-
-    /// Turns the scores of one tile of keys into μ·e^{s − max'}, 0 where nothing is seen.
-    fn stream(&mut self, s: &mut [T], sight: &Sight<T>) {
-        let count = sight.rows.len();
-        let (mut max, mut sum) = ([T::NEG_INFINITY; TILE], [T::ZERO; TILE]);
-        for (k, &i) in sight.rows.iter().enumerate() {
-            (max[k], sum[k]) = (self.max[i], self.sum[i]);
-        }
-        let (max_now, sum_now) = (&mut max[..count], &mut sum[..count]);
-        stream(s, &sight.seen, &sight.weights, max_now, sum_now, &mut self.factor);
-        for (k, &i) in sight.rows.iter().enumerate() {
-            (self.max[i], self.sum[i]) = (max[k], sum[k]);
-        }
     }
 }
 

@@ -45,6 +45,16 @@ impl<T: Real> Rules<T> {
     pub(super) fn cols(&self, t: usize) -> usize {
         self.tile.min(self.tk - t * self.tile)
     }
+    /// Keys up to here are not in the future of query `i`.
+    fn limit(&self, i: usize) -> usize {
+        if self.causal { self.tk.min(i + self.offset + 1) } else { self.tk }
+    }
+    /// Queries of one unit of work: so many that blocks find rows enough, so few that there is work for every thread. It
+    /// depends on extents alone, as the order of sums does.
+    pub(super) fn unit(&self, heads: usize) -> usize {
+        let tiles = (heads * self.tq.div_ceil(TILE) / 16).clamp(4, if self.count > 0 { 32 } else { 4 });
+        tiles * TILE
+    }
     /// Work of one head in about nanoseconds, as far as extents tell.
     pub(super) fn work(&self) -> usize {
         self.tq * self.d * (self.count * self.block + 4 * TILE).min(self.tk) / 16
@@ -69,6 +79,10 @@ impl<'a, T: Real> Windows<'a, T> {
         let blocks = if blocks.is_empty() { blocks } else { &blocks[h * n..][..n] };
         Windows { span: of(self.span), blocks, center: of(self.center), width: of(self.width) }
     }
+    /// The blocks that query `i` of the head is routed to.
+    fn list(&self, r: &Rules<T>, i: usize) -> &'a [i32] {
+        if r.count == 0 { &[] } else { &self.blocks[i * r.count..][..r.count] }
+    }
 }
 
 /// A range of keys.
@@ -82,8 +96,6 @@ pub(super) struct Row<T> {
     pub(super) span: T,
     pub(super) center: T,
     pub(super) width: T,
-    /// Keys beyond this are not seen: those of the future.
-    limit: usize,
     /// Keys of the first window, those of them that count in full, and keys of the second window.
     size: Keys,
     full: Keys,
@@ -118,9 +130,8 @@ fn positive<T: Real>(x: T) -> T {
 
 impl<T: Real> Row<T> {
     fn new(r: &Rules<T>, w: &Windows<'_, T>, i: usize) -> Row<T> {
-        let position = i + r.offset;
-        let limit = if r.causal { r.tk.min(position + 1) } else { r.tk };
-        let (at, span) = (T::of(position as f64), positive(w.span[i]));
+        let limit = r.limit(i);
+        let (at, span) = (T::of((i + r.offset) as f64), positive(w.span[i]));
         let (center, width, place) = match w.center.get(i) {
             None => (T::ZERO, T::ZERO, (0, 0)),
             Some(&c) => {
@@ -130,7 +141,7 @@ impl<T: Real> Row<T> {
             }
         };
         let (size, full) = (within(at, span + r.ramp, limit), full(at, span, limit));
-        Row { at, span, center, width, limit, size, full, place }
+        Row { at, span, center, width, size, full, place }
     }
 
     /// True when the second window sees any key.
@@ -139,12 +150,9 @@ impl<T: Real> Row<T> {
     }
 
     /// Keys of the tile start..start + cols that have a weight, as a range within it, and whether all of them weigh 1.
-    fn look(&self, start: usize, cols: usize, routed: bool) -> (Keys, bool) {
+    fn look(&self, start: usize, cols: usize) -> (Keys, bool) {
         let clip = |(a, b): Keys| (a.clamp(start, start + cols) - start, b.clamp(start, start + cols) - start);
-        let (whole, size, place) = (clip((0, self.limit)), clip(self.size), clip(self.place));
-        if routed {
-            return (whole, true);
-        }
+        let (size, place) = (clip(self.size), clip(self.place));
         let (ones, empty) = (clip(self.full), |(a, b): Keys| a >= b);
         let hull = match (empty(size), empty(place)) {
             (_, true) => size,
@@ -155,105 +163,148 @@ impl<T: Real> Row<T> {
     }
 }
 
-/// What a tile of queries sees of one tile of keys.
-pub(super) struct Sight<T> {
-    /// Rows of the tile of queries that see any of it, ascending.
-    pub(super) rows: Vec<usize>,
+/// What some queries see of one tile of keys.
+pub(super) struct Seen<'a, T> {
+    /// Rows of the unit that see any of it, ascending, at most [`TILE`].
+    pub(super) rows: &'a [usize],
     /// Of each of them the keys seen, as a range within the tile.
-    pub(super) seen: Vec<Keys>,
+    pub(super) keys: &'a [Keys],
     /// Of each of them the weights μ, [`TILE`] apart; empty when all that is seen weighs 1.
-    pub(super) weights: Vec<T>,
-    /// Of each of them whether the tile was routed to.
-    pub(super) routed: Vec<bool>,
+    pub(super) weights: &'a [T],
+}
+
+/// The windows of a tile of queries: the tiles of keys that any of them sees, one after the other. A tile that a query is
+/// routed to is left to [`Routed`].
+pub(super) struct Sight<T> {
+    rows: Vec<usize>,
+    seen: Vec<Keys>,
+    weights: Vec<T>,
     windows: Vec<Row<T>>,
     marks: Vec<u64>,
-    lists: Vec<u64>,
+    /// Number of the first query in its head and in its unit.
+    first: usize,
+    start: usize,
 }
 
 impl<T: Real> Sight<T> {
     pub(super) fn new(r: &Rules<T>) -> Sight<T> {
-        let some = || Vec::with_capacity(TILE);
-        let (marks, lists) = (vec![0; r.tiles().div_ceil(64)], vec![0; if r.count > 0 { r.tiles() } else { 0 }]);
-        let (rows, seen, routed, windows) = (some(), Vec::with_capacity(TILE), Vec::with_capacity(TILE), vec![]);
-        Sight { rows, seen, weights: vec![], routed, windows, marks, lists }
+        let (rows, seen, windows) = (Vec::with_capacity(TILE), Vec::with_capacity(TILE), Vec::with_capacity(TILE));
+        Sight { rows, seen, weights: vec![], windows, marks: vec![0; r.tiles().div_ceil(64)], first: 0, start: 0 }
     }
 
-    /// The windows of row `i` of the tile.
-    pub(super) fn window(&self, i: usize) -> &Row<T> {
-        &self.windows[i]
-    }
-
-    /// Takes up the queries first..first + rows of a head.
-    pub(super) fn begin(&mut self, r: &Rules<T>, w: &Windows<'_, T>, first: usize, rows: usize) {
+    /// Takes up `rows` queries of a head from query `first` + `start` on: those from row `start` of the unit that begins with
+    /// `first`.
+    pub(super) fn begin(&mut self, r: &Rules<T>, w: &Windows<'_, T>, first: usize, start: usize, rows: usize) {
+        (self.first, self.start) = (first + start, start);
         self.windows.clear();
         for i in 0..rows {
-            let row = Row::new(r, w, first + i);
+            let row = Row::new(r, w, self.first + i);
             for (start, end) in [row.size, row.place] {
                 if start < end {
-                    (start / r.tile..=(end - 1) / r.tile).for_each(|t| self.mark(t));
+                    (start / r.tile..=(end - 1) / r.tile).for_each(|t| self.marks[t / 64] |= 1 << (t % 64));
                 }
             }
             self.windows.push(row);
-            let list = if r.count == 0 { &[][..] } else { &w.blocks[(first + i) * r.count..][..r.count] };
-            for &b in list.iter().take_while(|b| **b >= 0) {
-                let start = b as usize * r.block;
-                let tiles = start / r.tile..(start + r.block).min(row.limit).div_ceil(r.tile);
-                tiles.for_each(|t| {
-                    self.mark(t);
-                    self.lists[t] |= 1 << i;
-                });
-            }
         }
     }
 
-    fn mark(&mut self, t: usize) {
-        self.marks[t / 64] |= 1 << (t % 64);
-    }
-
     /// Goes on to the next tile of keys that any query sees, and gives its number.
-    pub(super) fn next(&mut self, r: &Rules<T>) -> Option<usize> {
+    pub(super) fn next(&mut self, r: &Rules<T>, w: &Windows<'_, T>) -> Option<usize> {
         loop {
             let word = self.marks.iter().position(|w| *w != 0)?;
             let t = word * 64 + self.marks[word].trailing_zeros() as usize;
             self.marks[word] &= self.marks[word] - 1;
-            let list = self.lists.get_mut(t).map_or(0, std::mem::take);
-            if self.look(r, t, list) {
+            if self.look(r, w, t) {
                 return Some(t);
             }
         }
     }
 
-    fn look(&mut self, r: &Rules<T>, t: usize, list: u64) -> bool {
+    /// What is seen of that tile.
+    pub(super) fn seen(&self) -> Seen<'_, T> {
+        Seen { rows: &self.rows, keys: &self.seen, weights: &self.weights }
+    }
+
+    /// The windows of each row that sees it.
+    pub(super) fn windows(&self) -> impl Iterator<Item = (usize, &Row<T>)> {
+        self.rows.iter().map(|&i| (i, &self.windows[i - self.start]))
+    }
+
+    fn look(&mut self, r: &Rules<T>, w: &Windows<'_, T>, t: usize) -> bool {
         let (start, cols) = (t * r.tile, r.cols(t));
+        let block = (start / r.block) as i32;
         self.rows.clear();
         self.seen.clear();
-        self.routed.clear();
         self.weights.clear();
         let mut plain = true;
         for (i, row) in self.windows.iter().enumerate() {
-            let routed = list >> i & 1 == 1;
-            let (seen, ones) = row.look(start, cols, routed);
-            if seen.0 < seen.1 {
-                self.rows.push(i);
+            let (seen, ones) = row.look(start, cols);
+            if seen.0 < seen.1 && !w.list(r, self.first + i).contains(&block) {
+                self.rows.push(self.start + i);
                 self.seen.push(seen);
-                self.routed.push(routed);
                 plain &= ones;
             }
         }
         if !plain {
             self.weights.resize(self.rows.len() * TILE, T::ZERO);
             for (k, weights) in self.weights.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-                let (row, (a, b)) = (&self.windows[self.rows[k]], self.seen[k]);
-                if self.routed[k] {
-                    weights[a..b].fill(T::ONE);
-                } else {
-                    weigh(r, row, start, weights);
-                    weights[..a].fill(T::ZERO);
-                    weights[b..].fill(T::ZERO);
-                }
+                let (row, (a, b)) = (&self.windows[self.rows[k] - self.start], self.seen[k]);
+                weigh(r, row, start, weights);
+                weights[..a].fill(T::ZERO);
+                weights[b..].fill(T::ZERO);
             }
         }
         !self.rows.is_empty()
+    }
+}
+
+/// The routed blocks of a unit of queries: for each block the rows that are routed to it, so that products are of many rows
+/// though the queries of a tile may go to blocks far apart.
+pub(super) struct Routed {
+    /// Where the rows of each block begin, and the end of the last.
+    starts: Vec<usize>,
+    rows: Vec<usize>,
+}
+
+impl Routed {
+    /// Those of the `n` queries of a head from `first` on.
+    pub(super) fn new<T: Real>(r: &Rules<T>, w: &Windows<'_, T>, first: usize, n: usize) -> Routed {
+        if r.count == 0 {
+            return Routed { starts: vec![0], rows: vec![] };
+        }
+        let list = |i: usize| w.list(r, first + i).iter().take_while(|b| **b >= 0).map(|b| *b as usize);
+        let mut starts = vec![0; r.tk.div_ceil(r.block) + 1];
+        (0..n).flat_map(list).for_each(|b| starts[b + 1] += 1);
+        (1..starts.len()).for_each(|b| starts[b] += starts[b - 1]);
+        let (mut next, mut rows) = (starts.clone(), vec![0; starts[starts.len() - 1]]);
+        for i in 0..n {
+            for b in list(i) {
+                rows[next[b]] = i;
+                next[b] += 1;
+            }
+        }
+        Routed { starts, rows }
+    }
+
+    /// Calls `f` with each tile of keys that rows are routed to, in order, and up to [`TILE`] of the rows at a time.
+    pub(super) fn each<T: Real>(&self, r: &Rules<T>, first: usize, mut f: impl FnMut(usize, &Seen<'_, T>)) {
+        let mut keys = Vec::with_capacity(TILE);
+        for (b, span) in self.starts.windows(2).enumerate() {
+            for t in b * r.block / r.tile..r.tiles().min((b + 1) * r.block / r.tile) {
+                let (start, cols) = (t * r.tile, r.cols(t));
+                for rows in self.rows[span[0]..span[1]].chunks(TILE) {
+                    // Of the own block a query sees no key after it; and maybe no key of a tile.
+                    let seen = |i: &usize| r.limit(first + i).clamp(start, start + cols) - start;
+                    let blind = rows.iter().take_while(|i| seen(i) == 0).count();
+                    let rows = &rows[blind..];
+                    keys.clear();
+                    keys.extend(rows.iter().map(|i| (0, seen(i))));
+                    if !rows.is_empty() {
+                        f(t, &Seen { rows, keys: &keys, weights: &[] });
+                    }
+                }
+            }
+        }
     }
 }
 
