@@ -119,7 +119,7 @@ fn heads(h: &mut String, lines: &[Metrics]) {
     *h += "<h2>What the heads see</h2>";
     let line = |(i, head): (usize, &HeadReport)| Line {
         name: format!("layer {} head {}", head.layer, head.head),
-        class: ["a", "b", "pale"][i.min(2)].into(),
+        class: ["a", "b", "pale"][i.min(2)],
         points: seen
             .iter()
             .filter_map(|(step, all)| Some((*step, all.get(i)?.lag.unwrap_or(all[i].span))))
