@@ -84,6 +84,7 @@ vectorized! {
     }
 }
 
+// ANCHOR: largest
 /// Index of the first largest of (z, −z).
 #[inline(always)]
 fn largest<T: Real>(z: &[T]) -> i32 {
@@ -100,6 +101,7 @@ fn largest<T: Real>(z: &[T]) -> i32 {
     }
     at as i32
 }
+// ANCHOR_END: largest
 
 /// Buckets by random rotations.
 #[derive(Debug, Clone, Copy)]

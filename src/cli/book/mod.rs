@@ -1,5 +1,6 @@
 //! `book` runs what the book's figures and tables show, and writes them anew.
 
+mod attention;
 mod ptx;
 
 use super::session::{Session, note, say};
@@ -35,7 +36,8 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
             "no book.toml there; run it from the folder of the sources, or name the book's folder with --dir";
         return Err(Error::Usage(format!("{}: {what}", args.dir.display())));
     }
-    let figures = ptx::figures(&args.dir)?;
+    let mut figures = ptx::figures(&args.dir)?;
+    figures.append(&mut attention::figures()?);
     let folder = args.dir.join("figures");
     let old = |name: &str| fs::read_to_string(folder.join(name)).ok();
     let changed: Vec<_> = figures.iter().filter(|(name, new)| old(name).as_ref() != Some(new)).collect();

@@ -226,6 +226,7 @@ vectorized! {
                 }
                 continue;
             };
+            // ANCHOR: gradient
             // A query may see keys of weight 0 only.
             let log_sum = if log_sum == T::NEG_INFINITY { T::ZERO } else { log_sum };
             for l in 0..TILE {
@@ -235,6 +236,7 @@ vectorized! {
                 p[l] *= weights[l];
                 dp[l] = p[l] * (dp[l] - delta);
             }
+            // ANCHOR_END: gradient
         }
     }
 

@@ -87,6 +87,7 @@ fn forward_queries<T: Real>(
     log_sum: &mut [T],
 ) {
     let n = log_sum.len();
+    // ANCHOR: unit
     let mut unit = Unit::new(r, [q, keys, v], o, n);
     let mut sight = Sight::new(r);
     for start in (0..n).step_by(TILE) {
@@ -96,6 +97,7 @@ fn forward_queries<T: Real>(
         }
     }
     Routed::new(r, w, first, n).each(r, first, |t, seen| unit.see(r, t, seen));
+    // ANCHOR_END: unit
     let Unit { max, sum, .. } = unit;
     for (i, (o, log_sum)) in o.chunks_exact_mut(r.d).zip(log_sum).enumerate() {
         // A query that sees nothing gives 0.

@@ -308,6 +308,7 @@ impl Routed {
     }
 }
 
+// ANCHOR: slope
 /// μ of the first window at distance `x`: 1 to `span`, then down to 0 over `ramp`.
 #[inline(always)]
 pub(super) fn slope<T: Real>(x: T, span: T, ramp: T, inverse: T) -> T {
@@ -315,6 +316,7 @@ pub(super) fn slope<T: Real>(x: T, span: T, ramp: T, inverse: T) -> T {
     let m = if m < T::ZERO { T::ZERO } else { m };
     if m > T::ONE { T::ONE } else { m }
 }
+// ANCHOR_END: slope
 
 /// μ of a Gaussian second window: (e^(−x²/2σ²) − e^-4.5)/(1 − e^-4.5), 0 from 3σ on. Also e^(−x²/2σ²)/(1 − e^-4.5).
 #[inline(always)]
