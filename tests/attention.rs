@@ -4,7 +4,7 @@
 use ringtape::device::Device;
 use ringtape::nn::attention::{Dense, Form, Place, Span};
 use ringtape::nn::{
-    self, Attention, DynamicConfig, Gpt, Io, Model, ModelConfig, Module, Positions, is_dense,
+    self, Attention, DynamicConfig, Gpt, Io, Model, ModelConfig, Module, Positions, Sampler, is_dense,
 };
 use ringtape::shape::DType;
 use ringtape::tape::{Grads, Params, ParamsBuilder, Tape, Var};
@@ -51,8 +51,8 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
     let w = windows;
     let place = |place, form, span| DynamicConfig { place, form, span, ..w() };
     let lag = place(Place::Lag, Form::Gaussian, Span::Head);
-    let shifted =
-        ModelConfig { shift: true, qk_norm: true, positions: Positions::Rotary, ..config(w(), "lsh") };
+    let shifted = |c| ModelConfig { shift: true, qk_norm: true, positions: Positions::Rotary, ..c };
+    let sorted = DynamicConfig { hashes: 1, buckets: 4, chunk: 8, ..w() };
     vec![
         ("window", ModelConfig { attention: Attention::Window, ..config(w(), "none") }),
         ("learned span", config(w(), "none")),
@@ -61,9 +61,16 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("predicted place", config(place(Place::Predicted, Form::Ramp, Span::Fixed), "none")),
         ("lsh", config(w(), "lsh")),
         ("lsh by lengths too, a lag", config(DynamicConfig { lengths: true, ..lag }, "lsh")),
-        ("lsh, shift, normalised queries and keys", shifted),
+        ("lsh, shift, normalised queries and keys", shifted(config(w(), "lsh"))),
         ("gate", config(w(), "gate")),
+        ("sort", config(sorted.clone(), "sort")),
+        ("sort, shift, normalised queries", shifted(config(sorted, "sort"))),
     ]
+}
+
+/// Without `sort`, whose choice of blocks depends on later tokens: see `router::SORT`.
+fn causal_configs() -> impl Iterator<Item = (&'static str, ModelConfig)> {
+    configs().into_iter().filter(|(_, c)| c.router != "sort")
 }
 
 fn text(n: usize, seed: usize) -> Vec<i32> {
@@ -167,7 +174,7 @@ fn logits(gpt: &Gpt, params: &Params, v: &[i32]) -> Vec<f64> {
 
 #[test]
 fn a_token_changes_no_bit_of_what_stands_before_it() {
-    for (what, config) in configs() {
+    for (what, config) in causal_configs() {
         let (gpt, mut params) = model(&config, false, DType::F32);
         // Wide attention, so that a leak would show.
         for slot in params.all().collect::<Vec<_>>() {
@@ -191,7 +198,7 @@ fn a_token_changes_no_bit_of_what_stands_before_it() {
 
 #[test]
 fn cached_logits_equal_uncached_ones() {
-    for (what, config) in configs() {
+    for (what, config) in causal_configs() {
         let (gpt, params) = model(&config, false, DType::F32);
         let v = text(75, 4);
         let mut cache = gpt.cache();
@@ -205,6 +212,44 @@ fn cached_logits_equal_uncached_ones() {
             last = gpt.feed(&params, &mut cache, &v[n..=n]).unwrap();
         }
     }
+}
+
+#[test]
+fn a_router_that_looks_ahead_is_refused_by_generation_and_inspected_all_the_same() {
+    for (what, config) in configs().into_iter().filter(|(_, c)| c.router == "sort") {
+        let (gpt, params) = model(&config, false, DType::F32);
+        let e = gpt.feed(&params, &mut gpt.cache(), &text(20, 4)).unwrap_err().to_string();
+        assert!(e.contains("model.router") && e.contains("`sort`") && e.contains("lsh, gate"), "{what}: {e}");
+        let sampler = Sampler { temperature: 0.0, top_k: 0, seed: 1 };
+        assert!(gpt.generate(&params, &[1], 1, &sampler, |_| panic!("no token may come")).is_err());
+        let heads = gpt.inspect(&params, &ids(&text(75, 4))).unwrap();
+        assert!(heads.iter().any(|h| h.blocks.unwrap() > 0.0), "{what}: no block was routed");
+        assert!(gpt.router().unwrap().notice().unwrap().contains("sort"));
+    }
+    assert!(
+        causal_configs()
+            .all(|(_, c)| model(&c, false, DType::F32).0.router().is_none_or(|r| r.notice().is_none()))
+    );
+}
+
+/// Where keys are queries, the layer has no weights for keys, and a query's product with itself is its length.
+#[test]
+fn keys_of_sorted_layers_are_their_queries() {
+    let find = |c: &ModelConfig, name: &str| {
+        let (_, params) = model(c, false, DType::F32);
+        let found = params.all().find(|&s| params.info(s).name == name);
+        found.map(|s| params.get(s).dims().to_vec())
+    };
+    let (lsh, sort) = (config(windows(), "lsh"), config(windows(), "sort"));
+    assert_eq!(find(&lsh, "blocks.0.attention.qkv.weight"), Some(vec![24, 8]));
+    assert_eq!(find(&sort, "blocks.0.attention.qv.weight"), Some(vec![16, 8]));
+    assert_eq!(find(&sort, "blocks.0.attention.qkv.weight"), None);
+    // Dense attention in its place has keys of its own, and can generate.
+    let short = ModelConfig { dynamic: DynamicConfig { dense: Dense::Auto, ..windows() }, ..sort };
+    assert!(is_dense(&short));
+    assert_eq!(find(&short, "blocks.0.attention.qkv.weight"), Some(vec![24, 8]));
+    let (gpt, params) = model(&short, false, DType::F32);
+    assert!(gpt.feed(&params, &mut gpt.cache(), &text(20, 4)).is_ok());
 }
 
 /// The report is held against sums over all keys, for one head of known windows.
@@ -250,6 +295,7 @@ fn impossible_windows_name_their_key() {
     bad(dynamic(DynamicConfig { rounds: 40, hashes: 2, ..windows() }), "model.dynamic.hashes", "is 2");
     bad(dynamic(DynamicConfig { buckets: 7, ..windows() }), "model.dynamic.buckets", "is 7");
     bad(dynamic(DynamicConfig { block: 48, ..windows() }), "model.dynamic.block", "is 48");
+    bad(dynamic(DynamicConfig { chunk: 0, ..windows() }), "model.dynamic.chunk", "is 0");
     bad(dynamic(DynamicConfig { ramp: 0.0, ..windows() }), "model.dynamic.ramp", "is 0");
     bad(dynamic(DynamicConfig { penalty: f64::NAN, ..windows() }), "model.dynamic.penalty", "NaN");
     bad(dynamic(DynamicConfig { width: 90.0, ..windows() }), "model.dynamic.width", "is 90");

@@ -317,3 +317,24 @@ fn a_run_that_diverged_goes_on_from_its_last_snapshot() {
     go_on(&["optimizer.lr=0.001", "clip=1"]).unwrap();
     assert!(fingerprint(&at, 12)[0] != before[0], "it learned on");
 }
+
+#[test]
+fn a_run_whose_router_looks_ahead_says_so_trains_and_writes_nothing() {
+    let d = dir();
+    let sorted = [
+        "model.attention=dynamic",
+        "model.router=sort",
+        "model.dynamic.dense=never",
+        "model.dynamic.window=4",
+    ];
+    let mut run = Run::create(text(&[&sorted[..], &["model.dynamic.block=16"]].concat()), d.path()).unwrap();
+    let said = run.notices().iter().filter(|n| n.contains("model.router") && n.contains("sort")).count();
+    assert_eq!(said, 1, "{:?}", run.notices());
+    let summary = run.train(&Stop::never(), &mut Silent).unwrap();
+    assert!(summary.sample.is_none());
+    let trained = Trained::load(d.path(), None).unwrap();
+    assert!(trained.evaluate().unwrap().loss.is_finite());
+    let sampler = ringtape::nn::Sampler { temperature: 0.0, top_k: 0, seed: 1 };
+    let e = trained.generate("a", 3, &sampler, |_| true).unwrap_err();
+    assert!(e.to_string().contains("model.router") && e.exit_code() == 2, "{e}");
+}

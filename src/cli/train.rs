@@ -20,7 +20,8 @@ Flags win over --set, --set over the file. Exit code 6: the loss or a gradient i
 
 /// The examples, and every key of a configuration.
 fn help() -> String {
-    let keys: Vec<String> = KEYS.iter().map(|(key, what)| format!("  {key:<24}{what}")).collect();
+    let width = KEYS.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 2;
+    let keys: Vec<String> = KEYS.iter().map(|(key, what)| format!("  {key:<width$}{what}")).collect();
     format!("{EXAMPLES}\n\nKeys of a configuration:\n{}", keys.join("\n"))
 }
 

@@ -189,7 +189,8 @@ pub fn real_type(entry: &str, args: &[Arg<'_>]) -> Result<DType> {
 
 /// Declares kernels: a static [`Kernel`] whose CPU body is the function of the same name in scope, generic over the real
 /// type `T` (an `f32` and an `f64` copy are compiled, the launch chooses by its tensors), and whose PTX is the entry of
-/// that name in `ptx/<file>.ptx` of the crate, when the block begins with `ptx "<file>";`.
+/// that name in `ptx/<file>.ptx` of the crate, when the block begins with `ptx "<file>";`. With `ptx "<file>", NAME = "<part>";`
+/// `{{NAME}}` in it stands for the text of `ptx/<part>.ptx`.
 ///
 /// Parameter forms: `x: in T`, `ids: in i32`, `y: out T`, `n: val size`, `eps: val T`, `seed: val word`, `add: val flag`
 /// and `dims: val dims`. The function takes `&[T]`, `&[i32]`, `&mut [T]`, `usize`, `T`, `u64`, `bool`, `&[usize]`.
@@ -247,11 +248,13 @@ macro_rules! kernel {
             }
         };
     )* };
-    (ptx $file:literal; $($rest:tt)*) => {
+    (ptx $file:literal $(, $NAME:ident = $part:literal)*; $($rest:tt)*) => {
         $crate::kernel!(@all Some(&$crate::kernel::Source {
             file: concat!("ptx/", $file, ".ptx"),
             text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/", $file, ".ptx")),
-            splice: &[],
+            splice: &[
+                $((stringify!($NAME), include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/", $part, ".ptx")))),*
+            ],
         }); $($rest)*);
     };
     ($($rest:tt)*) => { $crate::kernel!(@all None; $($rest)*); };

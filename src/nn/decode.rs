@@ -1,6 +1,6 @@
 //! Generation: one token at a time, with the keys and values of earlier tokens kept.
 
-use super::attention::Past;
+use super::attention::{Past, router};
 use super::{Gpt, Module};
 use crate::error::{Error, Result};
 use crate::rng::Key;
@@ -31,8 +31,9 @@ impl Gpt {
     }
 
     /// Logits `[vocabulary]` of the token that follows everything fed so far and `ids`. When the context is full the older
-    /// half is forgotten and the rest is read again.
+    /// half is forgotten and the rest is read again. An error with a router that looks at later tokens.
     pub fn feed(&self, params: &Params, cache: &mut Cache, ids: &[i32]) -> Result<Tensor> {
+        self.router().map_or(Ok(()), router::Entry::expect_causal)?;
         if ids.is_empty() {
             return Err(Error::shape(
                 "generate",

@@ -1,7 +1,7 @@
 //! The decoder-only transformer (Radford et al. 2019): token and position embeddings, pre-norm blocks of attention and MLP,
 //! a final norm, a linear layer to logits.
 
-use super::attention::{Past, SelfAttention};
+use super::attention::{Past, SelfAttention, router};
 use super::{Activation, Dropout, Embedding, Linear, ModelConfig, Module, NormLayer, Positions};
 use crate::error::{Error, Result};
 use crate::ops::dynamic_attention::DynamicAttention;
@@ -133,6 +133,13 @@ impl Gpt {
             };
         }
         Ok((self.head.forward(&self.norm.forward(&x)?)?, penalty))
+    }
+}
+
+impl Gpt {
+    /// The router of its layers, if they have one.
+    pub fn router(&self) -> Option<&'static router::Entry> {
+        self.blocks.iter().find_map(|b| b.attention.router())
     }
 }
 

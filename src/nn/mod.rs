@@ -73,6 +73,14 @@ impl Module for Model {
 }
 
 impl Model {
+    /// What who trains or evaluates the model should know of it.
+    pub fn notice(&self) -> Option<String> {
+        match self {
+            Model::Gpt(m) => m.router().and_then(router::Entry::notice),
+            _ => None,
+        }
+    }
+
     /// The output for input `x`, and what layers add to the loss of training, such as a price of wide windows.
     pub fn forward_penalised<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
         match self {

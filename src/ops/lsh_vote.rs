@@ -20,7 +20,7 @@ use crate::tensor::{SmallList, Tensor};
 use std::sync::Arc;
 
 kernel! {
-    ptx "lsh_vote";
+    ptx "lsh_vote", LISTS = "lists";
     /// lists [B·Hk·R, 2·buckets + 1 + 2·Tk] of keys [B·Hk, Tk, R]: where the list of each bucket begins, and the end of the
     /// last; where it ends (memory of the kernel); the blocks of all lists, ascending in each; the keys of each of those
     /// blocks. `extents` = [Tk, R, buckets, block].
@@ -30,6 +30,7 @@ kernel! {
     pub static VOTE = lsh_vote(queries: in i32, lists: in i32, blocks: out i32, extents: val dims, causal: val flag) blocks((blocks / extents[9].max(1)).div_ceil(4));
 }
 
+#[allow(clippy::extra_unused_type_parameters, reason = "kernel! calls every body with the type of reals")]
 fn lsh_lists<T: Real>(keys: &[i32], lists: &mut [i32], extents: &[usize]) {
     let &[tk, rounds, buckets, block] = extents else { panic!("the op gives four extents") };
     let one = 2 * buckets + 1 + 2 * tk;
@@ -72,6 +73,7 @@ struct Votes<'a> {
 /// Queries of one chunk of work.
 const CHUNK: usize = 64;
 
+#[allow(clippy::extra_unused_type_parameters, reason = "kernel! calls every body with the type of reals")]
 fn lsh_vote<T: Real>(queries: &[i32], lists: &[i32], blocks: &mut [i32], extents: &[usize], causal: bool) {
     let extents = <[usize; 10]>::try_from(extents).expect("the op gives ten extents");
     let [tq, tk, rounds, _, block, .., reach, _, _, count] = extents;
@@ -88,7 +90,7 @@ fn lsh_vote<T: Real>(queries: &[i32], lists: &[i32], blocks: &mut [i32], extents
 impl Votes<'_> {
     /// The blocks elected by query `i` of head `h`; `board` is all 0 before and after.
     fn elect(&self, h: usize, i: usize, board: &mut [u32], list: &mut [i32]) {
-        let [tq, tk, rounds, buckets, _, group, .., count] = self.extents;
+        let [tq, tk, rounds, buckets, _, group, ..] = self.extents;
         let one = 2 * buckets + 1 + 2 * tk;
         let query = &self.queries[(h * tq + i) * rounds..][..rounds];
         let mut found: Vec<u64> = Vec::with_capacity(64);
@@ -111,16 +113,7 @@ impl Votes<'_> {
         for f in &mut found {
             *f |= u64::from(std::mem::take(&mut board[*f as usize])) << 32;
         }
-        if found.len() > count {
-            found.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
-            found.truncate(count);
-        }
-        found.iter_mut().for_each(|f| *f &= 0xffff_ffff);
-        found.sort_unstable();
-        list.fill(-1);
-        for (to, f) in list.iter_mut().zip(found) {
-            *to = f as i32;
-        }
+        super::lists::elect(&mut found, list);
     }
 
     /// The part of a bucket's list that query `i` reads.

@@ -8,6 +8,7 @@
 //! quadratic in the length, Tq·Tk/block; memory for the means only.
 
 use super::elementwise::{expect_inputs, expect_real};
+use super::lists::{Candidates, best, check_ranges};
 use super::{AttrDoc, Entry, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Real, par};
@@ -18,7 +19,7 @@ use crate::{kernel, vectorized};
 use std::sync::Arc;
 
 kernel! {
-    ptx "mean_pool_gate";
+    ptx "mean_pool_gate", LISTS = "lists";
     /// means [B·Hk, d, ⌈Tk/block⌉] of keys [B·Hk, Tk, d]. `extents` = [Tk, d, block].
     pub static MEANS = mean_pool_means(keys: in T, means: out T, extents: val dims);
     /// blocks [B·H, Tq, count] of queries [B·H, Tq, d]. `extents` = [Tq, d, number of blocks, block, query heads of a key
@@ -48,28 +49,17 @@ const CHUNK: usize = 64;
 
 fn mean_pool_gate<T: Real>(queries: &[T], means: &[T], blocks: &mut [i32], extents: &[usize], causal: bool) {
     let &[tq, d, n, block, group, skip, offset, count] = extents else { panic!("the op gives eight extents") };
+    let candidates = Candidates { block, skip, offset, is_causal: causal };
     par::chunks_mut(blocks, CHUNK * count, queries.len() * n / 16, |i, blocks| {
         let (mut scores, mut order) = (vec![T::ZERO; n], Vec::with_capacity(n));
         for (k, list) in blocks.chunks_exact_mut(count).enumerate() {
             let q = i * CHUNK + k;
-            let own = (q % tq + offset) / block;
             scores.fill(T::ZERO);
             gate(&queries[q * d..][..d], &means[q / tq / group * d * n..][..d * n], &mut scores);
-            let candidate = |b: &usize| match causal {
-                true => b + skip.max(1) <= own,
-                false => b.abs_diff(own) >= skip,
-            };
             order.clear();
-            // A score that is no number is no agreement.
-            order.extend((0..n).filter(candidate).filter(|&b| scores[b] > T::NEG_INFINITY));
-            let better = |a: &usize, b: &usize| scores[*b].f64().total_cmp(&scores[*a].f64()).then(b.cmp(a));
-            if order.len() > count {
-                order.select_nth_unstable_by(count - 1, better);
-                order.truncate(count);
-            }
-            order.sort_unstable();
-            list.fill(-1);
-            list.iter_mut().zip(&order).for_each(|(to, &b)| *to = b as i32);
+            let may = candidates.of(q % tq);
+            order.extend((0..n).filter(|&b| may(b)));
+            best(&scores, &mut order, list);
         }
     });
 }
@@ -135,9 +125,7 @@ impl Op for MeanPoolGate {
             ("skip", self.skip, 0, 1 << 20),
             ("offset", self.offset, 0, 1 << 30),
         ];
-        if let Some((name, value, least, most)) = ranges.into_iter().find(|(_, v, least, most)| v < least || v > most) {
-            return Err(Error::attr(NAME, name, format!("is {value}, but must be {least} to {most}")));
-        }
+        check_ranges(NAME, &ranges)?;
         Ok(smallvec::smallvec![Spec::new(DType::I32, &[q[0], q[1], q[2], self.count])?])
     }
 

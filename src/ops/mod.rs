@@ -7,6 +7,7 @@
 //! | `entry.rs` | [`Entry`]: what is known of an op; from it come the exams, the benchmark, the `op` verb and the book's table |
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
 //! | `ids.rs` | the range check of ids and labels |
+//! | `lists.rs` | which blocks of keys a query may choose, and the list of those that it chose |
 //! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
 //! | `window.rs`, `patches.rs` | windows over images; what lies under them, as a matrix |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
@@ -22,6 +23,7 @@ mod axes;
 pub mod elementwise;
 mod entry;
 mod ids;
+mod lists;
 mod patches;
 mod range;
 mod rows;
@@ -86,6 +88,7 @@ ops! {
     sigmoid,
     silu,
     softmax,
+    sort_chunk,
     split,
     sqrt,
     sub,

@@ -35,7 +35,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.heads", "attention heads"),
     ("model.context", "longest sequence, in symbols"),
     ("model.attention", "dense, window, dynamic"),
-    ("model.router", "blocks beyond the windows of dynamic attention: none, lsh, gate"),
+    ("model.router", "blocks beyond the windows of dynamic attention: none, lsh, gate, sort"),
     (
         "model.dynamic.window",
         "keys that a query sees in full, its own among them; of a learned window at first",
@@ -49,10 +49,11 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.dynamic.width", "half width of the second window at first, in tokens"),
     ("model.dynamic.block", "keys of a routed block"),
     ("model.dynamic.blocks", "routed blocks of a query, at most"),
-    ("model.dynamic.rounds", "lsh: rounds of hashing"),
-    ("model.dynamic.hashes", "lsh: hashes that together make the bucket of a round"),
-    ("model.dynamic.buckets", "lsh: values of each hash"),
+    ("model.dynamic.rounds", "lsh, sort: rounds of hashing"),
+    ("model.dynamic.hashes", "lsh, sort: hashes that together make the bucket of a round"),
+    ("model.dynamic.buckets", "lsh, sort: values of each hash"),
     ("model.dynamic.reach", "lsh: entries of a bucket's list that a query reads"),
+    ("model.dynamic.chunk", "sort: tokens of a chunk of the row sorted by bucket; a query reads two"),
     ("model.dynamic.lengths", "lsh: hash lengths of keys too, not only directions"),
     (
         "model.dynamic.dense",

@@ -109,9 +109,12 @@ impl Summary {
 /// Symbols that the sample of a summary has.
 const SAMPLE: usize = 300;
 
-/// What `model` writes after a line break (or the first symbol), for text whose symbols are known.
+/// What `model` writes after a line break (or the first symbol), for text whose symbols are known and a model that can write.
 fn sample(task: &Task, model: &Model, params: &Params, seed: u64) -> Result<Option<String>> {
     let (Model::Gpt(gpt), Some(alphabet)) = (model, Alphabet::of(task)) else { return Ok(None) };
+    if gpt.router().is_some_and(|r| !r.is_causal) {
+        return Ok(None);
+    }
     let prompt = alphabet.encode("\n").unwrap_or_else(|_| vec![0]);
     let mut ids = Vec::new();
     let sampler = Sampler { temperature: 0.8, top_k: 0, seed };

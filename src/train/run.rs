@@ -97,6 +97,7 @@ impl Run {
         let entry = optim::find(&config.optimizer.name, &[])?;
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
+        notices.extend(model.notice());
         let state = snapshot.as_ref().map(|s| s.state.clone());
         // Somebody may have edited config.toml.
         if let Some(seed) = state.as_ref().map(|s| s.seed).filter(|s| *s != config.seed) {
@@ -163,7 +164,7 @@ impl Run {
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
-    /// What the user should know of how the run was taken up.
+    /// What the user should know of the run and of how it was taken up.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }

@@ -79,6 +79,8 @@ pub struct DynamicConfig {
     pub buckets: usize,
     /// Entries of a bucket's list that a query reads.
     pub reach: usize,
+    /// Tokens of a chunk of the row sorted by bucket.
+    pub chunk: usize,
     /// Hash lengths of keys too, not only directions.
     pub lengths: bool,
     /// When dense attention is used instead.
@@ -102,6 +104,7 @@ impl Default for DynamicConfig {
             hashes: 2,
             buckets: 16,
             reach: 64,
+            chunk: 64,
             lengths: false,
             dense: Dense::Auto,
         }
@@ -137,6 +140,7 @@ impl DynamicConfig {
             ("hashes", self.hashes, 1, 64 / self.rounds.max(1)),
             ("buckets", self.buckets, 2, 256),
             ("reach", self.reach, 1, 512 / self.rounds.max(1)),
+            ("chunk", self.chunk, 1, 1 << 16),
         ];
         for (key, value, least, most) in sizes {
             if value < least || value > most {

@@ -5,7 +5,7 @@
 //! | `mod.rs` | [`SelfAttention`]: projections, heads, positions, the cache of generation |
 //! | `config.rs` | [`DynamicConfig`]: windows and blocks, as the config file says them |
 //! | `sight.rs` | windows of learned size and place, routed blocks |
-//! | `router.rs` | routers: how a query finds blocks beyond its windows |
+//! | `router/` | routers: how a query finds blocks beyond its windows |
 //! | `inspect.rs` | what a trained layer sees: spans, lags, density, recall |
 
 mod config;
@@ -25,11 +25,14 @@ use sight::Sight;
 
 /// Self-attention over [B, T, dim].
 pub(super) struct SelfAttention {
+    /// To queries, keys and values; not to keys where queries are scaled to be them.
     qkv: Linear,
+    shares_keys: bool,
     out: Linear,
     heads: usize,
     rotary: bool,
-    qk_norm: Option<[NormLayer; 2]>,
+    /// Of queries and of keys.
+    qk_norm: [Option<NormLayer>; 2],
     /// None: every token before.
     sight: Option<Sight>,
 }
@@ -58,7 +61,7 @@ struct Last {
 const QK_PRODUCT: f64 = 12.0;
 
 impl SelfAttention {
-    /// Slots `name.qkv`, `name.out` and those of windows and router; `residual` initialises `name.out`. `index` is the
+    /// Slots `name.qkv` (`name.qv` where keys are queries), `name.out` and those of windows and router; `residual` initialises `name.out`. `index` is the
     /// layer's number.
     pub(super) fn new(
         c: &ModelConfig,
@@ -68,17 +71,22 @@ impl SelfAttention {
         p: &mut ParamsBuilder,
     ) -> Result<SelfAttention> {
         let width = c.dim / c.heads;
-        let norm = |p: &mut ParamsBuilder, which: &str| {
+        let norm = |p: &mut ParamsBuilder, which: &str, wanted: bool| {
             // rms_norm gives length √d.
             let scale = (QK_PRODUCT / (width as f64).sqrt()).sqrt();
-            NormLayer::scaled(p, &format!("{name}.{which}"), width, scale)
+            let norm = || NormLayer::scaled(p, &format!("{name}.{which}"), width, scale);
+            wanted.then(norm).transpose()
         };
+        let router = if is_dense(c) { None } else { router::find(&c.router)? };
+        let shares_keys = router.is_some_and(|r| r.shares_keys);
+        let (qkv, parts) = if shares_keys { ("qv", 2) } else { ("qkv", 3) };
         Ok(SelfAttention {
-            qkv: Linear::new(p, &format!("{name}.qkv"), c.dim, 3 * c.dim, Init::Normal(0.02))?,
+            qkv: Linear::new(p, &format!("{name}.{qkv}"), c.dim, parts * c.dim, Init::Normal(0.02))?,
+            shares_keys,
             out: Linear::new(p, &format!("{name}.out"), c.dim, c.dim, residual)?,
             heads: c.heads,
             rotary: c.positions == Positions::Rotary,
-            qk_norm: if c.qk_norm { Some([norm(p, "query_norm")?, norm(p, "key_norm")?]) } else { None },
+            qk_norm: [norm(p, "query_norm", c.qk_norm)?, norm(p, "key_norm", c.qk_norm && !shares_keys)?],
             sight: if is_dense(c) { None } else { Some(Sight::new(c, name, index, p)?) },
         })
     }
@@ -96,24 +104,8 @@ impl SelfAttention {
                 format!("input has shape {}, but must be [batch, tokens, dim]", x.shape()),
             ));
         };
-        let (heads, width) = (self.heads, dim / self.heads);
-        // [B, T, 3·dim] to three of [B, H, T, d]: one copy, then views.
-        let qkv =
-            self.qkv.forward(x)?.reshape(&[batch, tokens, 3, heads, width])?.permute(&[2, 0, 3, 1, 4])?;
-        let mut qkv = qkv.split(1, 0)?.into_iter();
-        let mut next = || -> Result<Var<'t>> {
-            qkv.next().expect("split into three").reshape(&[batch, heads, tokens, width])
-        };
-        let (mut q, mut k, mut v) = (next()?, next()?, next()?);
-        if let Some([query, key]) = &self.qk_norm {
-            (q, k) = (query.forward(&q)?, key.forward(&k)?);
-        }
         let seen = past.as_ref().and_then(|p| p.keys.as_ref()).map_or(0, |t| t.dims()[2]);
-        if self.rotary {
-            let turn = RotaryEmbedding { offset: seen, ..RotaryEmbedding::default() };
-            q = q.rotary_embedding(turn)?;
-            k = k.rotary_embedding(turn)?;
-        }
+        let [q, mut k, mut v] = self.project(x, seen)?;
         let mut none = Past::default();
         let generates = past.is_some();
         let past = past.unwrap_or(&mut none);
@@ -135,6 +127,34 @@ impl SelfAttention {
             past.last = Some(Last { query: q.value().clone(), sights: sights.as_ref().map(values) });
         }
         Ok((self.out.forward(&y.permute(&[0, 2, 1, 3])?.reshape(&[batch, tokens, dim])?)?, penalty))
+    }
+
+    /// Queries, keys and values [B, H, T, d] of tokens x [B, T, dim] at positions `seen` and on.
+    fn project<'t>(&self, x: &Var<'t>, seen: usize) -> Result<[Var<'t>; 3]> {
+        let &[batch, tokens, dim] = x.dims() else { unreachable!("forward saw three axes") };
+        let (heads, width) = (self.heads, dim / self.heads);
+        let parts = if self.shares_keys { 2 } else { 3 };
+        // [B, T, parts·dim] to as many of [B, H, T, d]: one copy, then views.
+        let all = self.qkv.forward(x)?.reshape(&[batch, tokens, parts, heads, width])?;
+        let mut all = all.permute(&[2, 0, 3, 1, 4])?.split(1, 0)?.into_iter();
+        let mut next = || -> Result<Var<'t>> {
+            all.next().expect("split into parts").reshape(&[batch, heads, tokens, width])
+        };
+        let turned = |v: Var<'t>, norm: &Option<NormLayer>| -> Result<Var<'t>> {
+            let v = if let Some(norm) = norm { norm.forward(&v)? } else { v };
+            let turn = RotaryEmbedding { offset: seen, ..RotaryEmbedding::default() };
+            if self.rotary { v.rotary_embedding(turn) } else { Ok(v) }
+        };
+        let [query_norm, key_norm] = &self.qk_norm;
+        let q = turned(next()?, query_norm)?;
+        // Of length √d, which the scale of products takes away again: s = ‖q‖·cos of the angle.
+        let k = if self.shares_keys { q.rms_norm(None, None)? } else { turned(next()?, key_norm)? };
+        Ok([q, k, next()?])
+    }
+
+    /// Its router; None of dense attention and of windows alone.
+    pub(super) fn router(&self) -> Option<&'static router::Entry> {
+        self.sight.as_ref().and_then(Sight::router)
     }
 
     /// The op for a text from its start; None of dense attention.

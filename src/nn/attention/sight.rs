@@ -1,6 +1,6 @@
 //! What each query of a layer sees: a window of fixed or learned size, a second window of learned place, routed blocks.
 
-use super::router::{self, Ask, Router};
+use super::router::{self, Ask, Entry, Router};
 use super::{DynamicConfig, Form, Place, Span};
 use crate::error::Result;
 use crate::nn::{Attention, Linear, ModelConfig, Module, param};
@@ -15,7 +15,7 @@ pub(super) struct Sight {
     limit: f64,
     size: Size,
     place: Option<Second>,
-    router: Option<Box<dyn Router>>,
+    router: Option<(&'static Entry, Box<dyn Router>)>,
     ramp: f64,
 }
 
@@ -79,11 +79,16 @@ impl Sight {
             None => None,
         };
         let router = match router::find(&c.router)? {
-            Some(entry) => Some((entry.build)(d, &at("router"), index, c.dim / heads, p)?),
+            Some(entry) => Some((entry, (entry.build)(d, &at("router"), index, c.dim / heads, p)?)),
             None => None,
         };
         let ramp = if matches!(size, Size::Fixed(_)) && place.is_none() { 1.0 } else { d.ramp };
         Ok(Sight { c: d.clone(), limit, size, place, router, ramp })
+    }
+
+    /// Its router.
+    pub(super) fn router(&self) -> Option<&'static Entry> {
+        self.router.as_ref().map(|(entry, _)| *entry)
     }
 
     /// The op for queries of positions `offset` and on.
@@ -106,7 +111,7 @@ impl Sight {
         let place = self.place.as_ref().map(|p| self.second(p, x, dims, offset)).transpose()?;
         let blocks = match &self.router {
             None => None,
-            Some(router) => {
+            Some((_, router)) => {
                 let constant = |v: &Var<'t>| v.tape().constant(v.value().clone());
                 let (query, key) = (&constant(q), &constant(k));
                 Some(router.route(Ask { query, key, offset, skip: router::skip(&self.c), memory })?)
