@@ -63,6 +63,7 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("lsh by lengths too, a lag", config(DynamicConfig { lengths: true, ..lag }, "lsh")),
         ("lsh, shift, normalised queries and keys", shifted(config(w(), "lsh"))),
         ("gate", config(w(), "gate")),
+        ("indexer", config(DynamicConfig { index_heads: 2, index_width: 3, ..w() }, "indexer")),
         ("sort", config(sorted.clone(), "sort")),
         ("sort, shift, normalised queries", shifted(config(sorted, "sort"))),
     ]
@@ -219,7 +220,10 @@ fn a_router_that_looks_ahead_is_refused_by_generation_and_inspected_all_the_same
     for (what, config) in configs().into_iter().filter(|(_, c)| c.router == "sort") {
         let (gpt, params) = model(&config, false, DType::F32);
         let e = gpt.feed(&params, &mut gpt.cache(), &text(20, 4)).unwrap_err().to_string();
-        assert!(e.contains("model.router") && e.contains("`sort`") && e.contains("lsh, gate"), "{what}: {e}");
+        assert!(
+            e.contains("model.router") && e.contains("`sort`") && e.contains("lsh, gate, indexer"),
+            "{what}: {e}"
+        );
         let sampler = Sampler { temperature: 0.0, top_k: 0, seed: 1 };
         assert!(gpt.generate(&params, &[1], 1, &sampler, |_| panic!("no token may come")).is_err());
         let heads = gpt.inspect(&params, &ids(&text(75, 4))).unwrap();
@@ -230,6 +234,31 @@ fn a_router_that_looks_ahead_is_refused_by_generation_and_inspected_all_the_same
         causal_configs()
             .all(|(_, c)| model(&c, false, DType::F32).0.router().is_none_or(|r| r.notice().is_none()))
     );
+}
+
+/// Twice the loss of the indexer is twice the gradient of its maps and the same bits of every other: neither the layer's
+/// input nor its attention learns from it. A text too short to choose from gives it a gradient too, of 0.
+#[test]
+fn the_loss_of_an_indexer_reaches_its_own_maps_alone() {
+    let of = |index_loss| {
+        let config = config(DynamicConfig { index_loss, ..windows() }, "indexer");
+        let (gpt, params) = model(&config, false, DType::F32);
+        let grads = gradients(&gpt, &params, &Tape::train(&params, 3, 5), &text(60, 2));
+        let all =
+            params.all().map(|s| (params.info(s).name.clone(), grads.get(s).unwrap().to_f64().unwrap()));
+        all.collect::<Vec<_>>()
+    };
+    for ((name, once), (_, twice)) in of(1.0).into_iter().zip(of(2.0)) {
+        let own = name.contains("attention.router");
+        let want: Vec<f64> = once.iter().map(|g| if own { 2.0 * g } else { *g }).collect();
+        assert_eq!(twice, want, "{name}");
+        assert!(once.iter().any(|g| *g != 0.0), "{name} does not learn");
+    }
+    let (gpt, params) = model(&config(windows(), "indexer"), false, DType::F32);
+    for n in [10, 20] {
+        let grads = gradients(&gpt, &params, &Tape::train(&params, 3, 1), &text(n, 1));
+        assert!(grads.missing().is_empty(), "{n} tokens: {:?}", grads.missing());
+    }
 }
 
 /// Where keys are queries, the layer has no weights for keys, and a query's product with itself is its length.
@@ -296,6 +325,8 @@ fn impossible_windows_name_their_key() {
     bad(dynamic(DynamicConfig { buckets: 7, ..windows() }), "model.dynamic.buckets", "is 7");
     bad(dynamic(DynamicConfig { block: 48, ..windows() }), "model.dynamic.block", "is 48");
     bad(dynamic(DynamicConfig { chunk: 0, ..windows() }), "model.dynamic.chunk", "is 0");
+    bad(dynamic(DynamicConfig { index_loss: 0.0, ..windows() }), "model.dynamic.index_loss", "is 0");
+    bad(dynamic(DynamicConfig { index_heads: 0, ..windows() }), "model.dynamic.index_heads", "is 0");
     bad(dynamic(DynamicConfig { ramp: 0.0, ..windows() }), "model.dynamic.ramp", "is 0");
     bad(dynamic(DynamicConfig { penalty: f64::NAN, ..windows() }), "model.dynamic.penalty", "NaN");
     bad(dynamic(DynamicConfig { width: 90.0, ..windows() }), "model.dynamic.width", "is 90");

@@ -3,12 +3,17 @@
 use proptest::prelude::*;
 use ringtape::device::Device;
 use ringtape::error::Result;
+use ringtape::nn::DynamicConfig;
+use ringtape::nn::router::{self, Ask, Layer, Router};
+use ringtape::ops::block_mass::BlockMass;
 use ringtape::ops::lsh_vote::LshVote;
 use ringtape::ops::mean_pool_gate::MeanPoolGate;
 use ringtape::ops::sort_chunk::SortChunk;
+use ringtape::ops::top_blocks::TopBlocks;
+use ringtape::optim;
 use ringtape::rng::Key;
 use ringtape::shape::DType;
-use ringtape::tape::{Params, Tape, Var};
+use ringtape::tape::{Grads, Params, ParamsBuilder, Tape, Var};
 use ringtape::tensor::Tensor;
 
 fn run(f: impl for<'t> Fn(&'t Tape) -> Result<Var<'t>>) -> Result<Vec<i32>> {
@@ -153,6 +158,30 @@ proptest! {
         }
     }
 
+    #[test]
+    fn the_blocks_of_largest_score_are_taken(
+        seed: u64, tq in 1usize..20, n in 0usize..70, block in 1usize..5, count in 1usize..6, skip in 0usize..4,
+        offset in 0usize..60, is_causal: bool,
+    ) {
+        let mut rng = Key::named(seed, "top").rng();
+        // Few values, so that equal ones meet; some are no numbers.
+        let v: Vec<f64> = (0..tq * n).map(|_| [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 2.0][rng.below(5) as usize]).collect();
+        let op = TopBlocks { block, count, skip, offset, is_causal, heads: 2 };
+        let got = run(|tape| tape.constant(reals(&v, &[1, tq, n])).top_blocks(op)).unwrap();
+        prop_assert_eq!(&got[..tq * count], &got[tq * count..], "heads have the same lists");
+        for (i, list) in got.chunks(count).take(tq).enumerate() {
+            let own = (i + offset) / block;
+            let fits = |b: &usize| if is_causal { b + skip.max(1) <= own } else { b.abs_diff(own) >= skip };
+            let score = |b: usize| v[i * n + b];
+            let mut all: Vec<usize> = (0..n).filter(fits).filter(|&b| score(b) >= -1.0).collect();
+            all.sort_by(|a, b| score(*b).total_cmp(&score(*a)).then(b.cmp(a)));
+            let mut want: Vec<i32> = all.iter().take(count).map(|b| *b as i32).collect();
+            want.sort();
+            want.resize(count, -1);
+            prop_assert_eq!(list, want, "query {}", i);
+        }
+    }
+
     /// What comes later changes no list of a causal query, with short lists too.
     #[test]
     fn later_keys_change_no_earlier_list(seed: u64, t in 1usize..120, reach in 1usize..6) {
@@ -219,6 +248,114 @@ fn the_gate_takes_the_blocks_of_best_mean() {
         want.resize(3, -1);
         assert_eq!(list, want, "query {i}");
     }
+}
+
+fn normal(name: &str, n: usize, scale: f64) -> Vec<f64> {
+    let mut rng = Key::named(11, name).rng();
+    (0..n).map(|_| scale * rng.normal()).collect()
+}
+
+/// y[i] = x[i]·w for rows x [_, dim] and w [dim, width].
+fn mapped(x: &[f64], w: &[f64], dim: usize) -> Vec<f64> {
+    let width = w.len() / dim;
+    let at = |i: usize, c: usize| (0..dim).map(|k| x[i * dim + k] * w[k * width + c]).sum();
+    (0..x.len() / dim * width).map(|n| at(n / width, n % width)).collect()
+}
+
+#[test]
+fn mass_is_the_softmax_summed_over_blocks_and_heads() {
+    let (heads, tq, tk, d) = (2, 30, 53, 3);
+    let (q, k) = (normal("q", heads * tq * d, 2.0), normal("k", tk * d, 2.0));
+    let op = BlockMass { block: 8, skip: 2, offset: 23, is_causal: true };
+    let params = Params::none(&Device::cpu());
+    let tape = Tape::eval(&params);
+    let key = tape.constant(reals(&k, &[1, 1, tk, d]));
+    let got =
+        tape.constant(reals(&q, &[1, heads, tq, d])).block_mass(&key, op).unwrap().value().to_f64().unwrap();
+    for (i, row) in got.chunks(7).enumerate() {
+        let mut mass = [0.0; 7];
+        for h in 0..heads {
+            let score = |j: usize| {
+                (0..d).map(|c| q[(h * tq + i) * d + c] * k[j * d + c]).sum::<f64>() / (d as f64).sqrt()
+            };
+            let weights: Vec<f64> = (0..=i + 23).map(|j| score(j).exp()).collect();
+            let whole: f64 = weights.iter().sum();
+            weights.iter().enumerate().for_each(|(j, w)| mass[j / 8] += w / whole);
+        }
+        let far = (0..7).filter(|b| b + 2 <= (i + 23) / 8).map(|b| mass[b]).sum::<f64>();
+        for (b, &m) in row.iter().enumerate() {
+            let want = if b + 2 <= (i + 23) / 8 { mass[b] / far } else { 0.0 };
+            assert!((m - want).abs() < 1e-12, "query {i}, block {b}: {m} {want}");
+        }
+    }
+}
+
+/// A fixed layer of 64 tokens in 16 blocks, whose attention prefers some blocks.
+struct Fixed {
+    c: DynamicConfig,
+    x: Vec<f64>,
+    q: Vec<f64>,
+    k: Vec<f64>,
+}
+
+const TOKENS: usize = 64;
+const DIM: usize = 8;
+
+impl Fixed {
+    fn new() -> Fixed {
+        let c = DynamicConfig { block: 4, blocks: 2, index_heads: 4, index_width: 8, ..Default::default() };
+        // Tokens of a block are alike, as the topic of a passage would make them.
+        let (topics, own) = (normal("topics", TOKENS / 4 * DIM, 1.0), normal("own", TOKENS * DIM, 0.3));
+        let x: Vec<f64> = (0..TOKENS * DIM).map(|n| topics[n / (4 * DIM) * DIM + n % DIM] + own[n]).collect();
+        let [q, k] = ["to q", "to k"].map(|name| mapped(&x, &normal(name, DIM * 4, 1.0), DIM));
+        Fixed { c, x, q, k }
+    }
+
+    /// The router's lists and its loss, and the mass that lies in the lists, a mean over the queries with candidates.
+    fn route(&self, router: &dyn Router, tape: &Tape, grads: Option<&mut Grads>) -> (Option<f64>, f64) {
+        let real = |v: &[f64], dims: &[usize]| {
+            tape.constant(Tensor::from_f64(&Device::cpu(), DType::F32, v, dims).unwrap())
+        };
+        let (q, k) = (real(&self.q, &[1, 1, TOKENS, 4]), real(&self.k, &[1, 1, TOKENS, 4]));
+        let x = real(&self.x, &[1, TOKENS, DIM]);
+        let ask = Ask { query: &q, key: &k, x: &x, offset: 0, skip: 1, memory: None };
+        let (lists, loss) = router.route(ask).unwrap();
+        if let Some(grads) = grads {
+            tape.backward(loss.as_ref().unwrap(), grads).unwrap();
+        }
+        let mass = q.block_mass(&k, BlockMass { block: 4, ..BlockMass::default() }).unwrap();
+        let (mass, lists) =
+            (mass.value().to_f64().unwrap(), lists.value().as_slice::<i32>().unwrap().to_vec());
+        let listed =
+            |i: usize| lists[2 * i..2 * i + 2].iter().filter(|b| **b >= 0).map(move |b| 16 * i + *b as usize);
+        let recall = (4..TOKENS).flat_map(listed).map(|at| mass[at]).sum::<f64>() / (TOKENS - 4) as f64;
+        (loss.map(|l| l.value().item().unwrap()), recall)
+    }
+}
+
+/// From random maps on, without a time of dense attention first.
+#[test]
+fn an_indexer_learns_where_attention_goes() {
+    let fixed = Fixed::new();
+    let mut p = ParamsBuilder::new(&Device::cpu(), DType::F32, 5);
+    let layer = Layer { c: &fixed.c, name: "router", index: 0, dim: DIM, heads: 1 };
+    let router = (router::find("indexer").unwrap().unwrap().build)(&layer, &mut p).unwrap();
+    let mut params = p.build().unwrap();
+    let mut adamw = optim::find("adamw", &[]).unwrap().build_with::<&str, &str>(&[], &params).unwrap();
+    let (none, before) = fixed.route(&*router, &Tape::eval(&params), None);
+    assert_eq!(none, None, "evaluation adds nothing to the loss");
+    let mut losses = Vec::new();
+    for step in 0..100 {
+        let mut grads = Grads::new(&params).unwrap();
+        losses.push(fixed.route(&*router, &Tape::train(&params, 1, step), Some(&mut grads)).0.unwrap());
+        adamw.step(&mut params, &grads, 0.02).unwrap();
+    }
+    let (_, after) = fixed.route(&*router, &Tape::eval(&params), None);
+    let (first, last) = (losses[0], losses[99]);
+    println!("loss {first:.3} to {last:.3}, recall {before:.3} to {after:.3}");
+    assert!(losses.iter().all(|l| *l >= -1e-6), "a divergence is not negative");
+    assert!(last < 0.5 * first, "loss {first} to {last}");
+    assert!(after > before + 0.2, "recall {before} to {after}");
 }
 
 #[test]

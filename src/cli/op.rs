@@ -116,6 +116,7 @@ fn signature(e: &Entry) -> String {
     let port = |p: &Port| {
         let kind = match p.kind {
             PortKind::Real => "",
+            PortKind::Constant => ": constant",
             PortKind::Ids => ": ids",
             PortKind::Mask => ": mask",
         };
@@ -149,6 +150,7 @@ fn row(e: &Entry) -> Listed {
     let port = |p: &Port| {
         let kind = match p.kind {
             PortKind::Real => "real",
+            PortKind::Constant => "constant",
             PortKind::Ids => "ids",
             PortKind::Mask => "mask",
         };

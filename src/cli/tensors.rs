@@ -72,7 +72,7 @@ impl Named<'_> {
             .tensor(name)
             .map_err(|_| bad(format!("is missing; the file holds {}", listed(&self.names()))))?;
         let made = match kind {
-            PortKind::Real => real(device, &view, dtype),
+            PortKind::Real | PortKind::Constant => real(device, &view, dtype),
             PortKind::Ids => ids(device, &view),
             PortKind::Mask => mask(device, &view),
         };

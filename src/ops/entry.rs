@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub enum PortKind {
     /// Real numbers, with a gradient.
     Real,
+    /// Real numbers to which no gradient flows.
+    Constant,
     /// i32 indices or labels.
     Ids,
     /// u8 conditions, 0 or 1.
@@ -34,6 +36,10 @@ impl Port {
     /// A real input.
     pub const fn real(name: &'static str) -> Port {
         Port { name, kind: PortKind::Real, optional: false, variadic: false }
+    }
+    /// A real input to which no gradient flows, of an op that observes.
+    pub const fn constant(name: &'static str) -> Port {
+        Port { name, kind: PortKind::Constant, optional: false, variadic: false }
     }
     /// An input of indices.
     pub const fn ids(name: &'static str) -> Port {

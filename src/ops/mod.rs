@@ -49,6 +49,7 @@ ops! {
     add,
     amax,
     avg_pool2d,
+    block_mass,
     cat,
     clamp,
     conv2d,
@@ -94,6 +95,7 @@ ops! {
     sub,
     sum,
     tanh,
+    top_blocks,
     var,
     where_,
 }

@@ -35,7 +35,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.heads", "attention heads"),
     ("model.context", "longest sequence, in symbols"),
     ("model.attention", "dense, window, dynamic"),
-    ("model.router", "blocks beyond the windows of dynamic attention: none, lsh, gate, sort"),
+    ("model.router", "blocks beyond the windows of dynamic attention: none, lsh, gate, sort, indexer"),
     (
         "model.dynamic.window",
         "keys that a query sees in full, its own among them; of a learned window at first",
@@ -55,6 +55,12 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.dynamic.reach", "lsh: entries of a bucket's list that a query reads"),
     ("model.dynamic.chunk", "sort: tokens of a chunk of the row sorted by bucket; a query reads two"),
     ("model.dynamic.lengths", "lsh: hash lengths of keys too, not only directions"),
+    ("model.dynamic.index_heads", "indexer: heads of the scores of blocks"),
+    ("model.dynamic.index_width", "indexer: width of each of them"),
+    (
+        "model.dynamic.index_loss",
+        "indexer: added to the loss, this times the divergence of its scores from where attention goes",
+    ),
     (
         "model.dynamic.dense",
         "dense attention instead: auto (where the context is so short that it is faster), never",

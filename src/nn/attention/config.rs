@@ -83,6 +83,12 @@ pub struct DynamicConfig {
     pub chunk: usize,
     /// Hash lengths of keys too, not only directions.
     pub lengths: bool,
+    /// Heads of the scores that a router learns.
+    pub index_heads: usize,
+    /// Width of each of them.
+    pub index_width: usize,
+    /// Added to the loss: this times how far those scores are from where attention goes.
+    pub index_loss: f64,
     /// When dense attention is used instead.
     pub dense: Dense,
 }
@@ -106,6 +112,9 @@ impl Default for DynamicConfig {
             reach: 64,
             chunk: 64,
             lengths: false,
+            index_heads: 4,
+            index_width: 32,
+            index_loss: 1.0,
             dense: Dense::Auto,
         }
     }
@@ -141,6 +150,8 @@ impl DynamicConfig {
             ("buckets", self.buckets, 2, 256),
             ("reach", self.reach, 1, 512 / self.rounds.max(1)),
             ("chunk", self.chunk, 1, 1 << 16),
+            ("index_heads", self.index_heads, 1, 256),
+            ("index_width", self.index_width, 1, 1 << 12),
         ];
         for (key, value, least, most) in sizes {
             if value < least || value > most {
@@ -167,6 +178,9 @@ impl DynamicConfig {
             if !(value >= least && value.is_finite()) {
                 return bad(key, format!("is {value}, but must be {least} or more"));
             }
+        }
+        if !(self.index_loss > 0.0 && self.index_loss.is_finite()) {
+            return bad("index_loss", format!("is {}, but must be above 0", self.index_loss));
         }
         let whole = [("width", self.width < limit as f64)];
         if let Some((key, _)) = whole.iter().find(|(_, fine)| !fine) {

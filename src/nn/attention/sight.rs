@@ -1,6 +1,6 @@
 //! What each query of a layer sees: a window of fixed or learned size, a second window of learned place, routed blocks.
 
-use super::router::{self, Ask, Entry, Router};
+use super::router::{self, Ask, Entry, Layer, Router};
 use super::{DynamicConfig, Form, Place, Span};
 use crate::error::Result;
 use crate::nn::{Attention, Linear, ModelConfig, Module, param};
@@ -79,7 +79,10 @@ impl Sight {
             None => None,
         };
         let router = match router::find(&c.router)? {
-            Some(entry) => Some((entry, (entry.build)(d, &at("router"), index, c.dim / heads, p)?)),
+            Some(entry) => {
+                let layer = Layer { c: d, name: &at("router"), index, dim: c.dim, heads };
+                Some((entry, (entry.build)(&layer, p)?))
+            }
             None => None,
         };
         let ramp = if matches!(size, Size::Fixed(_)) && place.is_none() { 1.0 } else { d.ramp };
@@ -109,13 +112,19 @@ impl Sight {
         let dims = &q.dims()[..3];
         let (span, penalty) = self.span(x, dims)?;
         let place = self.place.as_ref().map(|p| self.second(p, x, dims, offset)).transpose()?;
-        let blocks = match &self.router {
-            None => None,
+        let (blocks, more) = match &self.router {
+            None => (None, None),
             Some((_, router)) => {
                 let constant = |v: &Var<'t>| v.tape().constant(v.value().clone());
-                let (query, key) = (&constant(q), &constant(k));
-                Some(router.route(Ask { query, key, offset, skip: router::skip(&self.c), memory })?)
+                let (query, key, x) = (&constant(q), &constant(k), &constant(x));
+                let ask = Ask { query, key, x, offset, skip: router::skip(&self.c), memory };
+                let (blocks, loss) = router.route(ask)?;
+                (Some(blocks), loss)
             }
+        };
+        let penalty = match (penalty, more) {
+            (Some(a), Some(b)) => Some(a.add(&b)?),
+            (a, b) => a.or(b),
         };
         Ok((Sights { span, blocks, place }, penalty))
     }

@@ -11,7 +11,7 @@ pub static GATE: Entry = Entry {
     doc: "blocks whose mean key agrees most with the query (MoBA); quadratic: scores every block, 1/block of dense attention",
     shares_keys: false,
     is_causal: true,
-    build: |c, _, _, _, _| Ok(Box::new(Gate { block: c.block, count: c.blocks })),
+    build: |layer, _| Ok(Box::new(Gate { block: layer.c.block, count: layer.c.blocks })),
 };
 
 struct Gate {
@@ -20,8 +20,9 @@ struct Gate {
 }
 
 impl Router for Gate {
-    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<Var<'t>> {
+    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<(Var<'t>, Option<Var<'t>>)> {
         let (block, count, skip, offset) = (self.block, self.count, ask.skip, ask.offset);
-        ask.query.mean_pool_gate(ask.key, MeanPoolGate { block, count, skip, offset, is_causal: true })
+        let op = MeanPoolGate { block, count, skip, offset, is_causal: true };
+        Ok((ask.query.mean_pool_gate(ask.key, op)?, None))
     }
 }

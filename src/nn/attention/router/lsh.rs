@@ -16,12 +16,13 @@ pub static LSH: Entry = Entry {
     doc: "blocks that share most buckets of locality-sensitive hashing with the query; linear in the length",
     shares_keys: false,
     is_causal: true,
-    build: |c, name, index, width, p| {
+    build: |layer, p| {
+        let (c, name) = (layer.c, layer.name);
         let bound = match c.lengths {
             true => Some(p.add(join(name, "bound"), &[1], Init::Constant(0.0), Role::State)?),
             false => None,
         };
-        Ok(Box::new(Lsh { c: c.clone(), index, width, bound }))
+        Ok(Box::new(Lsh { c: c.clone(), index: layer.index, width: layer.dim / layer.heads, bound }))
     },
 };
 
@@ -56,7 +57,7 @@ pub(super) fn rotations<'t>(c: &DynamicConfig, index: usize, rows: usize, x: &Va
 }
 
 impl Router for Lsh {
-    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<Var<'t>> {
+    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<(Var<'t>, Option<Var<'t>>)> {
         let rotations = rotations(&self.c, self.index, self.width + 1, ask.key)?;
         let bound = self.bound.map(|slot| ask.key.tape().param(slot));
         let queries = ask.query.lsh_hash(&rotations, None)?;
@@ -87,7 +88,7 @@ impl Router for Lsh {
             offset: ask.offset,
             is_causal: true,
         };
-        queries.lsh_vote(&keys, op)
+        Ok((queries.lsh_vote(&keys, op)?, None))
     }
 }
 

@@ -6,15 +6,18 @@
 //! | `lsh.rs` | `lsh` | votes of the buckets that query and keys share | linear | never |
 //! | `sort.rs` | `sort` | the same among neighbours of the row sorted by bucket | linear | yes: chunks begin where counts of all tokens say |
 //! | `gate.rs` | `gate` | the product of query and mean key | quadratic / block | never |
+//! | `indexer.rs` | `indexer` | scores that are trained to foretell where attention goes | quadratic / block; in training quadratic | never |
 //!
 //! A router whose lists depend on later tokens can be trained and evaluated, but not generate, where there are none yet; it says
 //! so in its [`Entry`], and the tests of causality and of the cache leave it out.
 
 mod gate;
+mod indexer;
 mod lsh;
 mod sort;
 
 pub use gate::GATE;
+pub use indexer::INDEXER;
 pub use lsh::LSH;
 pub use sort::SORT;
 
@@ -31,6 +34,8 @@ pub struct Ask<'a, 't> {
     pub query: &'a Var<'t>,
     /// Keys, those of earlier calls included.
     pub key: &'a Var<'t>,
+    /// The layer's input [B, Tq, dim], a constant too.
+    pub x: &'a Var<'t>,
     /// Position of the first query.
     pub offset: usize,
     /// Blocks nearest to a query, its own included, that its window sees.
@@ -41,8 +46,23 @@ pub struct Ask<'a, 't> {
 
 /// A router of one layer.
 pub trait Router: Send + Sync {
-    /// i32 [B, H, Tq, blocks]: ascending numbers of blocks, filled up with -1.
-    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<Var<'t>>;
+    /// i32 [B, H, Tq, blocks]: ascending numbers of blocks, filled up with -1. Beside it what the router adds to the loss of
+    /// training, if it learns.
+    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<(Var<'t>, Option<Var<'t>>)>;
+}
+
+/// The layer that a router is built for.
+pub struct Layer<'a> {
+    /// Windows and blocks.
+    pub c: &'a DynamicConfig,
+    /// Beginning of the names of the router's slots.
+    pub name: &'a str,
+    /// Number of the layer.
+    pub index: usize,
+    /// Width of the layer's input.
+    pub dim: usize,
+    /// Attention heads.
+    pub heads: usize,
 }
 
 /// A router as a row of the table of routers.
@@ -55,14 +75,8 @@ pub struct Entry {
     pub shares_keys: bool,
     /// No list depends on a later token.
     pub is_causal: bool,
-    /// The router of the layer whose slots begin with `name`, for heads of `width`; `index` is the layer's number.
-    pub build: fn(
-        &DynamicConfig,
-        name: &str,
-        index: usize,
-        width: usize,
-        &mut ParamsBuilder,
-    ) -> Result<Box<dyn Router>>,
+    /// The router of a layer, and its slots.
+    pub build: fn(&Layer<'_>, &mut ParamsBuilder) -> Result<Box<dyn Router>>,
 }
 
 impl Entry {
@@ -89,7 +103,7 @@ fn causal_names() -> String {
 }
 
 /// Every router.
-pub static ALL: &[&Entry] = &[&LSH, &GATE, &SORT];
+pub static ALL: &[&Entry] = &[&LSH, &GATE, &SORT, &INDEXER];
 
 /// The router of this name; None for `none`.
 pub fn find(name: &str) -> Result<Option<&'static Entry>> {

@@ -20,7 +20,10 @@ pub static SORT: Entry = Entry {
     doc: "blocks of neighbours in the tokens sorted by hash, keys being queries (Reformer); linear, cannot generate",
     shares_keys: true,
     is_causal: false,
-    build: |c, _, index, width, _| Ok(Box::new(Sort { c: c.clone(), index, width })),
+    build: |layer, _| {
+        let (c, index, width) = (layer.c.clone(), layer.index, layer.dim / layer.heads);
+        Ok(Box::new(Sort { c, index, width }))
+    },
 };
 
 struct Sort {
@@ -30,7 +33,7 @@ struct Sort {
 }
 
 impl Router for Sort {
-    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<Var<'t>> {
+    fn route<'t>(&self, ask: Ask<'_, 't>) -> Result<(Var<'t>, Option<Var<'t>>)> {
         if ask.offset > 0 {
             SORT.expect_causal()?; // earlier tokens were sorted without these
         }
@@ -43,6 +46,6 @@ impl Router for Sort {
             skip: ask.skip,
             is_causal: true,
         };
-        ask.query.lsh_hash(&rotations, None)?.sort_chunk(op)
+        Ok((ask.query.lsh_hash(&rotations, None)?.sort_chunk(op)?, None))
     }
 }
