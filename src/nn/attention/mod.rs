@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mod.rs` | [`SelfAttention`]: projections, heads, positions, the cache of generation |
+//! | `mod.rs` | `SelfAttention`: projections, heads, positions, the cache of generation |
 //! | `config.rs` | [`DynamicConfig`]: windows and blocks, as the config file says them |
 //! | `sight.rs` | windows of learned size and place, routed blocks |
 //! | `router/` | routers: how a query finds blocks beyond its windows |
