@@ -63,6 +63,7 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("lsh by lengths too, a lag", config(DynamicConfig { lengths: true, ..lag }, "lsh")),
         ("lsh, shift, normalised queries and keys", shifted(config(w(), "lsh"))),
         ("gate", config(w(), "gate")),
+        ("lsh, shared keys", config(DynamicConfig { shared_keys: true, ..w() }, "lsh")),
         ("indexer", config(DynamicConfig { index_heads: 2, index_width: 3, ..w() }, "indexer")),
         ("sort", config(sorted.clone(), "sort")),
         ("sort, shift, normalised queries", shifted(config(sorted, "sort"))),

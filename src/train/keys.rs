@@ -54,6 +54,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.dynamic.buckets", "lsh, sort: values of each hash"),
     ("model.dynamic.reach", "lsh: entries of a bucket's list that a query reads"),
     ("model.dynamic.chunk", "sort: tokens of a chunk of the row sorted by bucket; a query reads two"),
+    (
+        "model.dynamic.shared_keys",
+        "keys are queries scaled to one length, so that hashing finds what a query looks for",
+    ),
     ("model.dynamic.lengths", "lsh: hash lengths of keys too, not only directions"),
     ("model.dynamic.index_heads", "indexer: heads of the scores of blocks"),
     ("model.dynamic.index_width", "indexer: width of each of them"),

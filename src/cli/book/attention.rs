@@ -28,7 +28,7 @@ fn sees() -> String {
         let window = membership(&op, 80, i, span, None, &[]);
         let second = membership(&op, 80, i, -1e9, Some((center, 1.0)), &[]);
         let mark = |j: usize| match (window[j], second[j], routed.contains(&((j / 16) as i32))) {
-            (w, ..) if w == 1.0 => '#',
+            (1.0, ..) => '#',
             (.., true) => 'r',
             (w, s, _) if s > w => 's',
             (w, ..) if w > 0.0 => '+',

@@ -81,6 +81,8 @@ pub struct DynamicConfig {
     pub reach: usize,
     /// Tokens of a chunk of the row sorted by bucket.
     pub chunk: usize,
+    /// Keys are queries scaled to one length (Kitaev et al. 2020): what a query looks for then lies at a small angle to it.
+    pub shared_keys: bool,
     /// Hash lengths of keys too, not only directions.
     pub lengths: bool,
     /// Heads of the scores that a router learns.
@@ -111,6 +113,7 @@ impl Default for DynamicConfig {
             buckets: 16,
             reach: 64,
             chunk: 64,
+            shared_keys: false,
             lengths: false,
             index_heads: 4,
             index_width: 32,
