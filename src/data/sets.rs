@@ -192,17 +192,6 @@ pub(crate) static SETS: &[Set] = &[
         fetch: "",
     },
     Set {
-        name: "copy",
-        title: "made: random symbols, each to be copied 100 tokens later",
-        recipe: "copy/1",
-        files: &[],
-        source: "made by ringtape from its random numbers",
-        licence: "CC0-1.0",
-        changes: "None.",
-        pack: synthetic::copy,
-        fetch: "",
-    },
-    Set {
         name: "mnist-full",
         title: "MNIST, 60,000 for training and 10,000 for testing",
         recipe: "mnist-full/1",

@@ -62,20 +62,6 @@ pub(crate) fn recall(_: &Inputs, w: &mut Writer) -> Result<()> {
     })
 }
 
-/// Symbols of [`copy`], and how far back a token is copied from.
-const SYMBOLS: u64 = 16;
-const LAG: usize = 100;
-
-/// Random symbols; at each the one 100 places before it is to be foretold. Chance is 1 in 16.
-pub(crate) fn copy(_: &Inputs, w: &mut Writer) -> Result<()> {
-    sequences(w, "copy", SYMBOLS as u32, |rng, tokens, targets| {
-        tokens.fill_with(|| rng.below(SYMBOLS) as u8);
-        for i in LAG..TOKENS {
-            targets[i] = tokens[i - LAG].into();
-        }
-    })
-}
-
 /// 0..n in random order.
 fn shuffled(rng: &mut Rng, n: usize) -> Vec<usize> {
     let mut v: Vec<usize> = (0..n).collect();

@@ -78,7 +78,7 @@ impl SelfAttention {
             wanted.then(norm).transpose()
         };
         let router = if is_dense(c) { None } else { router::find(&c.router)? };
-        let shares_keys = router.is_some_and(|r| r.shares_keys || c.dynamic.shared_keys);
+        let shares_keys = !is_dense(c) && c.dynamic.shared_keys || router.is_some_and(|r| r.shares_keys);
         let (qkv, parts) = if shares_keys { ("qv", 2) } else { ("qkv", 3) };
         Ok(SelfAttention {
             qkv: Linear::new(p, &format!("{name}.{qkv}"), c.dim, parts * c.dim, Init::Normal(0.02))?,
