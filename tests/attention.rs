@@ -2,7 +2,7 @@
 //! a config may not say.
 
 use ringtape::device::Device;
-use ringtape::nn::attention::{Dense, Form, Place, Span};
+use ringtape::nn::attention::{Dense, Form, Place, Span, notice};
 use ringtape::nn::{
     self, Attention, DynamicConfig, Gpt, Io, Model, ModelConfig, Module, Positions, Sampler, is_dense,
 };
@@ -308,6 +308,9 @@ fn short_contexts_are_dense_unless_told_otherwise() {
     assert!(is_dense(&auto(128, "none")) && !is_dense(&auto(256, "none")));
     assert!(is_dense(&auto(1024, "lsh")) && !is_dense(&auto(2048, "lsh")));
     assert!(!is_dense(&config(windows(), "lsh")));
+    let said = notice(&auto(128, "none")).unwrap();
+    assert!(said.contains("model.context is 128") && said.contains("model.dynamic.dense"), "{said}");
+    assert_eq!(notice(&auto(256, "none")), None);
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl Run {
         let entry = optim::find(&config.optimizer.name, &[])?;
         let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
-        notices.extend(model.notice());
+        notices.extend(model.notice().into_iter().chain(nn::attention::notice(&config.model)));
         let state = snapshot.as_ref().map(|s| s.state.clone());
         // Somebody may have edited config.toml.
         if let Some(seed) = state.as_ref().map(|s| s.seed).filter(|s| *s != config.seed) {

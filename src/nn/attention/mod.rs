@@ -15,7 +15,7 @@ mod sight;
 
 pub use config::{Dense, DynamicConfig, Form, Place, Span};
 
-use super::{Attention, Linear, ModelConfig, Module, NormLayer, Positions};
+use super::{Attention, Linear, ModelConfig, ModelKind, Module, NormLayer, Positions};
 use crate::error::{Error, Result};
 use crate::ops::dynamic_attention::{DynamicAttention, Sights};
 use crate::ops::rotary_embedding::RotaryEmbedding;
@@ -172,6 +172,18 @@ pub fn is_dense(c: &ModelConfig) -> bool {
             c.dynamic.dense == Dense::Auto && c.context < c.dynamic.crossover(c.router != "none")
         }
     }
+}
+
+/// What a run of `c` should say where dense attention takes the place of dynamic.
+pub fn notice(c: &ModelConfig) -> Option<String> {
+    let from = c.dynamic.crossover(c.router != "none");
+    (c.kind == ModelKind::Gpt && c.attention == Attention::Dynamic && is_dense(c)).then(|| {
+        format!(
+            "model.context is {}, and below {from} tokens dense attention is faster than these windows and blocks: it is \
+             used instead; model.dynamic.dense = \"never\" keeps them",
+            c.context
+        )
+    })
 }
 
 fn values(s: &Sights<'_>) -> [Option<Tensor>; 4] {
