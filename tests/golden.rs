@@ -122,7 +122,7 @@ impl Run<'_> {
         let vars: Vec<Var<'_>> = inputs.iter().map(var).collect::<Result<_, _>>().map_err(say)?;
         let outputs = tape.apply_arc(op, &vars.iter().collect::<Vec<_>>()).map_err(say)?;
 
-        let mut worst = 0f64;
+        let (mut worst, mut compared) = (0f64, 0);
         let mut seeds = Vec::new();
         for (i, y) in outputs.iter().enumerate() {
             let name = match self.entry.outputs {
@@ -132,11 +132,19 @@ impl Run<'_> {
             // An output that torch does not have (a kept intermediate) gets no gradient here either.
             let Some(want) = self.get(&format!("out/{name}")) else { continue };
             worst = worst.max(self.compare(&name, y.value(), &want?)?);
+            compared += 1;
+            if !y.has_gradient() {
+                continue; // a choice or an observation
+            }
             let seed = self.get(&format!("d{name}")).ok_or(format!("the file has no `d{name}`"))??;
             seeds.push((y, seed));
         }
-        if seeds.is_empty() {
+        if compared == 0 {
             return Err("the file has none of the op's outputs".into());
+        }
+        if seeds.is_empty() {
+            self.nothing_left()?;
+            return Ok(worst);
         }
         let mut grads = Grads::new(&params).map_err(say)?;
         let leaves = tape.backward_from(&seeds, &mut grads).map_err(say)?;

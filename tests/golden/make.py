@@ -9,7 +9,7 @@ A file holds several cases. Of each case it has these tensors:
     <case>/<input>        inputs: reals (float64, every one representable in float32), ids (int64), masks (bool)
     <case>/out/<output>   what torch computes
     <case>/d<output>      the upstream gradient: the loss is the sum of <d<output>, output>
-    <case>/d/<input>      its gradient with respect to each real input
+    <case>/d/<input>      its gradient with respect to each real input; ops that only choose or observe have neither
 
 and in the metadata under `golden` a JSON text: the version of torch and the list of cases, each with its name and its
 attributes as text, the way `ringtape op NAME --attr k=v` takes them. Names of ops, inputs and attributes are torch's.
@@ -325,6 +325,156 @@ case("scaled_dot_product_attention", "sharp", {n: normal(1, 2, 6, 4, std=8.0) fo
      lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), is_causal=True)
 
 
+# Windows, routers --------------------------------------------------------------------------------------------------
+
+
+def union(q, k, v, span, lists=None, center=None, width=None, ramp=4.0, block=16, is_causal=True, offset=0, place="ramp"):
+    """A softmax over all keys with weights mu = max(window, second window, routed), keys of the future 0."""
+    p, j = torch.arange(q.shape[2])[:, None] + offset, torch.arange(k.shape[2])
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    fall = lambda x, reach: ((ramp + reach.clamp(min=0)[..., None] - x.abs()) / ramp).clamp(0, 1)
+    mu = fall((p - j).double(), span)
+    if center is not None:
+        x, cut = center[..., None] - j, math.exp(-4.5)
+        bell = lambda: ((torch.exp(-(x**2) / (2 * width[..., None] ** 2)) - cut) / (1 - cut)).clamp(min=0)
+        mu = torch.maximum(mu, bell() if place == "gaussian" else fall(x, width))
+    if lists is not None:
+        mu = torch.where((lists[..., None, :] == (j // block)[:, None]).any(-1), torch.ones(()).double(), mu)
+    if is_causal:
+        mu = torch.where(j <= p, mu, torch.zeros(()).double())
+    s = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    w = mu * torch.exp(s - s.amax(-1, keepdim=True).detach())
+    return w @ v / w.sum(-1, keepdim=True)
+
+
+def before(heads, tokens, block, count):
+    """For each query some of the blocks before its own, filled up with -1."""
+    rows = [[b for b in range(n % tokens // block) if (b + n) % 3 == 0][:count] for n in range(heads * tokens)]
+    return integers(*[x for r in rows for x in r + [-1] * (count - len(r))], shape=(1, heads, tokens, count))
+
+
+def dynamic(name, q, k, low, high, extra=None, **attrs):
+    inputs = {"query": normal(*q), "key": normal(*k), "value": normal(*k), "span": uniform(low, high, *q[:3]), **(extra or {})}
+    case("dynamic_attention", name, inputs, lambda *x, a=attrs: union(*x, **a), **attrs)
+
+
+NONE = integers(shape=(1, 2, 20, 0))
+PLACE = {"center": uniform(0.0, 20.0, 1, 2, 20), "width": uniform(0.5, 3.0, 1, 2, 20)}
+dynamic("window", (1, 2, 20, 4), (1, 2, 20, 4), 0.5, 6.0, ramp=4.0, block=16)
+dynamic("both sides", (1, 2, 20, 4), (1, 2, 20, 4), 0.5, 6.0, ramp=3.0, is_causal=False, block=16)
+dynamic("grouped, later queries", (1, 4, 3, 4), (1, 2, 9, 4), 0.5, 3.0, ramp=2.0, offset=6, block=16)
+dynamic("routed", (1, 2, 70, 3), (1, 2, 70, 3), 0.5, 6.0, {"blocks": before(2, 70, 16, 2)}, ramp=3.0, block=16)
+dynamic("two windows", (1, 2, 20, 4), (1, 2, 20, 4), 0.5, 3.0, {"blocks": NONE, **PLACE}, ramp=3.0, block=16)
+dynamic("Gaussian", (1, 2, 20, 4), (1, 2, 20, 4), 0.5, 3.0, {"blocks": NONE, **PLACE}, ramp=3.0, block=16, place="gaussian")
+
+
+def bucket(x, rotations, bound=None):
+    """Of each hash the index of the largest of (z, -z), with z = x·R; x longer by what it lacks to `bound`."""
+    rounds, hashes, rows, n = rotations.shape
+    if bound is not None:
+        x = torch.cat([x, (bound**2 - (x**2).sum(-1, keepdim=True)).clamp(min=0).sqrt()], -1)
+    z = torch.einsum("...d,rhdn->...rhn", x, rotations[:, :, : x.shape[-1]])
+    h = torch.cat([z, -z], -1).argmax(-1)
+    return (h * (2 * n) ** torch.arange(hashes)).sum(-1)
+
+
+case("lsh_hash", "two of two", {"input": normal(2, 5, 6), "rotations": normal(3, 2, 6, 4)}, bucket)
+case("lsh_hash", "lengths", {"input": normal(7, 4), "rotations": normal(3, 1, 5, 3), "bound": real(2.5)}, bucket)
+
+
+def candidates(tokens, blocks, block, skip, offset=0, is_causal=True):
+    own, b = (torch.arange(tokens)[:, None] + offset) // block, torch.arange(blocks)
+    return b + max(skip, 1) <= own if is_causal else (b - own).abs() >= skip
+
+
+def chosen(scores, fits, count):
+    """Of each row of [.., T, n] the `count` largest that fit, of equal ones the latest, ascending, then -1."""
+    flat = scores.reshape(-1, *scores.shape[-2:])
+    rows = []
+    for table in flat:
+        for i, row in enumerate(table.tolist()):
+            best = sorted((b for b in range(len(row)) if fits[i, b] and row[b] > -math.inf), key=lambda b: (-row[b], -b))
+            best = sorted(best[:count])
+            rows.append(best + [-1] * (count - len(best)))
+    return torch.tensor(rows).reshape(*scores.shape[:-1], count)
+
+
+def padded(x, block, dim):
+    """`x` cut along `dim` into blocks, with a list of their lengths."""
+    return [x.narrow(dim, s, min(block, x.shape[dim] - s)) for s in range(0, x.shape[dim], block)]
+
+
+def votes(q, k, block, count, skip, offset=0, is_causal=True, **_):
+    shared = (q[..., :, None, :] == k.repeat_interleave(q.shape[1] // k.shape[1], 1)[..., None, :, :]).sum(-1)
+    table = torch.stack([b.sum(-1) for b in padded(shared, block, -1)], -1).double()
+    return chosen(torch.where(table > 0, table, -math.inf), candidates(q.shape[2], table.shape[-1], block, skip, offset, is_causal), count)
+
+
+for name, q, k, attrs in [
+    ("causal", (1, 2, 40, 3), (1, 2, 40, 3), {"block": 4, "count": 3, "skip": 2}),
+    ("both sides, grouped", (1, 4, 9, 2), (1, 2, 30, 2), {"block": 5, "count": 4, "skip": 1, "offset": 11, "is_causal": False}),
+]:
+    attrs = {"buckets": 6, **attrs}
+    case("lsh_vote", name, {"query_buckets": ids(6, *q), "key_buckets": ids(6, *k)}, lambda q, k, a=attrs: votes(q, k, **a), **attrs)
+
+
+def neighbours(x, chunk, block, count, skip, is_causal=True, **_):
+    """Votes of keys of the same bucket in the query's chunk and the one before, tokens sorted by bucket."""
+    b, h, t, rounds = x.shape
+    shared = torch.zeros(b, h, t, t)
+    for at in range(b * h * rounds):
+        i, j, r = at // (h * rounds), at // rounds % h, at % rounds
+        order = sorted(range(t), key=lambda n: (int(x[i, j, n, r]), n))
+        place = {n: p // chunk for p, n in enumerate(order)}
+        for q in range(t):
+            for n in range(t):
+                shared[i, j, q, n] += x[i, j, q, r] == x[i, j, n, r] and place[q] - place[n] in (0, 1)
+    table = torch.stack([s.sum(-1) for s in padded(shared, block, -1)], -1).double()
+    return chosen(torch.where(table > 0, table, -math.inf), candidates(t, table.shape[-1], block, skip, 0, is_causal), count)
+
+
+for name, attrs in [("causal", {"chunk": 8, "skip": 1}), ("both sides", {"chunk": 5, "skip": 2, "is_causal": False})]:
+    attrs = {"buckets": 5, "block": 4, "count": 3, **attrs}
+    case("sort_chunk", name, {"buckets": ids(5, 1, 2, 30, 2)}, lambda x, a=attrs: neighbours(x, **a), **attrs)
+
+
+def gated(q, k, block, count, skip, offset=0, is_causal=True):
+    means = torch.stack([b.mean(2) for b in padded(k, block, 2)], 2).repeat_interleave(q.shape[1] // k.shape[1], 1)
+    return chosen(q.detach() @ means.detach().transpose(-1, -2), candidates(q.shape[2], means.shape[2], block, skip, offset, is_causal), count)
+
+
+for name, q, k, attrs in [
+    ("causal", (1, 2, 30, 3), (1, 2, 30, 3), {"block": 4, "count": 3, "skip": 1}),
+    ("both sides, grouped", (1, 4, 6, 3), (1, 2, 23, 3), {"block": 4, "count": 2, "skip": 1, "offset": 9, "is_causal": False}),
+]:
+    case("mean_pool_gate", name, {"query": normal(*q), "key": normal(*k)}, lambda q, k, a=attrs: gated(q, k, **a), **attrs)
+
+for name, attrs in [("causal", {"skip": 2}), ("both sides", {"skip": 1, "offset": 5, "is_causal": False})]:
+    attrs = {"block": 4, "count": 3, "heads": 2, **attrs}
+    fits = {k: v for k, v in attrs.items() if k not in ("count", "heads")}
+    case("top_blocks", name, {"scores": normal(2, 30, 8)},
+         lambda s, f=fits: chosen(s.detach(), candidates(30, 8, **f), 3)[:, None].expand(-1, 2, -1, -1), **attrs)
+
+
+def mass(q, k, block, skip, offset=0, is_causal=True):
+    """Shares of dense attention's mass, summed over heads, on the candidate blocks of each query."""
+    q, k = q.detach(), k.detach().repeat_interleave(q.shape[1] // k.shape[1], 1)
+    s = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    if is_causal:
+        s = s.masked_fill(torch.arange(k.shape[2]) > torch.arange(q.shape[2])[:, None] + offset, -math.inf)
+    m = torch.stack([b.sum(-1) for b in padded(s.softmax(-1), block, -1)], -1).sum(1)
+    m = m * candidates(q.shape[2], m.shape[-1], block, skip, offset, is_causal)
+    whole = m.sum(-1, keepdim=True)
+    return torch.where(whole > 0, m / whole, torch.zeros(()).double())
+
+
+for name, q, k, attrs in [
+    ("causal", (1, 2, 30, 3), (1, 2, 30, 3), {"block": 4, "skip": 1}),
+    ("both sides, grouped", (2, 4, 6, 3), (2, 2, 20, 3), {"block": 4, "skip": 1, "offset": 9, "is_causal": False}),
+]:
+    case("block_mass", name, {"query": normal(*q), "key": normal(*k)}, lambda q, k, a=attrs: mass(q, k, **a), **attrs)
+
+
 def compute(op):
     """Tensors and metadata of one op's file."""
     tensors, cases = {}, []
@@ -332,9 +482,11 @@ def compute(op):
         leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs.values()]
         made = f(*leaves)
         outputs = {f"outputs.{i}": y for i, y in enumerate(made)} if isinstance(made, tuple) else {"output": made}
-        upstream = {k: torch.randn(y.shape, generator=g, dtype=torch.float64).float().double() for k, y in outputs.items()}
-        wanted = {k: x for k, x in zip(inputs, leaves) if x.requires_grad}
-        grads = torch.autograd.grad(list(outputs.values()), list(wanted.values()), list(upstream.values()))
+        # Choices and observations have no gradient.
+        felt = {k: y for k, y in outputs.items() if y.requires_grad}
+        upstream = {k: torch.randn(y.shape, generator=g, dtype=torch.float64).float().double() for k, y in felt.items()}
+        wanted = {k: x for k, x in zip(inputs, leaves) if x.requires_grad} if felt else {}
+        grads = torch.autograd.grad(list(felt.values()), list(wanted.values()), list(upstream.values())) if felt else ()
         tensors.update({f"{name}/{k}": x for k, x in inputs.items()})
         tensors.update({f"{name}/out/{k}": y.detach() for k, y in outputs.items()})
         tensors.update({f"{name}/d{k}": y for k, y in upstream.items()})
