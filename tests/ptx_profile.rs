@@ -230,8 +230,11 @@ fn registers_are_near_those_of_ptxas() {
             continue;
         }
         let (file, entry) = (root.join(format!("{}.ptx", cells[1])), cells[2].trim_matches('`'));
-        // Spliced modules are no files.
+        // Spliced modules are no files, or files with holes.
         let Ok(text) = fs::read_to_string(&file) else { continue };
+        if text.contains("{{") {
+            continue;
+        }
         let program = ptx::load(cells[1], &text).unwrap();
         let all = cost::costs(&program, &ptx::parse(cells[1], &text).unwrap());
         let found = all.iter().find(|c| c.entry == entry).unwrap().registers as f64;
