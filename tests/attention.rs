@@ -333,7 +333,11 @@ fn impossible_windows_name_their_key() {
     bad(dynamic(DynamicConfig { index_heads: 0, ..windows() }), "model.dynamic.index_heads", "is 0");
     bad(dynamic(DynamicConfig { ramp: 0.0, ..windows() }), "model.dynamic.ramp", "is 0");
     bad(dynamic(DynamicConfig { penalty: f64::NAN, ..windows() }), "model.dynamic.penalty", "NaN");
-    bad(dynamic(DynamicConfig { width: 90.0, ..windows() }), "model.dynamic.width", "is 90");
+    bad(
+        dynamic(DynamicConfig { width: 90.0, place: Place::Lag, ..windows() }),
+        "model.dynamic.width",
+        "is 90",
+    );
     bad(ModelConfig { router: "lhs".into(), ..base() }, "model.router", "did you mean `lsh`");
     bad(ModelConfig { attention: Attention::Dense, ..base() }, "model.router", "lsh");
     bad(ModelConfig { attention: Attention::Window, ..base() }, "model.router", "lsh");

@@ -185,9 +185,8 @@ impl DynamicConfig {
         if !(self.index_loss > 0.0 && self.index_loss.is_finite()) {
             return bad("index_loss", format!("is {}, but must be above 0", self.index_loss));
         }
-        let whole = [("width", self.width < limit as f64)];
-        if let Some((key, _)) = whole.iter().find(|(_, fine)| !fine) {
-            return bad(key, format!("is {}, but must be below the largest span, {limit}", self.width));
+        if self.place != Place::None && self.width >= limit as f64 {
+            return bad("width", format!("is {}, but must be below the largest span, {limit}", self.width));
         }
         if model.attention == Attention::Window && model.router != "none" {
             let what =
