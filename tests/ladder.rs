@@ -16,8 +16,8 @@ const RUNGS: [Rung; 7] = [
     ("matmul_registers", LADDER, [64, 64], [256, 1, 1], 0.0),
     ("matmul_vectors", LADDER, [64, 64], [256, 1, 1], 0.0),
     ("matmul_async", ASYNC, [64, 64], [256, 1, 1], 0.0),
-    ("matmul_tf32", TENSOR, [64, 64], [128, 1, 1], 1.0 / 2048.0),
-    ("matmul_bf16", TENSOR, [64, 64], [128, 1, 1], 1.0 / 256.0),
+    ("matmul_tf32", TENSOR, [128, 128], [128, 1, 1], 1.0 / 2048.0),
+    ("matmul_bf16", TENSOR, [128, 128], [128, 1, 1], 1.0 / 256.0),
 ];
 
 fn numbers(n: usize, stream: u64) -> Vec<f32> {

@@ -24,8 +24,8 @@ const RUNGS: [Rung; 7] = [
     ("matmul_registers", text!("matmul_ladder"), [64, 64], [256, 1, 1]),
     ("matmul_vectors", text!("matmul_ladder"), [64, 64], [256, 1, 1]),
     ("matmul_async", text!("matmul_async"), [64, 64], [256, 1, 1]),
-    ("matmul_tf32", text!("matmul_tensor"), [64, 64], [128, 1, 1]),
-    ("matmul_bf16", text!("matmul_tensor"), [64, 64], [128, 1, 1]),
+    ("matmul_tf32", text!("matmul_tensor"), [128, 128], [128, 1, 1]),
+    ("matmul_bf16", text!("matmul_tensor"), [128, 128], [128, 1, 1]),
 ];
 
 const EMPTY: &str =

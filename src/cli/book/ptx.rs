@@ -21,8 +21,8 @@ const RUNGS: [Rung; 7] = [
     ("registers", "matmul_ladder", "matmul_registers", [64, 64], [256, 1]),
     ("vectors", "matmul_ladder", "matmul_vectors", [64, 64], [256, 1]),
     ("asynchronous", "matmul_async", "matmul_async", [64, 64], [256, 1]),
-    ("tensor cores, tf32", "matmul_tensor", "matmul_tf32", [64, 64], [128, 1]),
-    ("tensor cores, bf16", "matmul_tensor", "matmul_bf16", [64, 64], [128, 1]),
+    ("tensor cores, tf32", "matmul_tensor", "matmul_tf32", [128, 128], [128, 1]),
+    ("tensor cores, bf16", "matmul_tensor", "matmul_bf16", [128, 128], [128, 1]),
 ];
 
 /// All of them; `book` is the folder of the book, beside that of the kernels.

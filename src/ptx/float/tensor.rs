@@ -94,8 +94,8 @@ trait Elements: 'static {
     type Word: Copy + 'static;
     /// What an element becomes.
     type T: Number;
-    /// Elements of a register.
-    const EACH: usize;
+    /// Element by element of a register, what the lanes hold.
+    type Parts: AsRef<[[Self::T; 32]]> + AsMut<[[Self::T; 32]]> + Default;
     /// Element `j` of a register of A.
     fn a(v: Self::Word, j: usize) -> Self::T;
     /// Element `j` of a register of B.
@@ -107,7 +107,7 @@ macro_rules! elements { ($($name:ident: $word:ty => $t:ty, $each:literal, |$v:id
     impl Elements for $name {
         type Word = $word;
         type T = $t;
-        const EACH: usize = $each;
+        type Parts = [[$t; 32]; $each];
         #[inline(always)]
         fn a($v: $word, $j: usize) -> $t { $a }
         #[inline(always)]
@@ -141,8 +141,9 @@ fn half_of(v: u32) -> f32 {
     f32::from_bits(magnitude.to_bits() | special | (v & 0x8000) << 16)
 }
 
-/// C and D.
-pub type Sums<T> = [[T; 8]; 16];
+/// C and D as lanes hold them, see [`place`]: registers of rows 0 to 7, then those of rows 8 to 15; of even columns, then
+/// of odd ones.
+pub type Sums<T> = [[T; 32]; 4];
 
 /// Where lane l has element i of C and D: (row, column).
 #[inline(always)]
@@ -150,50 +151,84 @@ pub fn place(l: usize, i: usize) -> (usize, usize) {
     (l / 4 + 8 * (i / 2), 2 * (l % 4) + i % 2)
 }
 
-/// Most elements of a register.
-const MOST_EACH: usize = 8;
+/// x₀ x₁₆ x₁ x₁₇ …: as lanes are numbered by 5 bits, the first bit becomes the last.
+#[inline(always)]
+fn interleaved<T: Number>(x: &[T; 32]) -> [T; 32] {
+    let mut y = [T::default(); 32];
+    for i in 0..16 {
+        (y[2 * i], y[2 * i + 1]) = (x[i], x[16 + i]);
+    }
+    y
+}
+
+/// Adds to eight or sixteen rows of sums the products at depth T of the four that x and y hold.
+#[inline(always)]
+fn outer<const T: usize, N: Number>(x: [&[N; 32]; 2], y: &[N; 32], d: &mut Sums<N>) {
+    let [low, high] = x;
+    for l in 0..32 {
+        d[0][l] = N::fused(low[l & !3 | T], y[4 * T + l % 4], d[0][l]);
+    }
+    for l in 0..32 {
+        d[1][l] = N::fused(low[l & !3 | T], y[16 + 4 * T + l % 4], d[1][l]);
+    }
+    for l in 0..32 {
+        d[2][l] = N::fused(high[l & !3 | T], y[4 * T + l % 4], d[2][l]);
+    }
+    for l in 0..32 {
+        d[3][l] = N::fused(high[l & !3 | T], y[16 + 4 * T + l % 4], d[3][l]);
+    }
+}
 
 vectorized! {
-    /// d += a b. The lanes of a register hold 8 rows (of B: columns) of 4 EACH elements, one row after the other: lane
-    /// 4 g + t has elements EACH t … of row g.
-    fn product<E: Elements>(a: &[&[E::Word; 32]], b: &[&[E::Word; 32]], two: bool, d: &mut Sums<E::T>) {
-        let high = 1 + usize::from(two);
-        let (mut x, mut y) = ([[E::T::default(); 32]; MOST_EACH], [[E::T::default(); 8]; 4 * MOST_EACH]);
-        for (a, b) in a.chunks_exact(high).zip(b) {
-            // Rows of B: every fourth lane, g running.
-            let mut words = [[b[0]; 8]; 4];
-            for g in 0..8 {
-                for t in 0..4 {
-                    words[t][g] = b[4 * g + t];
-                }
-            }
-            for t in 0..4 {
-                for j in 0..E::EACH {
-                    for g in 0..8 {
-                        y[E::EACH * t + j][g] = E::b(words[t][g], j);
-                    }
-                }
-            }
-            for (a, d) in a.iter().zip(d.chunks_exact_mut(8)) {
-                for j in 0..E::EACH {
-                    for l in 0..32 {
-                        x[j][l] = E::a(a[l], j);
-                    }
-                }
-                // Eight rows of sums stay in registers while p runs.
-                let mut s: [[E::T; 8]; 8] = std::array::from_fn(|g| d[g]);
-                for t in 0..4 {
-                    for j in 0..E::EACH {
-                        for g in 0..8 {
-                            for c in 0..8 {
-                                s[g][c] = E::T::fused(x[j][4 * g + t], y[E::EACH * t + j][c], s[g][c]);
-                            }
-                        }
-                    }
-                }
-                d.copy_from_slice(&s);
+    /// The elements of a register of A: lane 4 g + t has depth t of row g.
+    fn left<E: Elements>(a: &[E::Word; 32], to: &mut [[E::T; 32]]) {
+        for (j, to) in to.iter_mut().enumerate() {
+            for l in 0..32 {
+                to[l] = E::a(a[l], j);
             }
         }
+    }
+    /// The elements of a register of B, where lane 4 g + t has depth t of column g, as depth t of the even columns and
+    /// then of the odd ones: the number of column g = 2 c + h goes from 4 g + t to 16 h + 4 t + c.
+    fn right<E: Elements>(b: &[E::Word; 32], to: &mut [[E::T; 32]]) {
+        for (j, to) in to.iter_mut().enumerate() {
+            let mut one = [E::T::default(); 32];
+            for l in 0..32 {
+                one[l] = E::b(b[l], j);
+            }
+            *to = interleaved(&interleaved(&one));
+        }
+    }
+    /// Adds all products of such elements of rows 0 to 7 and 8 to 15, depth by depth.
+    fn accumulate<N: Number>(low: &[[N; 32]], high: &[[N; 32]], y: &[[N; 32]], d: &mut Sums<N>) {
+        let mut s = *d;
+        for ((low, high), y) in low.iter().zip(high).zip(y) {
+            outer::<0, N>([low, high], y, &mut s);
+        }
+        for ((low, high), y) in low.iter().zip(high).zip(y) {
+            outer::<1, N>([low, high], y, &mut s);
+        }
+        for ((low, high), y) in low.iter().zip(high).zip(y) {
+            outer::<2, N>([low, high], y, &mut s);
+        }
+        for ((low, high), y) in low.iter().zip(high).zip(y) {
+            outer::<3, N>([low, high], y, &mut s);
+        }
+        *d = s;
+    }
+}
+
+/// d += a b. Not one vectorised function: compilers that see where elements come from make worse of it. Where A has 8
+/// rows only, the other sums are of no use.
+fn product<E: Elements>(a: &[&[E::Word; 32]], b: &[&[E::Word; 32]], two: bool, d: &mut Sums<E::T>) {
+    let (mut low, mut high, mut y) = (E::Parts::default(), E::Parts::default(), E::Parts::default());
+    for (a, b) in a.chunks_exact(1 + usize::from(two)).zip(b) {
+        left::<E>(a[0], low.as_mut());
+        if two {
+            left::<E>(a[1], high.as_mut());
+        }
+        right::<E>(b, y.as_mut());
+        accumulate(low.as_ref(), high.as_ref(), y.as_ref(), d);
     }
 }
 
@@ -225,7 +260,7 @@ pub fn multiply_integers(
 ) {
     use Element::{S4, S8, U4, U8};
     // Sums of products alone fit: 64 of 15², 32 of 255² at most.
-    let mut sums: Sums<i32> = [[0; 8]; 16];
+    let mut sums: Sums<i32> = [[0; 32]; 4];
     match (ea, eb) {
         (S8, U8) => product::<S8U8>(a, b, two, &mut sums),
         (S8, _) => product::<S8S8>(a, b, two, &mut sums),
@@ -282,17 +317,16 @@ mod tests {
         let (a, b): (Vec<&Lanes>, Vec<&Lanes>) = (a.iter().collect(), b.iter().collect());
         let want =
             |i: usize, j: usize| (0..k).map(|p| entry(i, p, low) * entry(40 + p, j, low)).sum::<i32>() + 1;
-        let (mut floats, mut integers) = ([[1.0; 8]; 16], [[1; 8]; 16]);
+        let (mut floats, mut integers) = ([[1.0; 32]; 4], [[1; 32]; 4]);
         if e.is_integer() {
             multiply_integers([e, e], [&a, &b], true, false, &mut integers);
         } else {
             multiply([e, e], &a, &b, true, &mut floats);
         }
-        for i in 0..16 {
-            for j in 0..8 {
-                let got = if e.is_integer() { integers[i][j] } else { floats[i][j] as i32 };
-                assert_eq!(got, want(i, j), "{e:?} k {k} at {i}, {j}");
-            }
+        for (i, l) in (0..4).flat_map(|i| (0..32).map(move |l| (i, l))) {
+            let got = if e.is_integer() { integers[i][l] } else { floats[i][l] as i32 };
+            let (row, column) = place(l, i);
+            assert_eq!(got, want(row, column), "{e:?} k {k} at {row}, {column}");
         }
     }
 
@@ -321,11 +355,11 @@ mod tests {
     fn sums_of_integers_wrap_or_stay_at_the_end() {
         let ones: Lanes = [0x0101_0101; 32];
         let (a, b) = ([&ones, &ones], [&ones]);
-        let mut d = [[i32::MAX; 8]; 16];
+        let mut d = [[i32::MAX; 32]; 4];
         multiply_integers([Element::S8; 2], [&a, &b], true, true, &mut d);
-        assert_eq!(d, [[i32::MAX; 8]; 16]);
+        assert_eq!(d, [[i32::MAX; 32]; 4]);
         multiply_integers([Element::S8; 2], [&a, &b], true, false, &mut d);
-        assert_eq!(d, [[i32::MIN + 15; 8]; 16]);
+        assert_eq!(d, [[i32::MIN + 15; 32]; 4]);
     }
 
     #[test]

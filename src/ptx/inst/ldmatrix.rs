@@ -7,6 +7,7 @@ use super::memory::{
     Format, LONG_ADDRESS, Where, active, addresses, fetch, keep, near, resolve, space, watched,
 };
 use super::tile::{Kind, registers};
+use super::usual;
 use crate::ptx::float::tensor::{Element, Lanes};
 use crate::ptx::lower::{Inst, Slots};
 use crate::ptx::run::row::{LANES, put};
@@ -88,13 +89,27 @@ fn load_matrices(cx: &mut Cx<'_>, op: &Op) -> Flow {
     }
     let (n, transposed, space) = (cx.listed(op, 0), cx.listed(op, 1) == 1, which(cx.listed(op, 2)));
     let mask = cx.mask;
-    cx.mask &= addressing(n);
+    let usual = if space == Where::Shared { usual::load_rows(cx, op, addressing(n)) } else { None };
+    let rows = match usual {
+        Some(rows) => rows,
+        None => match long_way(cx, op, addressing(n), space) {
+            Ok(rows) => rows,
+            Err(fault) => return fault,
+        },
+    };
+    for q in 0..n {
+        put(cx.rows, cx.listed(op, 3 + q), taken(&rows, q, transposed), mask);
+    }
+    Flow::Next
+}
+
+/// The rows that the lanes of `mask` name, lane by lane, shown to whoever watches.
+fn long_way(cx: &mut Cx<'_>, op: &Op, mask: u32, space: Where) -> Result<Tiles, Flow> {
+    let all = cx.mask;
+    cx.mask &= mask;
     let mut rows: Tiles = [[0; 4]; LANES];
     let mut at = addresses(cx, op);
-    let spaces = match resolve(cx, op, &mut at, space, 16) {
-        Ok(spaces) => spaces,
-        Err(fault) => return fault,
-    };
+    let spaces = resolve(cx, op, &mut at, space, 16)?;
     for part in 0..2 {
         let mut may = cx.mask;
         if cx.watch.is_some() {
@@ -106,11 +121,8 @@ fn load_matrices(cx: &mut Cx<'_>, op: &Op) -> Flow {
         }
         at.iter_mut().for_each(|a| *a = a.wrapping_add(8));
     }
-    cx.mask = mask;
-    for q in 0..n {
-        put(cx.rows, cx.listed(op, 3 + q), taken(&rows, q, transposed), mask);
-    }
-    Flow::Next
+    cx.mask = all;
+    Ok(rows)
 }
 
 fn store_matrices(cx: &mut Cx<'_>, op: &Op) -> Flow {

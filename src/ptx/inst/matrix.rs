@@ -7,12 +7,11 @@
 
 use super::control::together;
 use super::tile::{KINDS, Kind, Shape, registers};
-use crate::ptx::float::tensor::{Element, Lanes, Sums, multiply, multiply_doubles, multiply_integers, place};
+use crate::ptx::float::tensor::{Element, Lanes, Sums, multiply, multiply_doubles, multiply_integers};
 use crate::ptx::lower::{Inst, Slots};
 use crate::ptx::run::row::{Bits, LANES, put};
 use crate::ptx::run::{Counts, Cx, Flow, Op, Run};
 use crate::ptx::text::Read;
-use crate::vectorized;
 
 /// How a product is to be done, in the lower half of its op's `imm`.
 #[derive(Clone, Copy)]
@@ -163,7 +162,12 @@ impl Blocks {
 
 /// The registers from `at` on in the op's list, of `n` that count.
 #[inline(always)]
-fn rows<'r, B: Bits>(cx: &'r Cx<'_>, op: &Op, at: usize, n: usize) -> [&'r [B; LANES]; MOST] {
+fn rows<'r, B: Bits, const MOST: usize>(
+    cx: &'r Cx<'_>,
+    op: &Op,
+    at: usize,
+    n: usize,
+) -> [&'r [B; LANES]; MOST] {
     std::array::from_fn(|r| B::read(cx.rows, cx.listed(op, at + r.min(n - 1))))
 }
 
@@ -173,30 +177,29 @@ fn floats(cx: &mut Cx<'_>, op: &Op) -> Flow {
     }
     let (plan, pair) = (Plan(op.imm), elements(op));
     let blocks = Blocks::new(plan.shape(), pair[0].each());
-    let ((na, nb), high) = (blocks.all(), blocks.high());
-    let (a, b) = (rows::<u32>(cx, op, 0, na), rows::<u32>(cx, op, na, nb));
+    let ((na, nb), n) = (blocks.all(), 2 * blocks.high());
     let (ec, ed) = (1 + usize::from(plan.halves(0)), 1 + usize::from(plan.halves(1)));
-    let count = blocks.down * blocks.across * 2 * high;
+    let count = blocks.down * blocks.across * n;
+    let to = na + nb + count / ec;
     if count <= 4 && ec * ed == 1 {
         // The usual: one block, sums in f32.
-        let (mut d, mut out): (Sums<f32>, _) = ([[0.0; 8]; 16], [[0; LANES]; 4]);
-        gather(&rows::<u32>(cx, op, na + nb, count), count, false, &mut d);
+        let c = rows::<u32, 4>(cx, op, na + nb, count);
+        let mut d: Sums<f32> = [*c[0], *c[1], *c[2], *c[3]].map(bytemuck::cast);
+        let (a, b) = (rows::<u32, 4>(cx, op, 0, na), rows::<u32, 4>(cx, op, na, nb));
         multiply(pair, &a[..na], &b[..nb], blocks.two, &mut d);
-        scatter(&d, count, false, &mut out);
-        for (r, y) in out.iter().enumerate().take(count) {
-            put(cx.rows, cx.listed(op, na + nb + count + r), *y, cx.mask);
+        for (r, y) in d.iter().enumerate().take(count) {
+            put::<u32>(cx.rows, cx.listed(op, to + r), bytemuck::cast(*y), cx.mask);
         }
         return Flow::Next;
     }
+    let (a, b) = (rows::<u32, MOST>(cx, op, 0, na), rows::<u32, MOST>(cx, op, na, nb));
     let mut out = [[0; LANES]; MOST];
     for (block, left, right) in each_block(&blocks, &a, &b) {
-        let mut d: Sums<f32> = [[0.0; 8]; 16];
-        let c = rows::<u32>(cx, op, na + nb + block * 2 * high / ec, 2 * high / ec);
-        gather(&c, 2 * high, ec == 2, &mut d);
+        let c = rows::<u32, 4>(cx, op, na + nb + block * n / ec, n / ec);
+        let mut d = sums(&c, n, ec == 2);
         multiply(pair, left, right, blocks.two, &mut d);
-        scatter(&d, 2 * high, ed == 2, &mut out[block * 2 * high / ed..]);
+        results(&d, ed == 2, &mut out[block * n / ed..][..n / ed]);
     }
-    let to = na + nb + count / ec;
     for (r, y) in out.iter().enumerate().take(count / ed) {
         put(cx.rows, cx.listed(op, to + r), *y, cx.mask);
     }
@@ -213,40 +216,27 @@ fn each_block<'r, T>(
     (0..down * across).map(move |k| (k, &a[k / across * left..][..left], &b[k % across * right..][..right]))
 }
 
-vectorized! {
-    /// C's elements out of `n` registers, or half as many where two share one. Neighbouring elements of a row lie in two
-    /// registers of a lane, so that the lanes' pairs, one after the other, are eight rows.
-    fn gather(c: &[&Lanes; MOST], n: usize, halves: bool, to: &mut Sums<f32>) {
-        for (i, to) in to.as_flattened_mut().as_chunks_mut::<64>().0.iter_mut().enumerate().take(n.min(4) / 2) {
-            if halves {
-                let half = |v: u32| half::f16::from_bits(v as u16).to_f32();
-                for (to, v) in to.as_chunks_mut::<2>().0.iter_mut().zip(c[i]) {
-                    *to = [half(*v), half(v >> 16)];
-                }
-                continue;
-            }
-            let (even, odd) = (c[2 * i], c[2 * i + 1]);
-            for l in 0..LANES {
-                to[2 * l] = f32::from_bits(even[l]);
-                to[2 * l + 1] = f32::from_bits(odd[l]);
-            }
-        }
+/// C's elements, `n` for each lane, out of as many registers, or half as many where two share one.
+fn sums(c: &[&Lanes; 4], n: usize, halves: bool) -> Sums<f32> {
+    let half = |v: u32| half::f16::from_bits(v as u16).to_f32();
+    let mut d = [[0.0; LANES]; 4];
+    for (i, d) in d.iter_mut().enumerate().take(n) {
+        *d = match halves {
+            false => bytemuck::cast(*c[i]),
+            true => c[i / 2].map(|v| half(v >> (16 * (i % 2)))),
+        };
     }
-    /// D's elements into registers.
-    fn scatter(d: &Sums<f32>, n: usize, halves: bool, to: &mut [Lanes]) {
-        for (i, d) in d.as_flattened().as_chunks::<64>().0.iter().enumerate().take(n.min(4) / 2) {
-            if halves {
-                let half = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
-                for (to, [even, odd]) in to[i].iter_mut().zip(d.as_chunks::<2>().0) {
-                    *to = half(*even) | half(*odd) << 16;
-                }
-                continue;
-            }
-            for l in 0..LANES {
-                to[2 * i][l] = d[2 * l].to_bits();
-                to[2 * i + 1][l] = d[2 * l + 1].to_bits();
-            }
-        }
+    d
+}
+
+/// D's elements into registers.
+fn results(d: &Sums<f32>, halves: bool, to: &mut [Lanes]) {
+    let half = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = match halves {
+            false => bytemuck::cast(d[i]),
+            true => std::array::from_fn(|l| half(d[2 * i][l]) | half(d[2 * i + 1][l]) << 16),
+        };
     }
 }
 
@@ -257,16 +247,16 @@ fn integers(cx: &mut Cx<'_>, op: &Op) -> Flow {
     let (plan, pair) = (Plan(op.imm), elements(op));
     let blocks = Blocks::new(plan.shape(), pair[0].each());
     let ((na, nb), n) = (blocks.all(), 2 * blocks.high());
-    let (a, b) = (rows::<u32>(cx, op, 0, na), rows::<u32>(cx, op, na, nb));
+    let (a, b) = (rows::<u32, MOST>(cx, op, 0, na), rows::<u32, MOST>(cx, op, na, nb));
     let count = blocks.down * blocks.across * n;
-    let mut out = [[0; LANES]; MOST];
+    let mut out: [Lanes; MOST] = [[0; LANES]; MOST];
     for (block, left, right) in each_block(&blocks, &a, &b) {
-        let mut d: Sums<i32> = [[0; 8]; 16];
-        let c = rows::<u32>(cx, op, na + nb + block * n, n);
-        let spots = (0..n).flat_map(|i| (0..LANES).map(move |l| (i, l, place(l, i))));
-        spots.clone().for_each(|(i, l, (row, column))| d[row][column] = c[i][l] as i32);
+        let c = rows::<u32, 4>(cx, op, na + nb + block * n, n);
+        let mut d: Sums<i32> = std::array::from_fn(|i| bytemuck::cast(*c[i]));
         multiply_integers(pair, [left, right], blocks.two, plan.saturates(), &mut d);
-        spots.for_each(|(i, l, (row, column))| out[block * n + i][l] = d[row][column] as u32);
+        for (out, d) in out[block * n..][..n].iter_mut().zip(d) {
+            *out = bytemuck::cast(d);
+        }
     }
     for (r, y) in out.iter().enumerate().take(count) {
         put(cx.rows, cx.listed(op, na + nb + count + r), *y, cx.mask);
@@ -281,16 +271,12 @@ fn doubles(cx: &mut Cx<'_>, op: &Op) -> Flow {
     }
     let blocks = Blocks::new(Plan(op.imm).shape(), 1);
     let ((na, nb), n) = (blocks.all(), 2 * blocks.high());
-    let (a, b) = (rows::<u64>(cx, op, 0, na), rows::<u64>(cx, op, na, nb));
-    let c = rows::<u64>(cx, op, na + nb, n);
-    let mut d: Sums<f64> = [[0.0; 8]; 16];
-    let spots = (0..n).flat_map(|i| (0..LANES).map(move |l| (i, l, place(l, i))));
-    spots.clone().for_each(|(i, l, (row, column))| d[row][column] = f64::from_bits(c[i][l]));
+    let (a, b) = (rows::<u64, 2>(cx, op, 0, na), rows::<u64, 2>(cx, op, na, nb));
+    let c = rows::<u64, 4>(cx, op, na + nb, n);
+    let mut d: Sums<f64> = std::array::from_fn(|i| bytemuck::cast(*c[i]));
     multiply_doubles(&a[..na], &b[..nb], blocks.two, &mut d);
-    let mut out = [[0u64; LANES]; 4];
-    spots.for_each(|(i, l, (row, column))| out[i][l] = d[row][column].to_bits());
-    for (r, y) in out.iter().enumerate().take(n) {
-        put(cx.rows, cx.listed(op, na + nb + n + r), *y, cx.mask);
+    for (r, y) in d.iter().enumerate().take(n) {
+        put::<u64>(cx.rows, cx.listed(op, na + nb + n + r), bytemuck::cast(*y), cx.mask);
     }
     Flow::Next
 }

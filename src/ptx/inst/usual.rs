@@ -112,6 +112,19 @@ pub(super) fn load_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
     true
 }
 
+/// Four words of shared memory from the address of each lane in `mask` on; none when anything is unusual or watched.
+pub(super) fn load_rows(cx: &Cx<'_>, op: &Op, mask: u32) -> Option<[[u32; 4]; LANES]> {
+    let f = Format(op.imm);
+    if cx.watch.is_some() || f.has(LONG_ADDRESS) {
+        return None;
+    }
+    let mut at = [0; LANES];
+    let (most, odd) = near(&cx.rows[op.a as usize].0, f.plus() as u32, mask, &mut at);
+    let fits = u64::from(most) + 16 <= u64::from(cx.shared.bytes) && odd & 15 == 0;
+    let quads = cx.shared.words.0.as_chunks::<4>().0;
+    fits.then(|| at.map(|word| quads[(word / 4) as usize % (SHARED_WORDS / 4)]))
+}
+
 /// Stores to shared memory. False when anything is unusual.
 pub(super) fn store_shared(cx: &mut Cx<'_>, op: &Op) -> bool {
     let Some(at) = places(cx, op, 0, cx.shared.bytes.into()) else { return false };
