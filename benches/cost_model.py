@@ -4,7 +4,8 @@
     cargo build --release
     python benches/cost_model.py --plot benches/cost.svg
 
-Each point is trained a few steps by `ringtape train` in a fresh process, all points in turns. Arithmetic for a token: 6
+Each point is trained a few steps by `ringtape train` in a fresh process, all points in turns; the first two seconds do
+not count, while a thread counts the text's n-grams beside the steps. Arithmetic for a token: 6
 for each weight of a matrix (2 forward, 4 backward), and 7·T·d for causal attention of each layer (half of T keys; 4 d
 forward, 10 d backward). What is no product (norms, activations, the residual stream, the optimizer's memory) goes with layers·d, and
 a step costs something whatever its size. So a token takes α·flops + β·layers·d + γ/(tokens of a step); the three constants
@@ -13,6 +14,7 @@ are fitted to all points at once, by least squares of relative errors, and the t
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -22,6 +24,7 @@ import tempfile
 BASE = {"dim": 128, "layers": 4, "context": 256, "batch": 16}
 POINTS = {"dim": [64, 128, 192, 256, 384], "layers": [1, 2, 4, 6, 8], "context": [64, 128, 256, 512, 1024], "batch": [4, 8, 16, 32]}
 VOCABULARY = 83
+UNTIMED = 2  # seconds, at the 100 Gflop/s that two threads have at least
 
 
 def flops(p):
@@ -58,11 +61,12 @@ def seconds(a, p, folder):
         "batch_size": p["batch"], "log_every": 1, "eval_batches": 1, "tensorboard": "false",
     }  # fmt: skip
     sets = [w for k, v in keys.items() for w in ("--set", f"{k}={v}")]
-    command = [a.binary, "train", "--quiet", "--steps", str(a.steps + 2), "--out", folder, *sets]
+    beside = math.ceil(UNTIMED / (flops(p) * p["batch"] * p["context"] / 1e11))
+    command = [a.binary, "train", "--quiet", "--steps", str(beside + a.steps), "--out", folder, *sets]
     env = {**os.environ, "RAYON_NUM_THREADS": str(a.threads)}
     subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True)
     lines = map(json.loads, (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines())
-    return statistics.median([1 / line["tokens_per_s"] for line in lines if "tokens_per_s" in line][2:])
+    return statistics.median([1 / line["tokens_per_s"] for line in lines if "tokens_per_s" in line][-a.steps:])
 
 
 def plot(path, rows, constants):
