@@ -65,6 +65,7 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("gate", config(w(), "gate")),
         ("lsh, shared keys", config(DynamicConfig { shared_keys: true, ..w() }, "lsh")),
         ("indexer", config(DynamicConfig { index_heads: 2, index_width: 3, ..w() }, "indexer")),
+        ("random", config(w(), "random")),
         ("sort", config(sorted.clone(), "sort")),
         ("sort, shift, normalised queries", shifted(config(sorted, "sort"))),
     ]

@@ -69,6 +69,14 @@ fn tang_poems() {
 }
 
 #[test]
+fn king_james() {
+    let set = open("kjv");
+    assert_eq!((set.header().count(), set.header().about.vocabulary.len()), (4_404_412, 73));
+    assert_eq!(digest(&set, "tokens"), "d9e1d5bf5dc6499f8b27ee7b624a22db0e30f12edc1535247175485ee7238101");
+    assert_eq!((split(&set, "train"), split(&set, "val")), ((0, 3_963_970), (3_963_970, 440_442)));
+}
+
+#[test]
 fn digits() {
     let set = open("digits");
     assert_eq!((set.header().count(), split(&set, "val")), (1797, (1437, 360)));

@@ -318,7 +318,7 @@ impl Fixed {
         };
         let (q, k) = (real(&self.q, &[1, 1, TOKENS, 4]), real(&self.k, &[1, 1, TOKENS, 4]));
         let x = real(&self.x, &[1, TOKENS, DIM]);
-        let ask = Ask { query: &q, key: &k, x: &x, offset: 0, skip: 1, memory: None };
+        let ask = Ask { query: &q, key: &k, turned: [&q, &k], x: &x, offset: 0, skip: 1, memory: None };
         let (lists, loss) = router.route(ask).unwrap();
         if let Some(grads) = grads {
             tape.backward(loss.as_ref().unwrap(), grads).unwrap();

@@ -1,9 +1,10 @@
 //! `eval RUN`: the held-out loss of a run's last snapshot.
 
 use super::session::{Session, note, say, table};
+use super::tensors;
 use crate::error::Result;
 use crate::nn::attention::inspect::HeadReport;
-use crate::train::Trained;
+use crate::train::{Losses, Trained};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -11,6 +12,7 @@ Examples:
   ringtape eval runs/gpt-1
   ringtape eval runs/cnn-1 --json
   ringtape eval runs/gpt-1 --set model.router=none     the same weights without routed blocks
+  ringtape eval runs/gpt-1 --losses a.safetensors      `input`, `target` and `loss` of every position, [sequences, length]
 
 The whole held-out split is read, in order. The loss is in nats a target for classes and symbols, the mean squared error
 for numbers. Of windowed and dynamic attention the heads are shown: what they see of the first held-out
@@ -28,6 +30,9 @@ pub(super) struct Args {
     /// Set a key of the configuration otherwise, with the same weights; again for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+    /// Write the held-out sequences and the loss at each of their positions
+    #[arg(long, value_name = "FILE.safetensors")]
+    losses: Option<PathBuf>,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -36,7 +41,15 @@ pub(super) struct Args {
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     let trained = Trained::load_with(&args.run, args.device.as_deref(), &args.settings)?;
     trained.notices.iter().for_each(|n| note!(session, "note: {n}"));
-    let found = trained.evaluate()?;
+    let found = match &args.losses {
+        Some(path) => {
+            let (found, Losses { input, target, loss }) = trained.losses()?;
+            let all = [("input", input), ("target", target), ("loss", loss)];
+            tensors::write(path, &args.run, &all.map(|(name, t)| (name.to_string(), t)))?;
+            found
+        }
+        None => trained.evaluate()?,
+    };
     let heads = trained.attention()?;
     let split = trained.task.held_out();
     if args.json {

@@ -178,11 +178,11 @@ impl safetensors::View for Stored<'_> {
 pub(super) fn write(path: &Path, input: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let real = |p: &Path| fs::canonicalize(p).ok();
     if real(path).is_some_and(|p| Some(p) == real(input)) {
-        let what = format!("--out {} is the input file; name another file", path.display());
+        let what = format!("{} is the input file; name another file for what is written", path.display());
         return Err(Error::Usage(what));
     }
     if path.is_dir() {
-        return Err(Error::Usage(format!("--out {} is a folder; name a file", path.display())));
+        return Err(Error::Usage(format!("{} is a folder; name a file for what is written", path.display())));
     }
     let host: Vec<Tensor> = tensors.iter().map(|(_, t)| t.to_host()).collect::<Result<_>>()?;
     let stored = tensors.iter().zip(&host).map(|((name, _), t)| (name.as_str(), Stored(t)));

@@ -181,6 +181,23 @@ pub(crate) static SETS: &[Set] = &[
         fetch: "",
     },
     Set {
+        name: "kjv",
+        title: "the King James Bible by characters, a verse a line: long and full of repetition",
+        recipe: "kjv/1",
+        files: &[("kjv.txt.gz", "2e9768553ea76209b848e4af5147cbd1bf19d4a963e4a10efcd4d8ebcbec0253")],
+        source: "Debian bible-kjv and bible-kjv-text 4.38, as `bible -f gen1:1-rev22:21` prints it",
+        licence: "The text of 1611 is in the public domain (in the United Kingdom printing it is under \
+         Crown letters patent). The data file it was printed from bears: \"This file is provided for \
+         unrestricted use provided that this legend is included on all tape media and as a part of \
+         the software program in whole or part. Users may copy, modify or distribute this file at \
+         will. -- Chip Chapin, September 4, 1989\".",
+        changes: "Printed as text, a verse a line, and compressed with gzip. Packed: A stream of u8 token \
+         ids, one a character, ids in the order of Unicode code points. train = the first 3,963,970 \
+         characters (nine tenths, rounded down), val = the other 440,442.",
+        pack: text::bundled,
+        fetch: "",
+    },
+    Set {
         name: "recall",
         title: "made: 16 pairs of key and value, each asked for once, 96 to 255 tokens later",
         recipe: "recall/1",

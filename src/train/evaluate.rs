@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::nn::attention::inspect::HeadReport;
 use crate::nn::{Io, Model, Module};
 use crate::shape::DType;
-use crate::tape::{Params, Tape};
+use crate::tape::{Params, Tape, Var};
+use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -29,6 +30,18 @@ pub fn evaluate(
     device: &Device,
     batches: usize,
 ) -> Result<Evaluation> {
+    evaluate_each(task, model, params, device, batches, |_, _, _| Ok(()))
+}
+
+/// [`evaluate`], which hands input, target and prediction of each batch to `each`.
+fn evaluate_each(
+    task: &Task,
+    model: &Model,
+    params: &Params,
+    device: &Device,
+    batches: usize,
+    mut each: impl FnMut(&Tensor, &Tensor, &Var<'_>) -> Result<()>,
+) -> Result<Evaluation> {
     let limit = if batches == 0 { usize::MAX } else { batches };
     let (mut sum, mut targets, mut hits) = (0.0, 0, 0);
     for batch in task.evaluation(device)?.take(limit) {
@@ -39,10 +52,43 @@ pub fn evaluate(
         sum += task.loss(&y, target, true)?.value().item()?;
         let (n, right) = task.score(y.value(), target)?;
         (targets, hits) = (targets + n, hits + right);
+        each(input, target, &y)?;
     }
     let share = |x: f64| x / targets.max(1) as f64;
     let classes = task.objective() == super::Objective::Classify;
     Ok(Evaluation { loss: share(sum), accuracy: classes.then(|| share(hits as f64)), targets })
+}
+
+/// The held-out sequences and the loss at each of their positions, all [sequences, length] on the host.
+pub struct Losses {
+    /// Symbols that the model saw.
+    pub input: Tensor,
+    /// Symbols that it was to foretell.
+    pub target: Tensor,
+    /// Nats that each cost; 0 where the target does not count.
+    pub loss: Tensor,
+}
+
+/// [`evaluate`] over the whole split, keeping the loss of every target. Errors for models that do not read sequences.
+pub fn losses(task: &Task, model: &Model, params: &Params, device: &Device) -> Result<(Evaluation, Losses)> {
+    if !matches!(task.io(), Io::Tokens { .. }) {
+        let what = "losses of single targets are kept for sequences of symbols, and this run reads none";
+        return Err(Error::Usage(what.into()));
+    }
+    let (mut inputs, mut targets, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut length = 0;
+    let found = evaluate_each(task, model, params, device, 0, |input, target, y| {
+        length = input.shape().last();
+        inputs.extend_from_slice(input.to_host()?.as_slice::<i32>()?);
+        targets.extend_from_slice(target.to_host()?.as_slice::<i32>()?);
+        costs.extend_from_slice(task.losses(y, target)?.value().to_host()?.as_slice::<f32>()?);
+        Ok(())
+    })?;
+    let host = Device::cpu();
+    let dims = [inputs.len() / length.max(1), length];
+    let input = Tensor::from_slice(&host, &inputs, &dims)?;
+    let target = Tensor::from_slice(&host, &targets, &dims)?;
+    Ok((found, Losses { input, target, loss: Tensor::from_slice(&host, &costs, &dims)? }))
 }
 
 /// What every head of windowed or dynamic attention sees in the first held-out sequence; None for other models.

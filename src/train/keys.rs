@@ -35,7 +35,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.heads", "attention heads"),
     ("model.context", "longest sequence, in symbols"),
     ("model.attention", "dense, window, dynamic"),
-    ("model.router", "blocks beyond the windows of dynamic attention: none, lsh, gate, sort, indexer"),
+    (
+        "model.router",
+        "blocks beyond the windows of dynamic attention: none, lsh, gate, sort, indexer, random",
+    ),
     (
         "model.dynamic.window",
         "keys that a query sees in full, its own among them; of a learned window at first",

@@ -29,7 +29,7 @@ pub mod tensorboard;
 mod text;
 
 pub use config::Config;
-pub use evaluate::{Evaluation, attention, evaluate};
+pub use evaluate::{Evaluation, Losses, attention, evaluate, losses};
 pub use folder::write_whole;
 pub use keys::KEYS;
 pub use metrics::Metrics;
@@ -177,6 +177,11 @@ impl Trained {
     /// Held-out loss and accuracy.
     pub fn evaluate(&self) -> Result<Evaluation> {
         evaluate(&self.task, &self.model, &self.params, self.params.device(), 0)
+    }
+
+    /// [`Trained::evaluate`], and the loss of every target of the held-out sequences.
+    pub fn losses(&self) -> Result<(Evaluation, Losses)> {
+        losses(&self.task, &self.model, &self.params, self.params.device())
     }
 
     /// Goes on from `prompt` by `count` symbols, handing each to `emit`; `emit` may stop with false.

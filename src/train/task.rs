@@ -156,18 +156,20 @@ impl Task {
 
     /// Loss of predictions `y`: its mean, or its sum over the targets that count.
     pub fn loss<'t>(&self, y: &Var<'t>, target: &Tensor, sum: bool) -> Result<Var<'t>> {
-        let target = y.tape().constant(target.clone());
         match self.objective {
             Objective::Classify => {
-                let reduction = if sum { Reduction::Sum } else { Reduction::Mean };
-                let op = CrossEntropy { ignore_index: IGNORE.into(), reduction, ..CrossEntropy::default() };
-                y.cross_entropy_with(&target, op)
+                cross_entropy(y, target, if sum { Reduction::Sum } else { Reduction::Mean })
             }
             Objective::Regress => {
-                let loss = y.mse_loss(&target)?;
-                if sum { loss.scale(target.value().len() as f64) } else { Ok(loss) }
+                let loss = y.mse_loss(&y.tape().constant(target.clone()))?;
+                if sum { loss.scale(target.len() as f64) } else { Ok(loss) }
             }
         }
+    }
+
+    /// The loss at each target of classes or symbols: 0 where it does not count.
+    pub fn losses<'t>(&self, y: &Var<'t>, target: &Tensor) -> Result<Var<'t>> {
+        cross_entropy(y, target, Reduction::None)
     }
 
     /// Targets of a batch that count, and how many of them `y` predicts rightly (for classes).
@@ -186,6 +188,11 @@ impl Task {
         }
         Ok(counts)
     }
+}
+
+fn cross_entropy<'t>(y: &Var<'t>, target: &Tensor, reduction: Reduction) -> Result<Var<'t>> {
+    let op = CrossEntropy { ignore_index: IGNORE.into(), reduction, ..CrossEntropy::default() };
+    y.cross_entropy_with(&y.tape().constant(target.clone()), op)
 }
 
 /// Input, target and vocabulary of a set of sequences: ids and a target id for each, of one length. None for other sets.

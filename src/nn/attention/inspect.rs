@@ -49,8 +49,8 @@ impl Gpt {
         for (layer, block) in self.blocks.iter().enumerate() {
             let mut past = Past::default();
             x = block.forward_after(&x, Some(&mut past))?.0;
-            if let (Some(keys), Some(last), Some(op)) = (&past.keys, &past.last, block.op()) {
-                reports.extend(look(layer, keys, last, op)?);
+            if let (Some(last), Some(op)) = (&past.last, block.op()) {
+                reports.extend(look(layer, last, op)?);
             }
         }
         Ok(reports)
@@ -58,7 +58,7 @@ impl Gpt {
 }
 
 /// The heads of one layer.
-fn look(layer: usize, keys: &Tensor, last: &Last, op: DynamicAttention) -> Result<Vec<HeadReport>> {
+fn look(layer: usize, last: &Last, op: DynamicAttention) -> Result<Vec<HeadReport>> {
     let Some([span, blocks, center, width]) = &last.sights else { return Ok(vec![]) };
     let real = |t: &Option<Tensor>| t.as_ref().map_or(Ok(vec![]), |t| t.to_host()?.to_f64());
     let (span, center, width) = (real(span)?, real(center)?, real(width)?);
@@ -67,7 +67,7 @@ fn look(layer: usize, keys: &Tensor, last: &Last, op: DynamicAttention) -> Resul
         Some(b) => (b.as_slice::<i32>()?, b.shape().last()),
         None => (&[][..], 0),
     };
-    let (q, k) = (last.query.to_host()?.to_f64()?, keys.to_host()?.to_f64()?);
+    let (q, k) = (last.query.to_host()?.to_f64()?, last.key.to_host()?.to_f64()?);
     let &[_, heads, tokens, d] = last.query.dims() else { return Ok(vec![]) };
     let mut reports = Vec::new();
     for head in 0..heads {

@@ -40,7 +40,7 @@ pub(super) struct SelfAttention {
 /// What a layer remembers of the tokens that it has seen.
 #[derive(Clone, Default)]
 pub(super) struct Past {
-    /// [B, H, seen, d].
+    /// [B, H, seen, d]; not turned by their positions where routers look at them.
     keys: Option<Tensor>,
     values: Option<Tensor>,
     /// Of the router.
@@ -53,6 +53,7 @@ pub(super) struct Past {
 #[derive(Clone)]
 struct Last {
     query: Tensor,
+    key: Tensor,
     /// Span, blocks, center and width; None of dense attention.
     sights: Option<[Option<Tensor>; 4]>,
 }
@@ -105,7 +106,12 @@ impl SelfAttention {
             ));
         };
         let seen = past.as_ref().and_then(|p| p.keys.as_ref()).map_or(0, |t| t.dims()[2]);
-        let [q, mut k, mut v] = self.project(x, seen)?;
+        let [mut q, mut k, mut v] = self.project(x)?;
+        // Routers look for contents, wherever they stand: they are shown queries and keys before these are turned.
+        let late = self.sight.is_some();
+        if !late {
+            (q, k) = (self.turned(&q, seen)?, self.turned(&k, seen)?);
+        }
         let mut none = Past::default();
         let generates = past.is_some();
         let past = past.unwrap_or(&mut none);
@@ -118,19 +124,22 @@ impl SelfAttention {
             None => (q.scaled_dot_product_attention(&k, &v, tokens > 1)?, None, None),
             Some(sight) => {
                 let memory = if generates { Some(&mut past.routing) } else { None };
-                let (sights, penalty) = sight.look(x, &q, &k, seen, memory)?;
+                let turned = [self.turned(&q, seen)?, self.turned(&k, 0)?];
+                let (sights, penalty) = sight.look(x, &q, &k, turned.each_ref(), seen, memory)?;
+                [q, k] = turned;
                 let y = q.dynamic_attention(&k, &v, &sights, sight.op(seen))?;
                 (y, Some(sights), penalty)
             }
         };
         if generates {
-            past.last = Some(Last { query: q.value().clone(), sights: sights.as_ref().map(values) });
+            let sights = sights.as_ref().map(values);
+            past.last = Some(Last { query: q.value().clone(), key: k.value().clone(), sights });
         }
         Ok((self.out.forward(&y.permute(&[0, 2, 1, 3])?.reshape(&[batch, tokens, dim])?)?, penalty))
     }
 
-    /// Queries, keys and values [B, H, T, d] of tokens x [B, T, dim] at positions `seen` and on.
-    fn project<'t>(&self, x: &Var<'t>, seen: usize) -> Result<[Var<'t>; 3]> {
+    /// Queries, keys and values [B, H, T, d] of tokens x [B, T, dim], which no position has turned yet.
+    fn project<'t>(&self, x: &Var<'t>) -> Result<[Var<'t>; 3]> {
         let &[batch, tokens, dim] = x.dims() else { unreachable!("forward saw three axes") };
         let (heads, width) = (self.heads, dim / self.heads);
         let parts = if self.shares_keys { 2 } else { 3 };
@@ -140,16 +149,21 @@ impl SelfAttention {
         let mut next = || -> Result<Var<'t>> {
             all.next().expect("split into parts").reshape(&[batch, heads, tokens, width])
         };
-        let turned = |v: Var<'t>, norm: &Option<NormLayer>| -> Result<Var<'t>> {
-            let v = if let Some(norm) = norm { norm.forward(&v)? } else { v };
-            let turn = RotaryEmbedding { offset: seen, ..RotaryEmbedding::default() };
-            if self.rotary { v.rotary_embedding(turn) } else { Ok(v) }
-        };
+        let normed =
+            |v: Var<'t>, norm: &Option<NormLayer>| norm.as_ref().map_or(Ok(v.clone()), |n| n.forward(&v));
         let [query_norm, key_norm] = &self.qk_norm;
-        let q = turned(next()?, query_norm)?;
+        let q = normed(next()?, query_norm)?;
         // Of length √d, which the scale of products takes away again: s = ‖q‖·cos of the angle.
-        let k = if self.shares_keys { q.rms_norm(None, None)? } else { turned(next()?, key_norm)? };
+        let k = if self.shares_keys { q.rms_norm(None, None)? } else { normed(next()?, key_norm)? };
         Ok([q, k, next()?])
+    }
+
+    /// Queries or keys [B, H, T, d] turned by their positions `from` and on, where the model does that.
+    fn turned<'t>(&self, v: &Var<'t>, from: usize) -> Result<Var<'t>> {
+        match self.rotary {
+            true => v.rotary_embedding(RotaryEmbedding { offset: from, ..RotaryEmbedding::default() }),
+            false => Ok(v.clone()),
+        }
     }
 
     /// Its router; None of dense attention and of windows alone.

@@ -101,11 +101,13 @@ impl Sight {
     }
 
     /// What the queries `q` [B, H, T, d] of tokens `x` [B, T, dim] see of `k` [B, H, all, d], and what that adds to the loss.
+    /// `turned` are q and k as attention multiplies them.
     pub(super) fn look<'t>(
         &self,
         x: &Var<'t>,
         q: &Var<'t>,
         k: &Var<'t>,
+        turned: [&Var<'t>; 2],
         offset: usize,
         memory: Option<&mut Option<Tensor>>,
     ) -> Result<(Sights<'t>, Option<Var<'t>>)> {
@@ -117,7 +119,9 @@ impl Sight {
             Some((_, router)) => {
                 let constant = |v: &Var<'t>| v.tape().constant(v.value().clone());
                 let (query, key, x) = (&constant(q), &constant(k), &constant(x));
-                let ask = Ask { query, key, x, offset, skip: router::skip(&self.c), memory };
+                let turned = turned.map(constant);
+                let turned = [&turned[0], &turned[1]];
+                let ask = Ask { query, key, turned, x, offset, skip: router::skip(&self.c), memory };
                 let (blocks, loss) = router.route(ask)?;
                 (Some(blocks), loss)
             }

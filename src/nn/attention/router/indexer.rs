@@ -62,7 +62,8 @@ impl Router for Indexer {
         if !ask.x.tape().is_training() {
             return Ok((lists, None));
         }
-        let mass = ask.query.block_mass(ask.key, BlockMass { block, skip, offset, is_causal: true })?;
+        let [query, key] = ask.turned;
+        let mass = query.block_mass(key, BlockMass { block, skip, offset, is_causal: true })?;
         let loss = divergence(&mass, &scores, &candidates(scores.dims(), block, skip, offset))?;
         Ok((lists, Some(loss.scale(self.c.index_loss)?)))
     }

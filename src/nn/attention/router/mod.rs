@@ -7,6 +7,7 @@
 //! | `sort.rs` | `sort` | the same among neighbours of the row sorted by bucket | linear | yes: chunks begin where counts of all tokens say |
 //! | `gate.rs` | `gate` | the product of query and mean key | quadratic / block | never |
 //! | `indexer.rs` | `indexer` | scores that are trained to foretell where attention goes | quadratic / block; in training quadratic | never |
+//! | `random.rs` | `random` | chance: the control for the others | quadratic / block | never |
 //!
 //! A router whose lists depend on later tokens can be trained and evaluated, but not generate, where there are none yet; it says
 //! so in its [`Entry`], and the tests of causality and of the cache leave it out.
@@ -14,11 +15,13 @@
 mod gate;
 mod indexer;
 mod lsh;
+mod random;
 mod sort;
 
 pub use gate::GATE;
 pub use indexer::INDEXER;
 pub use lsh::LSH;
+pub use random::RANDOM;
 pub use sort::SORT;
 
 use super::DynamicConfig;
@@ -30,10 +33,12 @@ use crate::tensor::Tensor;
 /// What a router is asked: for one layer, queries [B, H, Tq, d] of positions `offset` and on among keys [B, H, Tk, d].
 /// Both are constants: no gradient reaches a choice of blocks.
 pub struct Ask<'a, 't> {
-    /// Queries.
+    /// Queries, which no position has turned yet: equal contents agree wherever they stand.
     pub query: &'a Var<'t>,
-    /// Keys, those of earlier calls included.
+    /// Such keys, those of earlier calls included.
     pub key: &'a Var<'t>,
+    /// Queries and keys as attention multiplies them.
+    pub turned: [&'a Var<'t>; 2],
     /// The layer's input [B, Tq, dim], a constant too.
     pub x: &'a Var<'t>,
     /// Position of the first query.
@@ -103,7 +108,7 @@ fn causal_names() -> String {
 }
 
 /// Every router.
-pub static ALL: &[&Entry] = &[&LSH, &GATE, &SORT, &INDEXER];
+pub static ALL: &[&Entry] = &[&LSH, &GATE, &SORT, &INDEXER, &RANDOM];
 
 /// The router of this name; None for `none`.
 pub fn find(name: &str) -> Result<Option<&'static Entry>> {
