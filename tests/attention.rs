@@ -51,7 +51,7 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
     let w = windows;
     let place = |place, form, span| DynamicConfig { place, form, span, ..w() };
     let lag = place(Place::Lag, Form::Gaussian, Span::Head);
-    let shifted = |c| ModelConfig { shift: true, qk_norm: true, positions: Positions::Rotary, ..c };
+    let shifted = |c| ModelConfig { shift: 3, qk_norm: true, positions: Positions::Rotary, ..c };
     let sorted = DynamicConfig { hashes: 1, buckets: 4, chunk: 8, ..w() };
     vec![
         ("window", ModelConfig { attention: Attention::Window, ..config(w(), "none") }),

@@ -105,8 +105,8 @@ pub struct ModelConfig {
     pub dropout: f64,
     /// Use the token embedding as output layer too.
     pub tied: bool,
-    /// Each token carries a linear map of the one before it, from its embedding on.
-    pub shift: bool,
+    /// Tokens before each of which it carries linear maps, from its embedding on.
+    pub shift: usize,
     /// Queries and keys have length 1 times a learned scale.
     pub qk_norm: bool,
     /// How queries find the blocks of keys beyond their windows: a name of [`router::ALL`](super::router::ALL), or `none`.
@@ -129,13 +129,16 @@ impl Default for ModelConfig {
             norm: Norm::Layer,
             dropout: 0.0,
             tied: false,
-            shift: false,
+            shift: 0,
             qk_norm: false,
             router: "none".into(),
             dynamic: DynamicConfig::default(),
         }
     }
 }
+
+/// Most tokens that another carries: the map of them all is dense.
+const MOST_SHIFT: usize = 64;
 
 impl ModelConfig {
     /// Errors on sizes that no model can have, naming the key and the value.
@@ -150,6 +153,10 @@ impl ModelConfig {
             if value == 0 || value > limit {
                 return Err(Error::config(key, format!("is {value}, but must be between 1 and {limit}")));
             }
+        }
+        if self.shift > MOST_SHIFT {
+            let what = format!("is {}, but must be at most {MOST_SHIFT}", self.shift);
+            return Err(Error::config("model.shift", what));
         }
         if self.kind == ModelKind::Gpt {
             if !self.dim.is_multiple_of(self.heads) {

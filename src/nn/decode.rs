@@ -43,7 +43,7 @@ impl Gpt {
         if cache.tokens.is_empty() {
             let ids = &ids[ids.len().saturating_sub(self.context)..];
             cache.tokens = ids.to_vec();
-            return self.run(params, cache, ids, 0, None);
+            return self.run(params, cache, ids, 0, &[]);
         }
         let mut logits = self.step(params, cache, ids[0])?;
         for &id in &ids[1..] {
@@ -57,22 +57,22 @@ impl Gpt {
         cache.tokens.push(id);
         if cache.tokens.len() <= self.context {
             let start = cache.tokens.len() - 1;
-            let before = start.checked_sub(1).map(|i| cache.tokens[i]);
-            return self.run(params, cache, &[id], start, before);
+            let before = cache.tokens[start.saturating_sub(self.carried())..start].to_vec();
+            return self.run(params, cache, &[id], start, &before);
         }
         let rest = cache.tokens.split_off(cache.tokens.len() - (self.context / 2).max(1));
         *cache = Cache { tokens: rest.clone(), ..self.cache() };
-        self.run(params, cache, &rest, 0, None)
+        self.run(params, cache, &rest, 0, &[])
     }
 
-    /// Runs `ids`, the first at position `start` behind token `before`, through the blocks; gives the logits after the last.
+    /// Runs `ids`, the first at position `start` behind tokens `before`, through the blocks; gives the logits after the last.
     fn run(
         &self,
         params: &Params,
         cache: &mut Cache,
         ids: &[i32],
         start: usize,
-        before: Option<i32>,
+        before: &[i32],
     ) -> Result<Tensor> {
         let tape = Tape::eval(params);
         let ids = tape.constant(Tensor::from_slice(params.device(), ids, &[1, ids.len()])?);

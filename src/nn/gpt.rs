@@ -14,7 +14,8 @@ use std::sync::Arc;
 pub struct Gpt {
     pub(super) token: Embedding,
     pub(super) position: Option<Embedding>,
-    shift: Option<Linear>,
+    /// Tokens before each that it carries a linear map of, and the map from all their embeddings, the last one first.
+    shift: Option<(usize, Linear)>,
     pub(super) blocks: Vec<Arc<Block>>,
     pub(super) norm: NormLayer,
     pub(super) head: Linear,
@@ -47,8 +48,8 @@ impl Gpt {
             Positions::Rotary => None,
         };
         let shift = match c.shift {
-            true => Some(Linear::unbiased(p, "shift", c.dim, c.dim, Init::Normal(0.02))?),
-            false => None,
+            0 => None,
+            n => Some((n, Linear::unbiased(p, "shift", n * c.dim, c.dim, Init::Normal(0.02))?)),
         };
         let blocks = (0..c.layers).map(|i| Block::new(c, i, p).map(Arc::new)).collect::<Result<_>>()?;
         let norm = NormLayer::new(p, "norm", c.norm, c.dim)?;
@@ -71,8 +72,8 @@ impl Gpt {
         })
     }
 
-    /// Embeddings of `ids` [B, T] whose first token stands at position `start`, behind token `before` where a text goes on.
-    pub(super) fn embed<'t>(&self, ids: &Var<'t>, start: usize, before: Option<i32>) -> Result<Var<'t>> {
+    /// Embeddings of `ids` [B, T] whose first token stands at position `start`, behind tokens `before` where a text goes on.
+    pub(super) fn embed<'t>(&self, ids: &Var<'t>, start: usize, before: &[i32]) -> Result<Var<'t>> {
         let &[_, tokens] = ids.dims() else {
             return Err(Error::shape(
                 "gpt",
@@ -87,8 +88,8 @@ impl Gpt {
             return Err(Error::dtype("gpt", format!("ids are {}, but must be i32", ids.value().spec())));
         }
         let mut x = self.token.forward(ids)?;
-        if let Some(shift) = &self.shift {
-            x = x.add(&shift.forward(&self.earlier(&x, before)?)?)?;
+        if let Some((n, shift)) = &self.shift {
+            x = x.add(&shift.forward(&self.earlier(&x, before, *n)?)?)?;
         }
         match &self.position {
             Some(position) => x.add(&position.rows(ids, start, tokens)?),
@@ -96,24 +97,33 @@ impl Gpt {
         }
     }
 
-    /// Of each token of `x` [B, T, dim] the embedding of the one before it; 0 before the first of a text.
-    fn earlier<'t>(&self, x: &Var<'t>, before: Option<i32>) -> Result<Var<'t>> {
+    /// Tokens before each that its embedding carries.
+    pub(super) fn carried(&self) -> usize {
+        self.shift.as_ref().map_or(0, |(n, _)| *n)
+    }
+
+    /// Of each token of `x` [B, T, dim] the embeddings of the `n` before it, the last one first: [B, T, n·dim]. They are 0 before
+    /// the first of a text, of which `before` has what does not stand in x.
+    fn earlier<'t>(&self, x: &Var<'t>, before: &[i32], n: usize) -> Result<Var<'t>> {
         let (tape, device) = (x.tape(), x.value().device());
         let &[batch, tokens, dim] = x.dims() else { unreachable!("embeddings of [B, T] have three axes") };
-        let first = match before {
-            Some(id) => self.token.forward(&tape.constant(Tensor::from_slice(device, &[id], &[1, 1])?))?,
-            None => tape.constant(Tensor::zeros(device, Spec::new(x.value().dtype(), &[batch, 1, dim])?)?),
+        let known = &before[before.len().saturating_sub(n)..];
+        let nothing = [batch, n - known.len(), dim];
+        let nothing = tape.constant(Tensor::zeros(device, Spec::new(x.value().dtype(), &nothing)?)?);
+        let row = match known.len() {
+            0 => Var::cat(&[&nothing, x], 1)?,
+            len => {
+                let known = tape.constant(Tensor::from_slice(device, known, &[1, len])?);
+                Var::cat(&[&nothing, &self.token.forward(&known)?, x], 1)?
+            }
         };
-        if tokens < 2 {
-            first.narrow(1, 0, tokens)
-        } else {
-            Var::cat(&[&first, &x.narrow(1, 0, tokens - 1)?], 1)
-        }
+        let parts: Vec<Var<'t>> = (1..=n).map(|o| row.narrow(1, n - o, tokens)).collect::<Result<_>>()?;
+        Var::cat(&parts.iter().collect::<Vec<_>>(), 2)
     }
 
     /// Ids [B, T] to logits [B, T, vocabulary], and what layers add to the loss, such as a price of wide windows.
     pub fn forward_penalised<'t>(&self, ids: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
-        let mut x = self.dropout.forward(&self.embed(ids, 0, None)?)?;
+        let mut x = self.dropout.forward(&self.embed(ids, 0, &[])?)?;
         let mut penalty: Option<Var<'t>> = None;
         for block in &self.blocks {
             let (y, more) = if self.checkpoint {

@@ -76,7 +76,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.positions", "learned, rotary"),
     ("model.norm", "layer, rms"),
     ("model.dropout", "share of activations dropped in training"),
-    ("model.shift", "each token carries a linear map of the one before it"),
+    ("model.shift", "each token carries linear maps of this many before it; 0: of none"),
     ("model.qk_norm", "queries and keys have length 1 times a learned scale"),
     ("model.tied", "use the token embedding as output layer too"),
     ("optimizer.name", "adamw, sgd (`optim list`)"),

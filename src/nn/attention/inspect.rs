@@ -44,7 +44,7 @@ impl Gpt {
     /// What every head of windowed or dynamic layers sees in `ids` [1, T] (i32); empty for dense attention.
     pub fn inspect(&self, params: &Params, ids: &Tensor) -> Result<Vec<HeadReport>> {
         let tape = Tape::eval(params);
-        let mut x = self.embed(&tape.constant(ids.clone()), 0, None)?;
+        let mut x = self.embed(&tape.constant(ids.clone()), 0, &[])?;
         let mut reports = Vec::new();
         for (layer, block) in self.blocks.iter().enumerate() {
             let mut past = Past::default();
