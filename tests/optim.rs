@@ -132,7 +132,7 @@ fn a_live_tape_forbids_the_step_and_wrong_attributes_are_named() {
     assert!(bad("adamw", &[("beta1", "1")]).contains("beta1"));
     assert!(bad("sgd", &[("nesterov", "true")]).contains("nesterov"));
     assert!(bad("sgd", &[("momentun", "0.9")]).contains("momentum"));
-    assert!(bad("adam", &[]).contains("adamw"));
+    assert!(bad("adamx", &[]).contains("adam"));
 }
 
 /// Runs one golden case in `dtype`; gives the largest error relative to max(1, |w|).
@@ -175,7 +175,9 @@ fn worst_against_torch(path: &std::path::Path, dtype: DType) -> f64 {
 #[test]
 fn steps_are_those_of_torch() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/optim");
-    let cases: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let all = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    // That file is for tests/optim_walks.rs.
+    let cases: Vec<_> = all.filter(|p| !p.ends_with("long.safetensors")).collect();
     assert_eq!(cases.len(), 5);
     for path in cases {
         let (wide, narrow) = (worst_against_torch(&path, DType::F64), worst_against_torch(&path, DType::F32));

@@ -23,8 +23,10 @@ fn kernels() -> Vec<&'static Kernel> {
 fn modules() -> BTreeMap<String, String> {
     let name = |s: &Source| {
         let file = s.file.trim_start_matches("ptx/").trim_end_matches(".ptx");
-        let spliced = s.splice.iter().find(|(n, _)| *n == "FORWARD");
-        spliced.map_or(file.into(), |(_, entry)| format!("{file}.{}", entry.trim_end_matches("_forward")))
+        let spliced = s.splice.iter().find(|(n, _)| matches!(*n, "FORWARD" | "STEP"));
+        spliced.map_or(file.into(), |(_, entry)| {
+            format!("{file}.{}", entry.trim_end_matches("_forward").trim_end_matches("_step"))
+        })
     };
     let mut all: BTreeMap<String, String> =
         kernels().iter().filter_map(|k| k.source).map(|s| (name(s), s.ptx())).collect();

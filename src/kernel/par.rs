@@ -44,20 +44,45 @@ pub fn chunks_mut2<T: Send, U: Send>(
     }
 }
 
-/// Calls `f(i, chunks i)` for three outputs of equal length cut alike.
-pub fn chunks_mut3<T: Send>(
-    [x, y, z]: [&mut [T]; 3],
-    size: usize,
+/// Calls `f(i, chunks i, cell i)` for outputs of equal length, or empty, cut alike into chunks of [`CHUNK`], each with one
+/// of `cells` (none is handed out where there are none).
+pub fn chunks_of<T: Send + Default, const N: usize>(
+    y: [&mut [T]; N],
+    cells: &mut [T],
     work: usize,
-    f: impl Fn(usize, [&mut [T]; 3]) + Send + Sync,
+    f: impl Fn(usize, [&mut [T]; N], &mut T) + Send + Sync,
 ) {
-    let size = size.max(1);
-    if worthwhile(work) && x.len() > size {
-        let all = x.par_chunks_mut(size).zip(y.par_chunks_mut(size)).zip(z.par_chunks_mut(size));
-        all.enumerate().for_each(|(i, ((x, y), z))| f(i, [x, y, z]));
+    halves(0, y, cells, worthwhile(work), &f);
+}
+
+/// Splits at a chunk near the middle until one chunk is left.
+fn halves<T: Send + Default, const N: usize>(
+    first: usize,
+    y: [&mut [T]; N],
+    cells: &mut [T],
+    threads: bool,
+    f: &(impl Fn(usize, [&mut [T]; N], &mut T) + Send + Sync),
+) {
+    let chunks = y[0].len().div_ceil(CHUNK);
+    if chunks <= 1 {
+        let mut none = T::default();
+        return f(first, y, cells.first_mut().unwrap_or(&mut none));
+    }
+    let half = chunks / 2;
+    let mut a: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
+    let mut i = 0;
+    let b = y.map(|y| {
+        let (left, right) = y.split_at_mut(y.len().min(half * CHUNK));
+        a[i] = left;
+        i += 1;
+        right
+    });
+    let (ca, cb) = cells.split_at_mut(cells.len().min(half));
+    if threads {
+        rayon::join(|| halves(first, a, ca, true, f), || halves(first + half, b, cb, true, f));
     } else {
-        let all = x.chunks_mut(size).zip(y.chunks_mut(size)).zip(z.chunks_mut(size));
-        all.enumerate().for_each(|(i, ((x, y), z))| f(i, [x, y, z]));
+        halves(first, a, ca, false, f);
+        halves(first + half, b, cb, false, f);
     }
 }
 

@@ -4,98 +4,70 @@
 //!   m ← β₁m + (1 − β₁)g;   v ← β₂v + (1 − β₂)g²
 //!   w ← w − lr/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
 //!
-//! One kernel, one pass: it reads w, g, m, v and writes w, m, v. State: 2 numbers a weight.
+//! State: 2 numbers a weight.
 
-use super::{Entry, Optimizer, named, within, zeros_like};
-use crate::attrs::{AttrDoc, Kind};
-use crate::error::Result;
-use crate::kernel::{Arg, Real, launch, par};
-use crate::tape::{Grads, Params, Role};
-use crate::tensor::Tensor;
-use crate::{kernel, vectorized};
+use super::attributes::{BETA1, BETA2, EPS, Moments, weight_decay};
+use super::rule::{Each, NUMBERS, Rule, STATES, TRAIL};
+use super::{Entry, within};
+use crate::kernel::Real;
 
-kernel! {
-    ptx "adamw";
-    /// One step over one segment. `keep` = 1 − lr·λ, `rate` = lr/(1 − β₁ᵗ), `root` = 1/√(1 − β₂ᵗ).
-    pub(crate) static ADAMW = adamw_step(
-        w: out T, g: in T, m: out T, v: out T, keep: val T, beta1: val T, beta2: val T, rate: val T, root: val T, eps: val T,
-    );
-}
-
-#[allow(clippy::too_many_arguments)]
-fn adamw_step<T: Real>(
-    w: &mut [T],
-    g: &[T],
-    m: &mut [T],
-    v: &mut [T],
-    keep: T,
-    beta1: T,
-    beta2: T,
-    rate: T,
-    root: T,
-    eps: T,
-) {
-    let c = [keep, beta1, beta2, rate, root, eps];
-    let work = w.len();
-    par::chunks_mut3([w, m, v], par::CHUNK, work, |i, [w, m, v]| {
-        step_chunk(w, &g[i * par::CHUNK..][..w.len()], m, v, c)
-    });
-}
-
-vectorized! {
-    fn step_chunk<T: Real>(w: &mut [T], g: &[T], m: &mut [T], v: &mut [T], c: [T; 6]) {
-        let [keep, beta1, beta2, rate, root, eps] = c;
-        for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-            *m = beta1 * *m + (T::ONE - beta1) * g;
-            *v = beta2 * *v + (T::ONE - beta2) * (g * g);
-            *w = *w * keep - rate * *m / (v.sqrt() * root + eps);
-        }
-    }
-}
-
-/// AdamW and its state.
-pub struct AdamW {
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
+/// AdamW with its attributes.
+pub(super) struct AdamW {
+    moments: Moments,
     weight_decay: f64,
-    m: Vec<Tensor>,
-    v: Vec<Tensor>,
-    t: u64,
 }
 
-impl Optimizer for AdamW {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
+impl Rule for AdamW {
+    const NAME: &'static str = "adamw";
+    const ENTRIES: [&'static str; 2] = ["adamw_step", "adamw_watched"];
+    const STATE: &'static [&'static str] = &["m", "v"];
+    const PTX: [&'static str; 2] = [
+        "\
+        .reg .f32 %t, %root; // c: keep, β₁, β₂, rate, root, eps
+        sub.f32         %t, 0f3F800000, %c1;
+        mul.f32         %t, %t, %g;
+        fma.rn.f32      %s0, %c1, %s0, %t;
+        sub.f32         %root, 0f3F800000, %c2;
+        mul.f32         %t, %g, %g;
+        mul.f32         %t, %root, %t;
+        fma.rn.f32      %s1, %c2, %s1, %t;
+        sqrt.rn.f32     %root, %s1;
+        fma.rn.f32      %root, %root, %c4, %c5;
+        mul.f32         %t, %s0, %c3;
+        div.rn.f32      %t, %t, %root;
+        neg.f32         %t, %t;
+        fma.rn.f32      %w, %w, %c0, %t;",
+        "\
+        sqrt.rn.f32     %u, %s1; // p: 1/(1 − β₁ᵗ), root, eps, decay
+        fma.rn.f32      %u, %u, %p1, %p2;
+        div.rn.f32      %u, %s0, %u;
+        mul.f32         %u, %u, %p0;
+        fma.rn.f32      %u, %p3, %w, %u;",
+    ];
 
-    fn step(&mut self, w: &mut Params, g: &Grads, lr: f64) -> Result<()> {
-        self.t += 1;
-        let t = self.t.min(i32::MAX as u64) as i32; // by then both corrections are 1
-        let rate = lr / (1.0 - self.beta1.powi(t));
-        let root = 1.0 / (1.0 - self.beta2.powi(t)).sqrt();
-        for i in 0..w.segments().len() {
-            let Some(g) = g.flat(i) else { continue };
-            let decay = if w.segments()[i].role == Role::Decay { self.weight_decay } else { 0.0 };
-            let numbers = [1.0 - lr * decay, self.beta1, self.beta2, rate, root, self.eps].map(Arg::Real);
-            let [keep, beta1, beta2, rate, root, eps] = numbers;
-            let (m, v) = (Arg::Out(&mut self.m[i]), Arg::Out(&mut self.v[i]));
-            launch(
-                &ADAMW,
-                &mut [Arg::Out(w.segment_mut(i)), Arg::In(g), m, v, keep, beta1, beta2, rate, root, eps],
-            )?;
-        }
-        Ok(())
+    /// 1 − lr·λ, β₁, β₂, lr/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ), ε.
+    fn numbers(&self, t: u64, lr: f64, decay: f64) -> [f64; NUMBERS] {
+        let (first, root) = self.moments.corrections(t);
+        let Moments { beta1, beta2, eps } = self.moments;
+        [1.0 - lr * decay, beta1, beta2, lr / first, root, eps, 0.0, 0.0, 0.0, 0.0]
     }
-
-    fn steps(&self) -> u64 {
-        self.t
+    fn decay(&self) -> f64 {
+        self.weight_decay
     }
-    fn state(&self) -> Vec<(String, &Tensor)> {
-        named("m", self.m.iter()).chain(named("v", self.v.iter())).collect()
+    fn trail(&self, t: u64, decay: f64) -> [f64; TRAIL] {
+        self.moments.trail(t, decay)
     }
-    fn state_mut(&mut self) -> (Vec<(String, &mut Tensor)>, &mut u64) {
-        (named("m", self.m.iter_mut()).chain(named("v", self.v.iter_mut())).collect(), &mut self.t)
+    #[inline(always)]
+    fn next<T: Real>(w: T, [g, _]: [T; 2], s: &mut [T; STATES], c: &[T; NUMBERS]) -> T {
+        let [keep, beta1, beta2, rate, root, eps, ..] = *c;
+        s[0] = beta1 * s[0] + (T::ONE - beta1) * g;
+        s[1] = beta2 * s[1] + (T::ONE - beta2) * (g * g);
+        w * keep - rate * s[0] / (s[1].sqrt() * root + eps)
+    }
+    // What is subtracted is lr·(u + λw′), w′ the weight before it: up to 1 − lr·λ the same as lr·(u + λw).
+    #[inline(always)]
+    fn direction<T: Real>(w: T, [m, v, ..]: [T; STATES], [first, root, eps, decay]: [T; TRAIL]) -> T {
+        first * (m / (v.sqrt() * root + eps)) + decay * w
     }
 }
 
@@ -104,22 +76,10 @@ pub(super) static ENTRY: Entry = Entry {
     name: "adamw",
     doc: "Adam with decoupled weight decay",
     state: "2 numbers a weight",
-    attrs: &[
-        AttrDoc { name: "beta1", kind: Kind::Real, default: Some("0.9"), doc: "memory of the mean" },
-        AttrDoc { name: "beta2", kind: Kind::Real, default: Some("0.999"), doc: "memory of the mean square" },
-        AttrDoc { name: "eps", kind: Kind::Real, default: Some("1e-8"), doc: "added to the root" },
-        AttrDoc { name: "weight_decay", kind: Kind::Real, default: Some("0.01"), doc: "decay of matrices" },
-    ],
+    attrs: &[BETA1, BETA2, EPS, weight_decay("0.01")],
     build: |a, p| {
-        Ok(Box::new(AdamW {
-            beta1: within("adamw", "beta1", a.real("beta1")?, 0.0, 1.0)?,
-            beta2: within("adamw", "beta2", a.real("beta2")?, 0.0, 1.0)?,
-            eps: within("adamw", "eps", a.real("eps")?, 0.0, f64::INFINITY)?,
-            weight_decay: within("adamw", "weight_decay", a.real("weight_decay")?, 0.0, f64::INFINITY)?,
-            m: zeros_like(p)?,
-            v: zeros_like(p)?,
-            t: 0,
-        }))
+        let weight_decay = within("adamw", "weight_decay", a.real("weight_decay")?, 0.0, f64::INFINITY)?;
+        Ok(Box::new(Each::new(AdamW { moments: Moments::of("adamw", a)?, weight_decay }, p)?))
     },
-    kernels: &[&ADAMW],
+    kernels: Each::<AdamW>::KERNELS,
 };

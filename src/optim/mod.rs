@@ -3,18 +3,29 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | [`Optimizer`], [`Entry`], the list of optimizers |
-//! | `sgd.rs`, `adamw.rs` | one optimizer each |
+//! | `rule.rs` | [`Rule`](rule::Rule): optimizers that treat each weight by itself, and all that they share |
+//! | `attributes.rs` | attributes that several have |
+//! | `adamw.rs`, `sgd.rs`, … | one optimizer each |
+//! | `slope.rs` | the slope of the loss along the last update, summed |
+//! | `gvc.rs` | the controller that lowers the rate by that slope |
 //! | `schedule.rs` | the learning rate as a function of the step |
 //! | `clip.rs` | clipping by the norm of the whole gradient |
 
+mod adabelief;
+mod adam;
 mod adamw;
+mod attributes;
 pub mod clip;
+pub mod gvc;
+mod lion;
+mod m_svag;
+pub mod rule;
 mod schedule;
 mod sgd;
+pub mod slope;
 
-pub use adamw::AdamW;
+pub use gvc::{ControllerConfig, ControllerName, Gvc};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleName};
-pub use sgd::Sgd;
 
 use crate::attrs::{AttrDoc, Attrs, nearest};
 use crate::error::{Error, Result};
@@ -23,18 +34,55 @@ use crate::shape::Spec;
 use crate::tape::{Grads, Params, Role};
 use crate::tensor::Tensor;
 
+/// The gradient of the same batch at other weights, for optimizers that read a second one.
+pub type Probe<'a> = dyn FnMut(&Params, &mut Grads) -> Result<()> + 'a;
+
+/// What a step is given besides weights and gradient.
+pub struct Step<'a> {
+    /// Learning rate.
+    pub lr: f64,
+    /// Asks for the slope of the loss along the last update.
+    pub slope: bool,
+    /// Where a second gradient comes from.
+    pub probe: Option<&'a mut Probe<'a>>,
+}
+
+impl Step<'_> {
+    /// A step with this learning rate and nothing else.
+    pub fn new(lr: f64) -> Step<'static> {
+        Step { lr, slope: false, probe: None }
+    }
+}
+
 /// Changes weights by their gradients. Its state is named tensors, so a snapshot can hold any optimizer.
 pub trait Optimizer: Send {
     /// Name, as in [`ALL`].
     fn name(&self) -> &'static str;
-    /// One step with learning rate `lr`. Errors while a tape or clone still shares the weights.
-    fn step(&mut self, w: &mut Params, g: &Grads, lr: f64) -> Result<()>;
+    /// One step. Where `how` asks for it and there was a step before, gives Σ u·g, with u what that step subtracted (up to
+    /// its learning rate). Errors while a tape or clone still shares the weights.
+    fn advance(&mut self, w: &mut Params, g: &Grads, how: Step<'_>) -> Result<Option<f64>>;
+    /// One step with learning rate `lr`.
+    fn step(&mut self, w: &mut Params, g: &Grads, lr: f64) -> Result<()> {
+        self.advance(w, g, Step::new(lr)).map(drop)
+    }
     /// Steps taken.
     fn steps(&self) -> u64;
     /// The state arrays by name, each over one segment of the parameters.
     fn state(&self) -> Vec<(String, &Tensor)>;
     /// The state arrays, writable, and the number of steps: how a snapshot is taken up.
     fn state_mut(&mut self) -> (Vec<(String, &mut Tensor)>, &mut u64);
+    /// Numbers that last from step to step, for optimizers that have any.
+    fn numbers(&self) -> Vec<f64> {
+        vec![]
+    }
+    /// Takes up what [`Optimizer::numbers`] gave.
+    fn set_numbers(&mut self, numbers: &[f64]) -> Result<()> {
+        if numbers.len() == self.numbers().len() {
+            return Ok(());
+        }
+        let what = format!("{} numbers of state are there, {} wanted", numbers.len(), self.numbers().len());
+        Err(Error::shape(self.name(), what))
+    }
 }
 
 /// An optimizer as a row of the table of optimizers.
@@ -65,7 +113,8 @@ impl Entry {
 }
 
 /// Every optimizer of ringtape.
-pub static ALL: &[&Entry] = &[&adamw::ENTRY, &sgd::ENTRY];
+pub static ALL: &[&Entry] =
+    &[&adabelief::ENTRY, &adam::ENTRY, &adamw::ENTRY, &lion::ENTRY, &m_svag::ENTRY, &sgd::ENTRY];
 
 /// The optimizer of this name among `extra` and [`ALL`], or an error that suggests the nearest name.
 pub fn find(name: &str, extra: &[&'static Entry]) -> Result<&'static Entry> {

@@ -4,93 +4,65 @@
 //!   b ← g at t = 1, else μb + (1 − τ)g;    d = g + μb (Nesterov) or b
 //!   w ← w − lr·d
 //!
-//! One kernel, one pass. State: 1 number a weight (none is read without momentum).
+//! State: 1 number a weight (none is read without momentum). The slope is that along b, with Nesterov too: the last
+//! gradient, which d also has, is gone.
 
-use super::{Entry, Optimizer, named, within, zeros_like};
+use super::attributes::{real, weight_decay};
+use super::rule::{Each, NUMBERS, Rule, STATES, TRAIL};
+use super::{Entry, within};
 use crate::attrs::{AttrDoc, Kind};
-use crate::error::{Error, Result};
-use crate::kernel::{Arg, Real, launch, par};
-use crate::tape::{Grads, Params, Role};
-use crate::tensor::Tensor;
-use crate::{kernel, vectorized};
+use crate::error::Error;
+use crate::kernel::Real;
 
-kernel! {
-    ptx "sgd";
-    /// One step over one segment. `fresh` = 1 − τ, or 1 at the first step, whose old momentum is 0.
-    pub(crate) static SGD = sgd_step(
-        w: out T, g: in T, b: out T, lr: val T, momentum: val T, fresh: val T, decay: val T, nesterov: val flag,
-    );
-}
-
-#[allow(clippy::too_many_arguments)]
-fn sgd_step<T: Real>(
-    w: &mut [T],
-    g: &[T],
-    b: &mut [T],
-    lr: T,
-    momentum: T,
-    fresh: T,
-    decay: T,
-    nesterov: bool,
-) {
-    let c = [lr, momentum, fresh, decay];
-    let work = w.len() / 2;
-    par::chunks_mut2((w, par::CHUNK), (b, par::CHUNK), work, |i, w, b| {
-        step_chunk(w, &g[i * par::CHUNK..][..w.len()], b, c, nesterov);
-    });
-}
-
-vectorized! {
-    fn step_chunk<T: Real>(w: &mut [T], g: &[T], b: &mut [T], c: [T; 4], nesterov: bool) {
-        let [lr, momentum, fresh, decay] = c;
-        for ((w, &g), b) in w.iter_mut().zip(g).zip(b) {
-            let g = g + decay * *w;
-            *b = momentum * *b + fresh * g;
-            let d = if nesterov { g + momentum * *b } else { *b };
-            *w -= lr * d;
-        }
-    }
-}
-
-/// SGD and its state.
-pub struct Sgd {
+/// SGD with its attributes.
+pub(super) struct Sgd {
     momentum: f64,
     dampening: f64,
     weight_decay: f64,
     nesterov: bool,
-    b: Vec<Tensor>,
-    t: u64,
 }
 
-impl Optimizer for Sgd {
-    fn name(&self) -> &'static str {
-        "sgd"
-    }
+impl Rule for Sgd {
+    const NAME: &'static str = "sgd";
+    const ENTRIES: [&'static str; 2] = ["sgd_step", "sgd_watched"];
+    const STATE: &'static [&'static str] = &["b"];
+    const COST: f64 = 0.5;
+    const PTX: [&'static str; 2] = [
+        "\
+        .reg .f32 %t, %d; // c: lr, momentum, fresh, decay, share of g, share of b
+        fma.rn.f32      %t, %c3, %w, %g;
+        mul.f32         %d, %c2, %t;
+        fma.rn.f32      %s0, %c1, %s0, %d;
+        mul.f32         %t, %c4, %t;
+        fma.rn.f32      %d, %c5, %s0, %t;
+        neg.f32         %d, %d;
+        fma.rn.f32      %w, %c0, %d, %w;",
+        "\
+        mov.f32         %u, %s0;",
+    ];
 
-    fn step(&mut self, w: &mut Params, g: &Grads, lr: f64) -> Result<()> {
-        self.t += 1;
-        let fresh = if self.t == 1 || self.momentum == 0.0 { 1.0 } else { 1.0 - self.dampening };
-        for i in 0..w.segments().len() {
-            let Some(g) = g.flat(i) else { continue };
-            let decay = if w.segments()[i].role == Role::Decay { self.weight_decay } else { 0.0 };
-            let [lr, momentum, fresh, decay] = [lr, self.momentum, fresh, decay].map(Arg::Real);
-            let (b, nesterov) = (Arg::Out(&mut self.b[i]), Arg::Flag(self.nesterov));
-            launch(
-                &SGD,
-                &mut [Arg::Out(w.segment_mut(i)), Arg::In(g), b, lr, momentum, fresh, decay, nesterov],
-            )?;
-        }
-        Ok(())
+    /// lr, μ, 1 − τ (1 at the first step, whose old momentum is 0), λ; the shares of g and of b in d.
+    fn numbers(&self, t: u64, lr: f64, decay: f64) -> [f64; NUMBERS] {
+        let fresh = if t == 1 || self.momentum == 0.0 { 1.0 } else { 1.0 - self.dampening };
+        let [of_g, of_b] = if self.nesterov { [1.0, self.momentum] } else { [0.0, 1.0] };
+        [lr, self.momentum, fresh, decay, of_g, of_b, 0.0, 0.0, 0.0, 0.0]
     }
-
-    fn steps(&self) -> u64 {
-        self.t
+    fn decay(&self) -> f64 {
+        self.weight_decay
     }
-    fn state(&self) -> Vec<(String, &Tensor)> {
-        named("b", self.b.iter()).collect()
+    fn trail(&self, _: u64, _: f64) -> [f64; TRAIL] {
+        [0.0; TRAIL]
     }
-    fn state_mut(&mut self) -> (Vec<(String, &mut Tensor)>, &mut u64) {
-        (named("b", self.b.iter_mut()).collect(), &mut self.t)
+    #[inline(always)]
+    fn next<T: Real>(w: T, [g, _]: [T; 2], s: &mut [T; STATES], c: &[T; NUMBERS]) -> T {
+        let [lr, momentum, fresh, decay, of_g, of_b, ..] = *c;
+        let g = g + decay * w;
+        s[0] = momentum * s[0] + fresh * g;
+        w - lr * (of_g * g + of_b * s[0])
+    }
+    #[inline(always)]
+    fn direction<T: Real>(_: T, [b, ..]: [T; STATES], _: [T; TRAIL]) -> T {
+        b
     }
 }
 
@@ -100,19 +72,9 @@ pub(super) static ENTRY: Entry = Entry {
     doc: "stochastic gradient descent with momentum",
     state: "1 number a weight",
     attrs: &[
-        AttrDoc {
-            name: "momentum",
-            kind: Kind::Real,
-            default: Some("0"),
-            doc: "share of the last step that goes on",
-        },
-        AttrDoc {
-            name: "dampening",
-            kind: Kind::Real,
-            default: Some("0"),
-            doc: "share of the gradient held back",
-        },
-        AttrDoc { name: "weight_decay", kind: Kind::Real, default: Some("0"), doc: "decay of matrices" },
+        real("momentum", "0", "share of the last step that goes on"),
+        real("dampening", "0", "share of the gradient held back"),
+        weight_decay("0"),
         AttrDoc {
             name: "nesterov",
             kind: Kind::Bool,
@@ -128,7 +90,7 @@ pub(super) static ENTRY: Entry = Entry {
             return Err(Error::attr("sgd", "nesterov", "needs a momentum above 0 and a dampening of 0"));
         }
         let weight_decay = within("sgd", "weight_decay", a.real("weight_decay")?, 0.0, f64::INFINITY)?;
-        Ok(Box::new(Sgd { momentum, dampening, weight_decay, nesterov, b: zeros_like(p)?, t: 0 }))
+        Ok(Box::new(Each::new(Sgd { momentum, dampening, weight_decay, nesterov }, p)?))
     },
-    kernels: &[&SGD],
+    kernels: Each::<Sgd>::KERNELS,
 };

@@ -5,8 +5,9 @@ use crate::data::Access;
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
 use crate::nn::ModelConfig;
-use crate::optim::ScheduleConfig;
+use crate::optim::{ControllerConfig, ScheduleConfig};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Where the data are and what is predicted from what.
@@ -26,50 +27,25 @@ pub struct DataConfig {
 
 /// Which optimizer, with its attributes; those that the optimizer does not have must not be given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct OptimizerConfig {
     /// Name, as `optim list` shows it.
     pub name: String,
     /// Peak learning rate.
     pub lr: f64,
-    /// Decay of matrices.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight_decay: Option<f64>,
-    /// AdamW: memory of the mean.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub beta1: Option<f64>,
-    /// AdamW: memory of the mean square.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub beta2: Option<f64>,
-    /// AdamW: added to the root.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eps: Option<f64>,
-    /// SGD: share of the last step that goes on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub momentum: Option<f64>,
-    /// SGD: share of the gradient held back from the momentum.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dampening: Option<f64>,
-    /// SGD: look ahead along the momentum.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nesterov: Option<bool>,
+    /// Attributes that are given, as `optim list` names them.
+    #[serde(flatten)]
+    pub attrs: BTreeMap<String, toml::Value>,
 }
 
 impl OptimizerConfig {
     /// The attributes that are given, as text.
-    pub fn attrs(&self) -> Vec<(&'static str, String)> {
-        let mut all = Vec::new();
-        let reals = [
-            ("weight_decay", self.weight_decay),
-            ("beta1", self.beta1),
-            ("beta2", self.beta2),
-            ("eps", self.eps),
-            ("momentum", self.momentum),
-            ("dampening", self.dampening),
-        ];
-        all.extend(reals.iter().filter_map(|(name, v)| v.map(|v| (*name, v.to_string()))));
-        all.extend(self.nesterov.map(|v| ("nesterov", v.to_string())));
-        all
+    pub fn attrs(&self) -> Vec<(&str, String)> {
+        let text = |v: &toml::Value| match v {
+            toml::Value::String(s) => s.clone(),
+            v => v.to_string(),
+        };
+        self.attrs.iter().map(|(name, v)| (name.as_str(), text(v))).collect()
     }
 }
 
@@ -115,6 +91,8 @@ pub struct Config {
     pub optimizer: OptimizerConfig,
     /// Learning rate over the steps.
     pub schedule: ScheduleConfig,
+    /// What changes it beside the schedule.
+    pub controller: ControllerConfig,
 }
 
 impl Default for DataConfig {
@@ -130,17 +108,7 @@ impl Default for DataConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> OptimizerConfig {
-        OptimizerConfig {
-            name: "adamw".into(),
-            lr: 2e-3,
-            weight_decay: None,
-            beta1: None,
-            beta2: None,
-            eps: None,
-            momentum: None,
-            dampening: None,
-            nesterov: None,
-        }
+        OptimizerConfig { name: "adamw".into(), lr: 2e-3, attrs: BTreeMap::new() }
     }
 }
 
@@ -166,11 +134,13 @@ impl Default for Config {
             data: DataConfig::default(),
             model: ModelConfig { context: 64, ..ModelConfig::default() },
             optimizer: OptimizerConfig {
-                weight_decay: Some(0.1),
-                beta2: Some(0.99),
+                attrs: [("beta2", 0.99), ("weight_decay", 0.1)]
+                    .map(|(name, v)| (name.to_string(), toml::Value::Float(v)))
+                    .into(),
                 ..OptimizerConfig::default()
             },
             schedule: ScheduleConfig::default(),
+            controller: ControllerConfig::default(),
         }
     }
 }
@@ -259,13 +229,14 @@ impl Config {
         if !(self.optimizer.lr > 0.0 && self.optimizer.lr.is_finite()) {
             return Err(Error::config(
                 "optimizer.lr",
-                format!("is {}, but must be above 0", self.optimizer.lr),
+                format!("is {}, but must be a number above 0, such as 0.001", self.optimizer.lr),
             ));
         }
         if !(self.clip >= 0.0 && self.clip.is_finite()) {
             return Err(Error::config("clip", format!("is {}, but must be 0 or more", self.clip)));
         }
         self.schedule.build(self.optimizer.lr, self.steps)?;
+        self.controller.build()?;
         self.model.validate()
     }
 }

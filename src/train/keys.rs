@@ -1,7 +1,7 @@
 //! The keys of a config: one table, from which come the check for unknown keys, `--set`, and the list that help prints.
 
 use super::Config;
-use crate::attrs::nearest;
+use crate::attrs::{Kind, nearest};
 use crate::error::{Error, Result};
 use toml::{Table, Value};
 
@@ -79,30 +79,38 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.shift", "each token carries linear maps of this many before it; 0: of none"),
     ("model.qk_norm", "queries and keys have length 1 times a learned scale"),
     ("model.tied", "use the token embedding as output layer too"),
-    ("optimizer.name", "adamw, sgd (`optim list`)"),
+    ("optimizer.name", "adamw, adam, adabelief, lion, m_svag, sgd (`optim list`)"),
     ("optimizer.lr", "peak learning rate"),
     ("optimizer.weight_decay", "decay of matrices"),
-    ("optimizer.beta1", "adamw: memory of the mean"),
-    ("optimizer.beta2", "adamw: memory of the mean square"),
-    ("optimizer.eps", "adamw: added to the root"),
+    ("optimizer.beta", "m_svag: memory of both moments"),
+    ("optimizer.beta1", "adam, adamw, adabelief: memory of the mean; lion: its share in the sign"),
+    ("optimizer.beta2", "adam, adamw, adabelief: memory of the mean square; lion: of the mean"),
+    ("optimizer.eps", "adam, adamw: added to the root; adabelief: under it"),
     ("optimizer.momentum", "sgd: share of the last step that goes on"),
     ("optimizer.dampening", "sgd: share of the gradient held back"),
     ("optimizer.nesterov", "sgd: look ahead along the momentum"),
     ("schedule.name", "constant, cosine, linear"),
     ("schedule.warmup_steps", "steps of linear rise at the start"),
     ("schedule.min_lr", "learning rate at the last step"),
+    ("controller.name", "none; gvc: cuts the learning rate when gradients have become noise"),
+    ("controller.window", "gvc: blocks of a window; a block is a step, of more steps as the rate falls"),
+    ("controller.threshold", "gvc: deviations from 0 of the slopes' mean below which the rate is cut"),
+    ("controller.factor", "gvc: what a cut multiplies the rate by"),
 ];
 
-/// A config from TOML texts (with their origins, later ones win) and `key=value` settings, over the defaults. A text that
-/// names another optimizer does not inherit the default optimizer's attributes.
+/// A config from TOML texts (with their origins, later ones win) and `key=value` settings, over the defaults. Texts that name
+/// another optimizer do not inherit the attributes of the default one.
 pub(super) fn read(texts: &[(String, String)], settings: &[String]) -> Result<Config> {
     let mut whole = Table::try_from(Config::default()).expect("a config is plain data");
+    let name = |t: &Table| get(t, "optimizer.name").cloned();
+    let default = name(&whole);
+    let mut given = Table::new();
     for (text, origin) in texts {
         let table: Table = text.parse().map_err(|e: toml::de::Error| {
             Error::config("toml", format!("{origin} cannot be read: {}", e.to_string().trim_end()))
         })?;
         known(&table, "", text, origin)?;
-        merge(&mut whole, table);
+        merge(&mut given, table);
     }
     for setting in settings {
         let (key, value) = setting
@@ -112,8 +120,14 @@ pub(super) fn read(texts: &[(String, String)], settings: &[String]) -> Result<Co
         if !KEYS.iter().any(|(k, _)| *k == key) {
             return Err(unknown(key, "--set"));
         }
-        merge(&mut whole, nested(key, parse_value(value)));
+        merge(&mut given, nested(key, parse_value(value)));
     }
+    if name(&given).is_some_and(|n| Some(n) != default)
+        && let Some(Value::Table(o)) = whole.get_mut("optimizer")
+    {
+        o.retain(|k, _| k == "name" || k == "lr");
+    }
+    merge(&mut whole, given);
     check_types(&whole)?;
     Config::deserialize_whole(whole)
 }
@@ -133,27 +147,7 @@ impl Config {
                 }
             }
         }
-        let mut whole = whole;
-        drop_foreign_attributes(&mut whole);
         whole.try_into::<Config>().map_err(|e| Error::config("toml", e.to_string()))
-    }
-}
-
-/// Attributes that the defaults have for another optimizer than the chosen one.
-fn drop_foreign_attributes(whole: &mut Table) {
-    let default = Table::try_from(Config::default()).expect("a config is plain data");
-    let name = |t: &Table| get(t, "optimizer.name").and_then(|v| v.as_str().map(str::to_string));
-    if name(whole) == name(&default) {
-        return;
-    }
-    let own: Vec<&str> = name(whole)
-        .and_then(|n| crate::optim::find(&n, &[]).ok())
-        .map(|e| e.attrs.iter().map(|a| a.name).collect())
-        .unwrap_or_default();
-    if let (Some(Value::Table(o)), Some(Value::Table(d))) =
-        (whole.get_mut("optimizer"), default.get("optimizer"))
-    {
-        o.retain(|k, v| k == "name" || k == "lr" || own.contains(&k) || d.get(k) != Some(&*v));
     }
 }
 
@@ -185,13 +179,15 @@ fn unknown(key: &str, place: &str) -> Error {
 /// Error on a value of another type than the default's. An integer is taken where a real is wanted.
 fn check_types(whole: &Table) -> Result<()> {
     let mut full = Config::default();
-    let o = &mut full.optimizer;
-    for real in
-        [&mut o.weight_decay, &mut o.beta1, &mut o.beta2, &mut o.eps, &mut o.momentum, &mut o.dampening]
-    {
-        *real = Some(0.0);
+    for attr in crate::optim::ALL.iter().flat_map(|e| e.attrs) {
+        let sample = match attr.kind {
+            Kind::Real => Value::Float(0.0),
+            Kind::Bool => Value::Boolean(false),
+            Kind::Int | Kind::Word => Value::Integer(0),
+            Kind::Ints | Kind::Choice(_) => Value::String(String::new()),
+        };
+        full.optimizer.attrs.insert(attr.name.into(), sample);
     }
-    o.nesterov = Some(false);
     let default = Table::try_from(full).expect("a config is plain data");
     for (key, _) in KEYS {
         let (Some(value), Some(want)) = (get(whole, key), get(&default, key)) else { continue };
@@ -270,9 +266,14 @@ mod tests {
         for key in &have {
             assert!(KEYS.iter().any(|(k, _)| k == key), "{key} is not in the table");
         }
+        let attrs: Vec<String> =
+            crate::optim::ALL.iter().flat_map(|e| e.attrs).map(|a| format!("optimizer.{}", a.name)).collect();
+        for key in &attrs {
+            assert!(KEYS.iter().any(|(k, _)| k == key), "{key} is not in the table");
+        }
         for (key, _) in KEYS {
-            let optional = key.starts_with("optimizer.");
-            assert!(optional || have.iter().any(|k| k == key), "{key} is in the table only");
+            let known = |k: &String| k == key;
+            assert!(have.iter().chain(&attrs).any(known), "{key} is in the table only");
         }
     }
 
@@ -286,7 +287,10 @@ mod tests {
         assert_eq!((c.model.dim, c.optimizer.lr, c.data.path.as_str()), (64, 0.01, "digits"));
         assert_eq!(Config::parse(&c.to_toml(), "again").unwrap(), c);
         let sgd = Config::parse("[optimizer]\nname = \"sgd\"\nmomentum = 0.9", "x").unwrap();
-        assert_eq!(sgd.optimizer.beta2, None, "the attributes of the default optimizer are not inherited");
+        let attrs: Vec<&String> = sgd.optimizer.attrs.keys().collect();
+        assert_eq!(attrs, ["momentum"], "the attributes of the default optimizer are not inherited");
+        let again = Config::parse(&sgd.to_toml(), "again").unwrap();
+        assert_eq!(again, sgd);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::attention::inspect::HeadReport;
+use crate::optim::gvc::Decision;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -26,6 +27,9 @@ pub struct Metrics {
     pub attention: Option<Vec<HeadReport>>,
     /// Learning rate of this step.
     pub lr: f64,
+    /// What the controller of the learning rate decided after this step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub controller: Option<Decision>,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Passes over the training split that were complete.

@@ -5,7 +5,7 @@
 //! | `mod.rs` | [`Observer`], [`Summary`], [`Trained`] |
 //! | `config.rs`, `keys.rs` | [`Config`]: TOML, its keys, what they must be |
 //! | `task.rs` | [`Task`]: which fields of which data, under which loss |
-//! | `run.rs` | [`Run`]: the loop |
+//! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
@@ -19,6 +19,7 @@ mod folder;
 mod keys;
 pub mod metrics;
 pub mod ngram;
+mod pass;
 pub(crate) mod plot;
 mod report;
 mod run;

@@ -5,6 +5,7 @@ use super::plot::{Chart, Line, escape};
 use super::{Config, Summary, write_whole};
 use crate::error::Result;
 use crate::nn::attention::inspect::HeadReport;
+use crate::optim::gvc::Decision;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -58,6 +59,7 @@ fn page(
         "<h2>Gradient norm, before clipping</h2>{}",
         single("norm", lines, |m| Some(m.grad_norm)).svg()
     );
+    decisions(&mut h, lines, config);
     if let Some(sample) = summary.and_then(|s| s.sample.as_deref()) {
         let _ = write!(h, "<h2>What it writes</h2><pre>{}</pre>", escape(sample));
     }
@@ -109,6 +111,25 @@ fn facts(h: &mut String, lines: &[Metrics], config: &Config, summary: Option<&Su
         fact("seconds of training", format!("{:.0}", m.wall_s));
     }
     *h += "</div>";
+}
+
+/// What the controller of the learning rate decided, and why.
+fn decisions(h: &mut String, lines: &[Metrics], config: &Config) {
+    let made: Vec<(u64, Decision)> = lines.iter().filter_map(|m| Some((m.step, m.controller?))).collect();
+    if made.is_empty() {
+        return;
+    }
+    let points = made.iter().map(|(step, d)| (*step as f64, d.z)).collect();
+    let line = Line { name: "z of a window".into(), class: "a", points };
+    let level = (config.controller.threshold, "threshold: below it the rate is cut".into());
+    let chart = Chart { x: "step", y: "z".into(), lines: vec![line], levels: vec![level] };
+    let _ = write!(h, "<h2>What the controller decided</h2>{}", chart.svg());
+    *h += "<table><tr><th>step<th>window<th>z<th>rate of the schedule times</tr>";
+    for (step, d) in made.iter().filter(|(_, d)| d.cut) {
+        let _ = write!(h, "<tr><td>{step}<td>{}<td>{:.2}<td>{:.3}</tr>", d.steps, d.z, d.scale);
+    }
+    *h += "</table><p class=\"soft\">z: how surely the loss still fell along the updates of a window of steps, in standard \
+           deviations. Listed are the cuts.</p>";
 }
 
 /// What the heads of windowed or dynamic attention saw at the last evaluation, and how their spans moved.

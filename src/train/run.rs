@@ -4,17 +4,17 @@ use super::changes;
 use super::evaluate::{Evaluation, attention, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
+use super::pass::Pass;
 use super::snapshot::{self, State};
 use super::tensorboard::EventWriter;
 use super::{Config, Observer, Stop, Summary, Task, report};
-use crate::data::{Batch, Dataset, Loader};
+use crate::data::{Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{self, Model, Module};
-use crate::optim::{self, Optimizer, clip};
+use crate::nn::{self, Model};
+use crate::optim::{self, Gvc, Optimizer, clip};
 use crate::shape::DType;
-use crate::tape::{Grads, Params, ParamsBuilder, Slot, Tape};
-use crate::tensor::Tensor;
+use crate::tape::{Grads, Params, ParamsBuilder};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -30,6 +30,7 @@ pub struct Run {
     grads: Grads,
     optimizer: Box<dyn Optimizer>,
     schedule: optim::Schedule,
+    controller: Option<Gvc>,
     loader: Loader<Box<dyn Dataset>>,
     log: Log,
     events: Option<EventWriter>,
@@ -114,12 +115,17 @@ impl Run {
             (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
             (None, false) => {}
         }
+        let mut controller = config.controller.build()?;
+        if let (Some(c), Some(kept)) = (&mut controller, state.as_ref().and_then(|s| s.controller.clone())) {
+            c.restore(kept);
+        }
         let first = state.as_ref().map_or(0, |s| s.step);
         let events =
             config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
         let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
+            controller,
             grads: Grads::new(&params)?,
             ngrams: ngrams(&task)?,
             step: state.as_ref().map_or(0, |s| s.step),
@@ -199,7 +205,7 @@ impl Run {
                 }
             }
             observer.on_step(&m);
-            if logs || m.val_loss.is_some() {
+            if logs || m.val_loss.is_some() || m.controller.is_some() {
                 self.meter.fill(&mut m, &self.task, &self.loader);
                 self.log.write(&m)?;
                 self.events.as_mut().map_or(Ok(()), |e| e.write(&m))?;
@@ -269,7 +275,9 @@ impl Run {
     }
 
     fn save(&mut self) -> Result<PathBuf> {
-        let state = State::new(self.step, &self.config, self.loader.cursor(), self.log.bytes(), self.best);
+        let (cursor, logged) = (self.loader.cursor(), self.log.bytes());
+        let mut state = State::new(self.step, &self.config, cursor, logged, self.best);
+        state.controller = self.controller.as_ref().map(|c| c.state().clone());
         let dir = self.folder.path();
         let path = snapshot::save(dir, &self.params, self.optimizer.as_ref(), &state)?;
         snapshot::prune(dir, self.step, self.config.keep_snapshots, self.best.map(|(step, _)| step))?;
@@ -283,7 +291,9 @@ impl Run {
         for i in 0..micro {
             let batch = self.loader.next().unwrap_or_else(|| Err(Error::Usage("the data ended".into())))?;
             self.grads.accumulate(i > 0);
-            let (value, changes) = self.gradients(&batch, self.step * micro + i, 1.0 / micro as f64)?;
+            let pass = Pass { config: &self.config, task: &self.task, model: &self.model, step: self.step };
+            let (index, share) = (self.step * micro + i, 1.0 / micro as f64);
+            let (value, changes) = pass.gradients(&self.params, &mut self.grads, &batch, index, share)?;
             loss += value / micro as f64;
             deferred.extend(changes);
             epoch = batch.epoch;
@@ -296,59 +306,21 @@ impl Run {
         if !norm.is_finite() {
             return Err(self.bad_gradient(norm));
         }
-        let lr = self.schedule.lr(self.step);
-        self.optimizer.step(&mut self.params, &self.grads, lr)?;
+        let lr = self.schedule.lr(self.step) * self.controller.as_ref().map_or(1.0, Gvc::scale);
+        let how = optim::Step { slope: self.controller.is_some(), ..optim::Step::new(lr) };
+        let slope = self.optimizer.advance(&mut self.params, &self.grads, how)?;
+        // While the rate still rises, slopes say nothing of where it leads.
+        let settled = self.step >= self.config.schedule.warmup_steps;
+        let decided = match (&mut self.controller, slope.filter(|_| settled)) {
+            (Some(controller), Some(slope)) => controller.observe(slope),
+            _ => None,
+        };
         for (slot, value) in deferred {
             self.params.set(slot, &value)?;
         }
         self.step += 1;
-        Ok(Metrics { step: self.step, loss, lr, grad_norm: norm, epoch, ..Metrics::default() })
-    }
-
-    /// Adds `share` of the gradient of a batch's mean loss; gives that loss. `index` keys the dropout of this micro-batch.
-    /// Also gives the changes of state that the forward pass asked for, to be made after the step.
-    fn gradients(&mut self, batch: &Batch, index: u64, share: f64) -> Result<(f64, Vec<(Slot, Tensor)>)> {
-        let (input, target) = self.task.parts(batch)?;
-        let tape = self.tape(index);
-        let (y, penalty) = self.model.forward_penalised(&tape.constant(input.clone()))?;
-        let loss = self.task.loss(&y, target, false)?;
-        let value = loss.value().item()?;
-        if !value.is_finite() {
-            drop((loss, y));
-            return Err(self.first_bad_op(input, target, index, value));
-        }
-        let seed = Tensor::full(&self.device, loss.value().spec(), share)?;
-        drop(y);
-        let mut ends = vec![(&loss, seed)];
-        if let Some(penalty) = &penalty {
-            ends.push((penalty, Tensor::full(&self.device, penalty.value().spec(), share)?));
-        }
-        tape.backward_from(&ends, &mut self.grads)?;
-        drop(ends);
-        drop((loss, penalty));
-        Ok((value, tape.into_deferred()))
-    }
-
-    fn tape(&self, index: u64) -> Tape {
-        Tape::train(&self.params, self.config.seed, index).with_precision(self.config.precision)
-    }
-
-    /// Runs the same batch again with every op checked: the same bits, so the same op fails.
-    fn first_bad_op(&self, input: &Tensor, target: &Tensor, index: u64, value: f64) -> Error {
-        let tape = self.tape(index).check_finite();
-        let again = || -> Result<()> {
-            let y = self.model.forward(&tape.constant(input.clone()))?;
-            self.task.loss(&y, target, false).map(drop)
-        };
-        let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
-        let step = self.step + 1;
-        match again() {
-            Err(Error::Numeric { what, .. }) => {
-                Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") }
-            }
-            Err(e) => e,
-            Ok(()) => Error::Numeric { step, what: format!("the loss is {value}; {saved}") },
-        }
+        let (step, grad_norm, controller) = (self.step, norm, decided);
+        Ok(Metrics { step, loss, lr, grad_norm, epoch, controller, ..Metrics::default() })
     }
 
     fn bad_gradient(&self, norm: f64) -> Error {

@@ -5,12 +5,13 @@
 //! crash or power loss there is the old snapshot, the new one, or both, never a part under the final name. Loading
 //! recomputes every checksum; a damaged snapshot is passed over, with a notice, for the one before.
 //!
-//! `state.bin`: magic `RTSNAP\x00\x01`, u64 length, SHA-256 of what follows, then [`State`] in the wire format.
+//! `state.bin`: magic `RTSNAP\x00\x02`, u64 length, SHA-256 of what follows, then [`State`] in the wire format. Files of version
+//! 1, which end with the checksums, are read too.
 
 use super::Config;
 use crate::data::Cursor;
 use crate::error::{Error, Result};
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, gvc};
 use crate::tape::Params;
 use crate::tensor::Tensor;
 use crate::wire;
@@ -21,7 +22,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"RTSNAP\x00\x01";
+const MAGIC: &[u8; 8] = b"RTSNAP\x00\x02";
+/// Magic of version 1.
+const FIRST: &[u8; 8] = b"RTSNAP\x00\x01";
 /// Largest `state.bin` that is decoded.
 const LIMIT: u64 = 1 << 20;
 const FILES: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
@@ -45,6 +48,10 @@ pub struct State {
     pub optimizer_steps: u64,
     /// SHA-256 of the two files of tensors.
     sums: [[u8; 32]; 2],
+    /// Numbers that the optimizer remembers.
+    pub numbers: Vec<f64>,
+    /// What the controller of the learning rate remembers.
+    pub controller: Option<gvc::State>,
 }
 
 impl State {
@@ -58,7 +65,19 @@ impl State {
     ) -> State {
         let optimizer = config.optimizer.name.clone();
         let (optimizer_steps, sums) = (0, [[0; 32]; 2]); // filled in by save
-        State { step, seed: config.seed, cursor, metrics_bytes, best, optimizer, optimizer_steps, sums }
+        let (seed, numbers, controller) = (config.seed, vec![], None);
+        State {
+            step,
+            seed,
+            cursor,
+            metrics_bytes,
+            best,
+            optimizer,
+            optimizer_steps,
+            sums,
+            numbers,
+            controller,
+        }
     }
 }
 
@@ -94,7 +113,8 @@ fn write_all(tmp: &Path, params: &Params, optimizer: &dyn Optimizer, state: &Sta
     let weights: Vec<(String, Tensor)> =
         params.all().map(|s| (params.info(s).name.clone(), params.get(s))).collect();
     let arrays: Vec<(String, Tensor)> = optimizer.state().into_iter().map(|(n, t)| (n, t.clone())).collect();
-    let mut state = State { optimizer_steps: optimizer.steps(), ..state.clone() };
+    let (optimizer_steps, numbers) = (optimizer.steps(), optimizer.numbers());
+    let mut state = State { optimizer_steps, numbers, ..state.clone() };
     for ((file, tensors), sum) in FILES.iter().zip([&weights, &arrays]).zip(&mut state.sums) {
         let bytes = to_safetensors(tensors, &tmp.join(file))?;
         *sum = Sha256::digest(&bytes).into();
@@ -128,7 +148,8 @@ fn encode(state: &State) -> Result<Vec<u8>> {
 }
 
 fn decode(bytes: &[u8]) -> std::result::Result<State, String> {
-    let rest = bytes.strip_prefix(MAGIC).ok_or("is not a state.bin of this version of ringtape")?;
+    let first = bytes.strip_prefix(FIRST);
+    let rest = bytes.strip_prefix(MAGIC).or(first).ok_or("is not a state.bin of this version of ringtape")?;
     let (length, rest) = rest.split_at_checked(8).ok_or("is cut short")?;
     let (sum, body) = rest.split_at_checked(32).ok_or("is cut short")?;
     if length != (body.len() as u64).to_le_bytes() {
@@ -137,7 +158,9 @@ fn decode(bytes: &[u8]) -> std::result::Result<State, String> {
     if Sha256::digest(body)[..] != *sum {
         return Err("is damaged (its checksum differs)".into());
     }
-    wire::decode(body, LIMIT)
+    // Version 1 had nothing behind the checksums: no number of an optimizer, no controller.
+    let nothing = wire::encode(&(Vec::<f64>::new(), None::<gvc::State>)).map_err(|e| e.to_string())?;
+    wire::decode(&[body, if first.is_some() { &nothing } else { &[][..] }].concat(), LIMIT)
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -292,7 +315,7 @@ impl Snapshot {
             *array = tensor(&view, params, &path, &name, array.dims())?;
         }
         *steps = self.state.optimizer_steps;
-        Ok(())
+        optimizer.set_numbers(&self.state.numbers).map_err(|e| Error::snapshot(&self.path, e.to_string()))
     }
 }
 

@@ -1,14 +1,19 @@
-"""Steps of torch.optim in float64, for tests/optim.rs: writes tests/golden/optim/<case>.safetensors.
+"""Steps of torch.optim in float64, for tests/optim.rs: writes tests/golden/optim/<case>.safetensors and long.safetensors.
 
-    python tests/golden/optim.py          # needs torch and safetensors
+    python tests/golden/optim.py          # needs torch, numpy and safetensors
 
-Each file holds `w` [8, 3] (start), `g` [60, 8, 3] (the gradient of each step; some 0, some 1e-20) and `want` [60, 8, 3]
+long.safetensors holds walks of 500 steps from torch.optim, or from the numpy lines below where torch has no such optimizer:
+of each case the weights [kept steps, 6, 5] after the steps KEPT. Start and gradients are made by `uniform`, in Rust too: row 0
+of the gradients is 0, row 1 is 1e-20, row 2 is 0 at each third step, and columns differ in scale by up to 100.
+
+Each other file holds `w` [8, 3] (start), `g` [60, 8, 3] (the gradient of each step; some 0, some 1e-20) and `want` [60, 8, 3]
 (the weights after each step); its metadata hold the optimizer's name and attributes as ringtape takes them.
 """
 
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -26,6 +31,106 @@ CASES = {
         lambda p, lr: torch.optim.AdamW(p, lr, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.3)),
 }
 LR, STEPS, SHAPE = 0.01, 60, (8, 3)
+
+
+LONG, KEPT, GRID = 500, [1, 2, 3, 10, 50, 200, 499, 500], (6, 5)
+
+
+def uniform(stream, count):
+    """Numbers in [-1, 1), from a multiplicative hash of (stream, index): exact in float64."""
+    i = np.arange(count, dtype=np.uint64) + np.uint64(stream) * np.uint64(1 << 20) + np.uint64(1)
+    h = i * np.uint64(0x9E3779B97F4A7C15)
+    h ^= h >> np.uint64(29)
+    h *= np.uint64(0xBF58476D1CE4E5B9)
+    h ^= h >> np.uint64(32)
+    return (h >> np.uint64(32)).astype(np.float64) / 2.0**31 - 1.0
+
+
+def gradient(t, second=False):
+    """The gradient of step t (from 1), or the one that an optimizer with two gradients is given besides."""
+    g = uniform(2 * t + second, 30).reshape(GRID) * np.array([0.1, 1.0, 10.0, 0.5, 2.0]) + 0.2
+    g[0] = 0.0
+    g[1] = 1e-20
+    if t % 3 == 0:
+        g[2] = 0.0
+    return g
+
+
+def adabelief(w, lr, beta1=0.9, beta2=0.999, eps=1e-16, weight_decay=0.01):
+    m, s = np.zeros_like(w), np.zeros_like(w)
+    for t in range(1, LONG + 1):
+        g = gradient(t)
+        w = w - lr * weight_decay * w
+        m = beta1 * m + (1 - beta1) * g
+        s = beta2 * s + (1 - beta2) * (g - m) ** 2
+        w = w - lr * (m / (1 - beta1**t)) / np.sqrt(s / (1 - beta2**t) + eps)
+        yield w
+
+
+def lion(w, lr, beta1=0.9, beta2=0.99, weight_decay=0.0):
+    m = np.zeros_like(w)
+    for t in range(1, LONG + 1):
+        g = gradient(t)
+        w = w * (1 - lr * weight_decay) - lr * np.sign(beta1 * m + (1 - beta1) * g)
+        m = beta2 * m + (1 - beta2) * g
+        yield w
+
+
+def m_svag(w, lr, beta=0.9, weight_decay=0.0):
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    for t in range(1, LONG + 1):
+        g = gradient(t) + weight_decay * w
+        m = beta * m + (1 - beta) * g
+        v = beta * v + (1 - beta) * g * g
+        mean, square = m / (1 - beta**t), v / (1 - beta**t)
+        rho = (1 - beta) * (1 + beta**t) / ((1 + beta) * (1 - beta**t))
+        spread = np.maximum(square - mean**2, 0.0) / (1 - rho) if t > 1 else 0.0 * square
+        below = mean**2 + rho * spread
+        w = w - lr * mean * np.divide(mean**2, below, out=np.zeros_like(w), where=below > 0)
+        yield w
+
+
+def torch_walk(build):
+    def walk(w, lr, **attrs):
+        p = torch.nn.Parameter(torch.from_numpy(w.copy()))
+        o = build([p], lr, **attrs)
+        for t in range(1, LONG + 1):
+            p.grad = torch.from_numpy(gradient(t))
+            o.step()
+            yield p.detach().numpy().copy()
+    return walk
+
+
+def betas(cls):
+    return lambda p, lr, beta1=0.9, beta2=0.999, **k: cls(p, lr, betas=(beta1, beta2), **k)
+
+
+# Case: optimizer, learning rate, attributes, walk.
+WALKS = {
+    "sgd": ("sgd", 0.01, {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True}, torch_walk(torch.optim.SGD)),
+    "adamw": ("adamw", 0.01, {"weight_decay": 0.1}, torch_walk(betas(torch.optim.AdamW))),
+    "adam": ("adam", 0.01, {}, torch_walk(betas(torch.optim.Adam))),
+    # A rate so small that no weight reaches 0 by decay alone: there the sign of a step is that of rounding errors.
+    "adam_decay": ("adam", 1e-4, {"beta1": 0.8, "beta2": 0.95, "eps": 1e-6, "weight_decay": 0.1},
+                   torch_walk(betas(torch.optim.Adam))),
+    "adabelief": ("adabelief", 0.01, {}, adabelief),
+    "adabelief_other": ("adabelief", 0.01, {"beta1": 0.7, "beta2": 0.9, "eps": 1e-10, "weight_decay": 0.2}, adabelief),
+    "lion": ("lion", 0.003, {}, lion),
+    "lion_decay": ("lion", 0.001, {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.5}, lion),
+    "m_svag": ("m_svag", 0.01, {}, m_svag),
+    "m_svag_decay": ("m_svag", 0.05, {"beta": 0.7, "weight_decay": 0.1}, m_svag),
+}
+
+
+def long_walks(folder):
+    tensors, about = {}, {}
+    for name, (optimizer, lr, attrs, walk) in WALKS.items():
+        steps = list(walk(uniform(0, 30).reshape(GRID), lr, **attrs))
+        tensors[name] = torch.from_numpy(np.stack([steps[t - 1] for t in KEPT]))
+        text = {k: str(v).lower() if isinstance(v, bool) else repr(v) for k, v in attrs.items()}
+        about[name] = {"optimizer": optimizer, "lr": lr, "attrs": text}
+    said = {"cases": json.dumps(about), "kept": json.dumps(KEPT), "torch": torch.__version__}
+    save_file(tensors, folder / "long.safetensors", said)
 
 
 def main():
@@ -46,6 +151,7 @@ def main():
             steps.append(p.detach().clone())
         about = {"optimizer": optimizer, "attrs": json.dumps(attrs), "lr": str(LR), "torch": torch.__version__}
         save_file({"w": w, "g": g, "want": torch.stack(steps)}, folder / f"{name}.safetensors", about)
+    long_walks(folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,184 @@
+//! The gradient-variance controller: it lowers a learning rate when the noise of gradients has taken over, with no horizon
+//! and no state of its own beside the weights.
+//!
+//! At each step the optimizer gives the slope of the loss along its last update, d = Σ u·g, with u what that update
+//! subtracted and g the gradient of a batch that it has not seen. While training gets on, d is positive more often than not:
+//! the last step could have gone further. Once the weights only wander about a place, because the rate is too large for the
+//! noise, the last step went too far as often as not, or more often. The controller cuts when the slopes of a window cannot
+//! be told from zero any more.
+//!
+//! A window is [`ControllerConfig::window`] blocks of b steps each; the slopes of a block are summed. Of the sums it takes
+//! Wilcoxon's signed-rank statistic, scaled to z: without trend z is normal with deviation 1, and its largest value,
+//! where every sum is positive, is √(3n)/2 for n blocks. If z < threshold at the end of a window, the rate is cut by `factor`;
+//! a fifth, two, three and four fifths through it, z < −3 is enough. Then a new window begins.
+//!
+//! - **No decision depends on the scale of the loss**: ranks do not.
+//! - **Noiseless descent is never cut**: every slope is positive then, however fast they shrink. (Their mean over their deviation,
+//!   which is the usual statistic, is no more than √((1 + r²)/(1 − r²)) where gradients shrink by r a step: a threshold
+//!   of 1 to 2 takes fast descent for noise.)
+//! - **Pure noise is cut as 1/t**: b grows as the rate falls, 1/scale steps to a block, because a smaller rate takes that many
+//!   more steps to show where it leads. So where every window ends in a cut, the rate falls as 1/t: Robbins and Monro's
+//!   condition holds (the rates have an infinite sum, their squares a finite one), where windows of one length would make it
+//!   fall exponentially and stop training.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What changes the learning rate beside the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControllerName {
+    /// Nothing.
+    None,
+    /// The gradient-variance controller.
+    Gvc,
+}
+
+/// A controller as the config file says it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControllerConfig {
+    /// Which.
+    pub name: ControllerName,
+    /// Blocks of a window; a block is a step until the first cut.
+    pub window: u64,
+    /// Least z at the end of a window that lets the rate be.
+    pub threshold: f64,
+    /// What a cut multiplies the rate by.
+    pub factor: f64,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> ControllerConfig {
+        ControllerConfig { name: ControllerName::None, window: 100, threshold: 1.0, factor: 0.7 }
+    }
+}
+
+/// Looks at a window, the last at its end.
+const LOOKS: u64 = 5;
+/// z below which a look before the last cuts.
+const SURE: f64 = -3.0;
+/// Fewest and most blocks of a window.
+const WINDOWS: std::ops::RangeInclusive<u64> = 20..=10_000;
+
+impl ControllerConfig {
+    /// The controller that this says; None for none.
+    pub fn build(&self) -> Result<Option<Gvc>> {
+        let bad = |key: &str, what: String| Err(Error::config(format!("controller.{key}"), what));
+        if !WINDOWS.contains(&self.window) {
+            let (least, most) = (WINDOWS.start(), WINDOWS.end());
+            return bad("window", format!("is {}, but must be {least} to {most}", self.window));
+        }
+        if !(self.factor > 0.0 && self.factor < 1.0) {
+            return bad("factor", format!("is {}, but must be above 0 and below 1", self.factor));
+        }
+        // All slopes positive must never cut.
+        let most = (3.0 * self.window as f64).sqrt() / 2.0;
+        if !(self.threshold.abs() < most) {
+            let what =
+                format!("is {}, but z of {} blocks lies within ±{most:.2}", self.threshold, self.window);
+            return bad("threshold", what);
+        }
+        let state = State { scale: 1.0, block: 1, filled: 0, sum: 0.0, sums: vec![] };
+        Ok((self.name == ControllerName::Gvc).then(|| Gvc { config: self.clone(), state }))
+    }
+}
+
+/// What a controller decided at the end of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// How surely the slopes of the window were positive, in standard deviations.
+    pub z: f64,
+    /// Steps of the window.
+    pub steps: u64,
+    /// True when the rate was cut.
+    pub cut: bool,
+    /// What multiplies the schedule's rate from now on.
+    pub scale: f64,
+}
+
+/// What a controller remembers: a few numbers, saved in snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    scale: f64,
+    /// Steps of a block.
+    block: u64,
+    /// Steps of the block in the making, and their sum.
+    filled: u64,
+    sum: f64,
+    /// Sums of the blocks of this window that are complete.
+    sums: Vec<f64>,
+}
+
+/// The controller.
+#[derive(Clone, Debug)]
+pub struct Gvc {
+    config: ControllerConfig,
+    state: State,
+}
+
+impl Gvc {
+    /// What multiplies the schedule's rate.
+    pub fn scale(&self) -> f64 {
+        self.state.scale
+    }
+    /// What a snapshot keeps.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+    /// Goes on from what a snapshot kept.
+    pub fn restore(&mut self, state: State) {
+        self.state = state;
+    }
+
+    /// Takes the slope of one step; at the end of a window, or of a look that is sure, says what was decided.
+    pub fn observe(&mut self, slope: f64) -> Option<Decision> {
+        let s = &mut self.state;
+        s.sum += slope;
+        s.filled += 1;
+        if s.filled < s.block {
+            return None;
+        }
+        s.sums.push(s.sum);
+        (s.sum, s.filled) = (0.0, 0);
+        let (count, window) = (s.sums.len() as u64, self.config.window);
+        let whole = count == window;
+        if !whole && !count.is_multiple_of((window / LOOKS).max(1)) {
+            return None;
+        }
+        let z = signed_rank(&s.sums);
+        let cut = z < if whole { self.config.threshold } else { SURE };
+        if !(whole || cut) {
+            return None;
+        }
+        let steps = count * s.block;
+        s.sums.clear();
+        if cut {
+            s.scale *= self.config.factor;
+            s.block = (1.0 / s.scale).round().max(1.0) as u64;
+        }
+        Some(Decision { z, steps, cut, scale: s.scale })
+    }
+}
+
+/// Wilcoxon's signed-rank statistic of `x` over its deviation where the signs are those of a fair coin. Zeros are left out,
+/// equal sizes share their ranks. Where every number is 0 nothing is left to learn from, nor to cut: the largest z.
+fn signed_rank(x: &[f64]) -> f64 {
+    let mut order: Vec<f64> = x.iter().copied().filter(|x| *x != 0.0 && !x.is_nan()).collect();
+    if order.is_empty() {
+        return (3.0 * x.len() as f64).sqrt() / 2.0;
+    }
+    order.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let (mut sum, mut squares) = (0.0, 0.0);
+    let mut first = 0;
+    for run in order.chunk_by(|a, b| a.abs() == b.abs()) {
+        // Ranks first + 1 to first + n, on average:
+        let rank = first as f64 + (run.len() + 1) as f64 / 2.0;
+        for x in run {
+            sum += rank * x.signum();
+            squares += rank * rank;
+        }
+        first += run.len();
+    }
+    sum / squares.sqrt()
+}

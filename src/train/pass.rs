@@ -1,0 +1,80 @@
+//! Forward and backward over one batch.
+
+use super::{Config, Task};
+use crate::data::Batch;
+use crate::error::{Error, Result};
+use crate::nn::{Model, Module};
+use crate::tape::{Grads, Params, Slot, Tape};
+use crate::tensor::Tensor;
+
+/// What a pass reads: all of a run but its weights and gradients.
+pub(super) struct Pass<'a> {
+    pub(super) config: &'a Config,
+    pub(super) task: &'a Task,
+    pub(super) model: &'a Model,
+    /// Optimizer steps done, for errors.
+    pub(super) step: u64,
+}
+
+impl Pass<'_> {
+    /// Adds to `grads` the `share` of the gradient of a batch's mean loss at `params`; gives that loss. `index` keys the
+    /// dropout of this micro-batch. Also gives the changes of state that the forward pass asked for, to be made after the
+    /// step.
+    pub(super) fn gradients(
+        &self,
+        params: &Params,
+        grads: &mut Grads,
+        batch: &Batch,
+        index: u64,
+        share: f64,
+    ) -> Result<(f64, Vec<(Slot, Tensor)>)> {
+        let (input, target) = self.task.parts(batch)?;
+        let tape = self.tape(params, index);
+        let (y, penalty) = self.model.forward_penalised(&tape.constant(input.clone()))?;
+        let loss = self.task.loss(&y, target, false)?;
+        let value = loss.value().item()?;
+        if !value.is_finite() {
+            drop((loss, y));
+            return Err(self.first_bad_op(params, input, target, index, value));
+        }
+        let seed = Tensor::full(params.device(), loss.value().spec(), share)?;
+        drop(y);
+        let mut ends = vec![(&loss, seed)];
+        if let Some(penalty) = &penalty {
+            ends.push((penalty, Tensor::full(params.device(), penalty.value().spec(), share)?));
+        }
+        tape.backward_from(&ends, grads)?;
+        drop(ends);
+        drop((loss, penalty));
+        Ok((value, tape.into_deferred()))
+    }
+
+    fn tape(&self, params: &Params, index: u64) -> Tape {
+        Tape::train(params, self.config.seed, index).with_precision(self.config.precision)
+    }
+
+    /// Runs the same batch again with every op checked: the same bits, so the same op fails.
+    fn first_bad_op(
+        &self,
+        params: &Params,
+        input: &Tensor,
+        target: &Tensor,
+        index: u64,
+        value: f64,
+    ) -> Error {
+        let tape = self.tape(params, index).check_finite();
+        let again = || -> Result<()> {
+            let y = self.model.forward(&tape.constant(input.clone()))?;
+            self.task.loss(&y, target, false).map(drop)
+        };
+        let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
+        let step = self.step + 1;
+        match again() {
+            Err(Error::Numeric { what, .. }) => {
+                Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") }
+            }
+            Err(e) => e,
+            Ok(()) => Error::Numeric { step, what: format!("the loss is {value}; {saved}") },
+        }
+    }
+}
