@@ -5,9 +5,9 @@ use super::tensors::{self, Source, listed};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::PortKind;
-use crate::optim::{self, Entry};
+use crate::optim::{self, Entry, Probe, Step};
 use crate::shape::{DType, Spec};
-use crate::tape::{Grads, Init, ParamsBuilder, Role};
+use crate::tape::{Grads, Init, Params, ParamsBuilder, Role};
 use crate::tensor::Tensor;
 use std::path::PathBuf;
 
@@ -17,8 +17,9 @@ Examples:
   ringtape optim adamw --in x.safetensors --out y.safetensors --attr lr=1e-2 --attr betas=0.9,0.99
   ringtape optim sgd   --in x.safetensors --out y.safetensors --attr lr=0.1 --attr momentum=0.9
 
-x holds `w`, the weights at the start, and `g` [steps, …shape of w], the gradient of each step; y will hold `w`
-[steps, …shape of w], the weights after each step. Attributes are those of torch.optim; lr is 1e-3 when not given.";
+x holds `w`, the weights at the start, and `g` [steps, …shape of w], the gradient of each step; for an optimizer that takes
+two gradients a step (vsgd_fd) also `g_fd`, shaped as g, the second ones. y will hold `w` [steps, …shape of w], the weights
+after each step. Attributes are those of torch.optim; lr is 1e-3 when not given.";
 
 /// List the optimizers, or run one on weights and gradients from a safetensors file
 #[derive(clap::Args)]
@@ -128,8 +129,8 @@ fn compute(session: &Session<'_>, args: Steps) -> Result<()> {
     let device = Device::cpu();
     let source = Source::read(&args.input)?;
     let file = source.open()?;
-    if let Some(other) = file.names().into_iter().find(|n| !matches!(*n, "w" | "g")) {
-        let what = format!("takes no tensor `{other}`; it takes {}", listed(&["w", "g"]));
+    if let Some(other) = file.names().into_iter().find(|n| !matches!(*n, "w" | "g" | "g_fd")) {
+        let what = format!("takes no tensor `{other}`; it takes {}", listed(&["w", "g", "g_fd"]));
         return Err(Error::shape(entry.name, what));
     }
     let w = file.get(&device, "w", PortKind::Real, dtype)?;
@@ -139,14 +140,29 @@ fn compute(session: &Session<'_>, args: Steps) -> Result<()> {
             format!("g has shape {}, but must be [steps, …] with {} for each step", g.shape(), w.shape());
         return Err(Error::shape(entry.name, what));
     }
-    let result = walk(entry, &attrs, lr, &w, &g)?;
+    let second = match file.names().contains(&"g_fd") {
+        true => Some(file.get(&device, "g_fd", PortKind::Real, dtype)?),
+        false => None,
+    };
+    if let Some(second) = second.as_ref().filter(|s| s.dims() != g.dims()) {
+        let what = format!("g_fd has shape {}, but must be shaped as g, {}", second.shape(), g.shape());
+        return Err(Error::shape(entry.name, what));
+    }
+    let result = walk(entry, &attrs, lr, &w, &g, second.as_ref())?;
     tensors::write(&args.output, &args.input, &[("w".into(), result)])?;
     note!(session, "wrote w {} to {}", g.spec(), args.output.display());
     Ok(())
 }
 
 /// The weights after each step.
-fn walk(entry: &Entry, attrs: &[(String, String)], lr: f64, w: &Tensor, g: &Tensor) -> Result<Tensor> {
+fn walk(
+    entry: &Entry,
+    attrs: &[(String, String)],
+    lr: f64,
+    w: &Tensor,
+    g: &Tensor,
+    second: Option<&Tensor>,
+) -> Result<Tensor> {
     let mut builder = ParamsBuilder::new(w.device(), w.dtype(), 0);
     // Decayed if the optimizer decays: torch has one group for all.
     let slot = builder.add("w", w.dims(), Init::Constant(0.0), Role::Decay)?;
@@ -157,9 +173,14 @@ fn walk(entry: &Entry, attrs: &[(String, String)], lr: f64, w: &Tensor, g: &Tens
     let mut walked = Tensor::empty(w.device(), Spec::new(w.dtype(), g.dims())?)?;
     let n = w.len();
     for i in 0..g.dims()[0] {
-        let segment = grads.flat_mut(0).ok_or_else(|| Error::shape(entry.name, "w holds no element"))?;
-        segment.copy_from(0, &g.window(i * n, &[n])?)?;
-        optimizer.step(&mut params, &grads, lr)?;
+        let fill = |grads: &mut Grads, from: &Tensor| {
+            let segment = grads.flat_mut(0).ok_or_else(|| Error::shape(entry.name, "w holds no element"))?;
+            segment.copy_from(0, &from.window(i * n, &[n])?)
+        };
+        fill(&mut grads, g)?;
+        let mut probe = second.map(|s| move |_: &Params, grads: &mut Grads| fill(grads, s));
+        let probe = probe.as_mut().map(|p| p as &mut Probe<'_>);
+        optimizer.advance(&mut params, &grads, Step { probe, ..Step::new(lr) })?;
         walked.copy_from(i * n, &params.get(slot))?;
     }
     Ok(walked)

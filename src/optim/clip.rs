@@ -47,13 +47,22 @@ pub fn by_global_norm(g: &mut Grads, limit: f64) -> Result<f64> {
     }
     .sqrt();
     if limit > 0.0 && norm.is_finite() && norm > limit {
-        for i in 0..g.segments().len() {
-            if let Some(segment) = g.flat_mut(i) {
-                launch(&SHRINK, &mut [Arg::Out(segment), Arg::Real(limit / norm)])?;
-            }
-        }
+        scale(g, limit / norm)?;
     }
     Ok(norm)
+}
+
+/// g ← factor·g.
+///
+/// # Errors
+/// Those of the device.
+pub fn scale(g: &mut Grads, factor: f64) -> Result<()> {
+    for i in 0..g.segments().len() {
+        if let Some(segment) = g.flat_mut(i) {
+            launch(&SHRINK, &mut [Arg::Out(segment), Arg::Real(factor)])?;
+        }
+    }
+    Ok(())
 }
 
 fn squares_here<T: Real>(g: &Grads) -> f64 {

@@ -10,7 +10,8 @@
 //! A window is [`ControllerConfig::window`] blocks of b steps each; the slopes of a block are summed. Of the sums it takes
 //! Wilcoxon's signed-rank statistic, scaled to z: without trend z is normal with deviation 1, and its largest value,
 //! where every sum is positive, is √(3n)/2 for n blocks. If z < threshold at the end of a window, the rate is cut by `factor`;
-//! a fifth, two, three and four fifths through it, z < −3 is enough. Then a new window begins.
+//! a fifth, two, three and four fifths through it, z < −3 is enough: a rate that is far too large is found early. Then a new
+//! window begins.
 //!
 //! - **No decision depends on the scale of the loss**: ranks do not.
 //! - **Noiseless descent is never cut**: every slope is positive then, however fast they shrink. (Their mean over their deviation,
@@ -20,6 +21,9 @@
 //!   more steps to show where it leads. So where every window ends in a cut, the rate falls as 1/t: Robbins and Monro's
 //!   condition holds (the rates have an infinite sum, their squares a finite one), where windows of one length would make it
 //!   fall exponentially and stop training.
+//!
+//! `raise` lets the rate grow too, while the slopes of whole windows are surely positive. It helps where the rate begins far
+//! too low; without noise it leads to the edge of stability, where cuts begin, so it is off unless asked for.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -42,21 +46,23 @@ pub struct ControllerConfig {
     pub name: ControllerName,
     /// Blocks of a window; a block is a step until the first cut.
     pub window: u64,
-    /// Least z at the end of a window that lets the rate be.
+    /// z at the end of a window below which the rate is cut.
     pub threshold: f64,
     /// What a cut multiplies the rate by.
     pub factor: f64,
+    /// z at the end of a window above which the rate is raised, by 1/factor; 0: never.
+    pub raise: f64,
 }
 
 impl Default for ControllerConfig {
     fn default() -> ControllerConfig {
-        ControllerConfig { name: ControllerName::None, window: 100, threshold: 1.0, factor: 0.7 }
+        ControllerConfig { name: ControllerName::None, window: 100, threshold: 0.0, factor: 0.7, raise: 0.0 }
     }
 }
 
 /// Looks at a window, the last at its end.
 const LOOKS: u64 = 5;
-/// z below which a look before the last cuts.
+/// z below which a look before the last cuts: once in two hundred windows of pure noise.
 const SURE: f64 = -3.0;
 /// Fewest and most blocks of a window.
 const WINDOWS: std::ops::RangeInclusive<u64> = 20..=10_000;
@@ -74,10 +80,14 @@ impl ControllerConfig {
         }
         // All slopes positive must never cut.
         let most = (3.0 * self.window as f64).sqrt() / 2.0;
-        if !(self.threshold.abs() < most) {
+        if self.threshold.is_nan() || self.threshold.abs() >= most {
             let what =
                 format!("is {}, but z of {} blocks lies within ±{most:.2}", self.threshold, self.window);
             return bad("threshold", what);
+        }
+        if self.raise != 0.0 && !(self.raise > self.threshold && self.raise.is_finite()) {
+            let what = format!("is {}, but must be above controller.threshold, or 0 for never", self.raise);
+            return bad("raise", what);
         }
         let state = State { scale: 1.0, block: 1, filled: 0, sum: 0.0, sums: vec![] };
         Ok((self.name == ControllerName::Gvc).then(|| Gvc { config: self.clone(), state }))
@@ -153,8 +163,9 @@ impl Gvc {
         }
         let steps = count * s.block;
         s.sums.clear();
-        if cut {
-            s.scale *= self.config.factor;
+        let raised = !cut && self.config.raise > 0.0 && z > self.config.raise;
+        if cut || raised {
+            s.scale *= if cut { self.config.factor } else { 1.0 / self.config.factor };
             s.block = (1.0 / s.scale).round().max(1.0) as u64;
         }
         Some(Decision { z, steps, cut, scale: s.scale })

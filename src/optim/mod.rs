@@ -21,8 +21,10 @@ mod lion;
 mod m_svag;
 pub mod rule;
 mod schedule;
+mod schedule_free;
 mod sgd;
 pub mod slope;
+mod vsgd_fd;
 
 pub use gvc::{ControllerConfig, ControllerName, Gvc};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleName};
@@ -71,17 +73,17 @@ pub trait Optimizer: Send {
     fn state(&self) -> Vec<(String, &Tensor)>;
     /// The state arrays, writable, and the number of steps: how a snapshot is taken up.
     fn state_mut(&mut self) -> (Vec<(String, &mut Tensor)>, &mut u64);
-    /// Numbers that last from step to step, for optimizers that have any.
-    fn numbers(&self) -> Vec<f64> {
-        vec![]
+    /// Numbers that last from step to step, for optimizers that have any: saved and taken up with the arrays.
+    fn numbers(&mut self) -> &mut [f64] {
+        &mut []
     }
-    /// Takes up what [`Optimizer::numbers`] gave.
-    fn set_numbers(&mut self, numbers: &[f64]) -> Result<()> {
-        if numbers.len() == self.numbers().len() {
-            return Ok(());
-        }
-        let what = format!("{} numbers of state are there, {} wanted", numbers.len(), self.numbers().len());
-        Err(Error::shape(self.name(), what))
+    /// The weights that are evaluated and used where they are not those that gradients are taken at.
+    fn averaged(&self, _w: &Params) -> Result<Option<Params>> {
+        Ok(None)
+    }
+    /// True when a step needs [`Step::probe`].
+    fn probes(&self) -> bool {
+        false
     }
 }
 
@@ -113,8 +115,16 @@ impl Entry {
 }
 
 /// Every optimizer of ringtape.
-pub static ALL: &[&Entry] =
-    &[&adabelief::ENTRY, &adam::ENTRY, &adamw::ENTRY, &lion::ENTRY, &m_svag::ENTRY, &sgd::ENTRY];
+pub static ALL: &[&Entry] = &[
+    &adabelief::ENTRY,
+    &adam::ENTRY,
+    &adamw::ENTRY,
+    &lion::ENTRY,
+    &m_svag::ENTRY,
+    &schedule_free::ENTRY,
+    &sgd::ENTRY,
+    &vsgd_fd::ENTRY,
+];
 
 /// The optimizer of this name among `extra` and [`ALL`], or an error that suggests the nearest name.
 pub fn find(name: &str, extra: &[&'static Entry]) -> Result<&'static Entry> {

@@ -33,12 +33,20 @@ pub trait Rule: Send + 'static {
     const STATE: &'static [&'static str];
     /// A step reads a second gradient.
     const PROBES: bool = false;
+    /// Number of the array of state that begins as the weights; the others begin as zeros.
+    const COPIES: Option<usize> = None;
     /// About how many nanoseconds a weight costs one thread: decides when threads pay.
     const COST: f64 = 1.0;
     /// PTX of [`Rule::next`]: instructions that change `%w` and the state `%s0`, `%s1`, … given the gradient `%g`, the
     /// second one `%h`, and the numbers `%c0`, `%c1`, …; and of [`Rule::direction`]: those that make `%u` from `%w`,
     /// `%s0`, … and `%p0` to `%p3`. They may have registers of their own.
     const PTX: [&'static str; 2];
+    /// Told of each step before its numbers are asked for: rules that remember numbers change them here.
+    fn begin(&mut self, _t: u64, _lr: f64) {}
+    /// Numbers that the rule remembers from step to step.
+    fn remembered(&mut self) -> &mut [f64] {
+        &mut []
+    }
     /// Numbers of step `t` (from 1) with learning rate `lr` in a segment whose decay is `decay`.
     fn numbers(&self, t: u64, lr: f64, decay: f64) -> [f64; NUMBERS];
     /// Decay of segments that decay.
@@ -164,7 +172,12 @@ impl<R: Rule> Each<R> {
 
     /// The optimizer of `rule` for `params`, with zeroed state.
     pub fn new(rule: R, params: &Params) -> Result<Each<R>> {
-        let state = R::STATE.iter().map(|_| zeros_like(params)).collect::<Result<_>>()?;
+        let mut state = R::STATE.iter().map(|_| zeros_like(params)).collect::<Result<Vec<_>>>()?;
+        if let Some(kind) = R::COPIES {
+            for (i, to) in state[kind].iter_mut().enumerate().filter(|(_, to)| to.len() > 0) {
+                to.copy_from(0, params.segment(i))?;
+            }
+        }
         Ok(Each { rule, state, t: 0 })
     }
 
@@ -186,6 +199,7 @@ impl<R: Rule> Each<R> {
         how: &Step<'_>,
     ) -> Result<Option<f64>> {
         self.t += 1;
+        self.rule.begin(self.t, how.lr);
         let mut slope = if how.slope { slope::Sum::new(g)? } else { None };
         for i in 0..w.segments().len() {
             let Some(gradient) = g.flat(i) else { continue };
@@ -228,6 +242,9 @@ impl<R: Rule> Optimizer for Each<R> {
     fn state_mut(&mut self) -> (Vec<(String, &mut Tensor)>, &mut u64) {
         let kinds = R::STATE.iter().zip(&mut self.state);
         (kinds.flat_map(|(kind, arrays)| named(kind, arrays.iter_mut())).collect(), &mut self.t)
+    }
+    fn numbers(&mut self) -> &mut [f64] {
+        self.rule.remembered()
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Config, Task};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::nn::{Model, Module};
+use crate::optim::clip;
 use crate::tape::{Grads, Params, Slot, Tape};
 use crate::tensor::Tensor;
 
@@ -17,10 +18,41 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// [`Pass::gradients`] of micro-batch `i` of a step; gives its share of the loss.
+    pub(super) fn micro(
+        &self,
+        i: u64,
+        params: &Params,
+        grads: &mut Grads,
+        batch: &Batch,
+    ) -> Result<(f64, Vec<(Slot, Tensor)>)> {
+        let micro = self.config.accumulate;
+        grads.accumulate(i > 0);
+        let (value, changes) =
+            self.gradients(params, grads, batch, self.step * micro + i, 1.0 / micro as f64)?;
+        Ok((value / micro as f64, changes))
+    }
+
+    /// The gradient of the micro-batches of a step at other weights, scaled as clipping scaled the first one, whose norm was
+    /// `norm`. Dropout has the same masks; changes of state are not made.
+    pub(super) fn again(
+        &self,
+        params: &Params,
+        grads: &mut Grads,
+        batches: &[Batch],
+        norm: f64,
+    ) -> Result<()> {
+        for (i, batch) in batches.iter().enumerate() {
+            self.micro(i as u64, params, grads, batch)?;
+        }
+        let limit = self.config.clip;
+        if limit > 0.0 && norm > limit { clip::scale(grads, limit / norm) } else { Ok(()) }
+    }
+
     /// Adds to `grads` the `share` of the gradient of a batch's mean loss at `params`; gives that loss. `index` keys the
     /// dropout of this micro-batch. Also gives the changes of state that the forward pass asked for, to be made after the
     /// step.
-    pub(super) fn gradients(
+    fn gradients(
         &self,
         params: &Params,
         grads: &mut Grads,

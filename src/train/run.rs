@@ -193,11 +193,10 @@ impl Run {
             let stopped = stop.signal();
             let mut improved = false;
             if evaluates {
-                let found = self.pause(|run| {
-                    evaluate(&run.task, &run.model, &run.params, &run.device, run.config.eval_batches)
-                })?;
+                let found = self.pause(|run| run.evaluate())?;
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
-                m.attention = self.pause(|run| attention(&run.task, &run.model, &run.params, &run.device))?;
+                m.attention =
+                    self.pause(|run| attention(&run.task, &run.model, &run.used()?, &run.device))?;
                 evaluation = Some(found);
                 improved = self.best.is_none_or(|(_, b)| found.loss < b);
                 if improved {
@@ -227,7 +226,7 @@ impl Run {
         let found = match evaluation {
             Some(found) => found,
             // A run that was complete already when it was taken up.
-            None => evaluate(&self.task, &self.model, &self.params, &self.device, self.config.eval_batches)?,
+            None => self.evaluate()?,
         };
         self.finish(found, observer)
     }
@@ -237,12 +236,21 @@ impl Run {
             self.baselines = waiting.recv().unwrap_or_default();
             observer.on_baselines(&self.baselines);
         }
-        let sample = super::sample(&self.task, &self.model, &self.params, self.config.seed)?;
+        let sample = super::sample(&self.task, &self.model, &self.used()?, self.config.seed)?;
         let summary = Summary::new(self, found, sample);
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         self.folder.write("summary.json", &(text + "\n"))?;
         report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
         Ok(summary)
+    }
+
+    /// The weights that are evaluated and used: those in training, or what the optimizer makes of them.
+    fn used(&self) -> Result<Params> {
+        Ok(self.optimizer.averaged(&self.params)?.unwrap_or_else(|| self.params.clone()))
+    }
+
+    fn evaluate(&self) -> Result<Evaluation> {
+        evaluate(&self.task, &self.model, &self.used()?, &self.device, self.config.eval_batches)
     }
 
     /// n-gram losses, as far as they are known.
@@ -279,25 +287,25 @@ impl Run {
         let mut state = State::new(self.step, &self.config, cursor, logged, self.best);
         state.controller = self.controller.as_ref().map(|c| c.state().clone());
         let dir = self.folder.path();
-        let path = snapshot::save(dir, &self.params, self.optimizer.as_ref(), &state)?;
+        let path = snapshot::save(dir, &self.params, self.optimizer.as_mut(), &state)?;
         snapshot::prune(dir, self.step, self.config.keep_snapshots, self.best.map(|(step, _)| step))?;
         Ok(path)
     }
 
     /// One optimizer step over `accumulate` micro-batches.
     fn one_step(&mut self) -> Result<Metrics> {
-        let micro = self.config.accumulate;
+        let pass = Pass { config: &self.config, task: &self.task, model: &self.model, step: self.step };
         let (mut loss, mut epoch, mut deferred) = (0.0, 0, Vec::new());
-        for i in 0..micro {
+        // Kept for a second gradient, where there will be one.
+        let (mut batches, keeps) = (Vec::new(), self.optimizer.probes());
+        for i in 0..self.config.accumulate {
             let batch = self.loader.next().unwrap_or_else(|| Err(Error::Usage("the data ended".into())))?;
-            self.grads.accumulate(i > 0);
-            let pass = Pass { config: &self.config, task: &self.task, model: &self.model, step: self.step };
-            let (index, share) = (self.step * micro + i, 1.0 / micro as f64);
-            let (value, changes) = pass.gradients(&self.params, &mut self.grads, &batch, index, share)?;
-            loss += value / micro as f64;
+            let (value, changes) = pass.micro(i, &self.params, &mut self.grads, &batch)?;
+            loss += value;
             deferred.extend(changes);
             epoch = batch.epoch;
             self.meter.units += batch.len() as u64 * self.task.units();
+            batches.extend(keeps.then_some(batch));
         }
         if self.step == 0 {
             self.all_reached()?;
@@ -307,11 +315,12 @@ impl Run {
             return Err(self.bad_gradient(norm));
         }
         let lr = self.schedule.lr(self.step) * self.controller.as_ref().map_or(1.0, Gvc::scale);
-        let how = optim::Step { slope: self.controller.is_some(), ..optim::Step::new(lr) };
+        let mut probe = |w: &Params, g: &mut Grads| pass.again(w, g, &batches, norm);
+        let how = optim::Step { lr, slope: self.controller.is_some(), probe: Some(&mut probe) };
         let slope = self.optimizer.advance(&mut self.params, &self.grads, how)?;
         // While the rate still rises, slopes say nothing of where it leads.
         let settled = self.step >= self.config.schedule.warmup_steps;
-        let decided = match (&mut self.controller, slope.filter(|_| settled)) {
+        let controller = match (&mut self.controller, slope.filter(|_| settled)) {
             (Some(controller), Some(slope)) => controller.observe(slope),
             _ => None,
         };
@@ -319,8 +328,7 @@ impl Run {
             self.params.set(slot, &value)?;
         }
         self.step += 1;
-        let (step, grad_norm, controller) = (self.step, norm, decided);
-        Ok(Metrics { step, loss, lr, grad_norm, epoch, controller, ..Metrics::default() })
+        Ok(Metrics { step: self.step, loss, lr, grad_norm: norm, epoch, controller, ..Metrics::default() })
     }
 
     fn bad_gradient(&self, norm: f64) -> Error {

@@ -87,7 +87,7 @@ pub fn name(n: u64) -> String {
 }
 
 /// Saves a snapshot into `dir/step-N`. On any error the folder of the snapshot is as it was before.
-pub fn save(dir: &Path, params: &Params, optimizer: &dyn Optimizer, state: &State) -> Result<PathBuf> {
+pub fn save(dir: &Path, params: &Params, optimizer: &mut dyn Optimizer, state: &State) -> Result<PathBuf> {
     let path = dir.join(name(state.step));
     let tmp = dir.join(format!("{}.tmp", name(state.step)));
     let result = write_all(&tmp, params, optimizer, state).and_then(|()| {
@@ -105,15 +105,21 @@ pub fn save(dir: &Path, params: &Params, optimizer: &dyn Optimizer, state: &Stat
     result.map(|()| path)
 }
 
-fn write_all(tmp: &Path, params: &Params, optimizer: &dyn Optimizer, state: &State) -> Result<()> {
+fn write_all(tmp: &Path, params: &Params, optimizer: &mut dyn Optimizer, state: &State) -> Result<()> {
     if tmp.exists() {
         fs::remove_dir_all(tmp).map_err(|e| Error::io(tmp, e))?;
     }
     fs::create_dir(tmp).map_err(|e| Error::io(tmp, e))?;
+    // What is used goes into the model's file; where that is a mean, the weights in training stand beside the state.
+    let averaged = optimizer.averaged(params)?;
+    let used = averaged.as_ref().unwrap_or(params);
     let weights: Vec<(String, Tensor)> =
-        params.all().map(|s| (params.info(s).name.clone(), params.get(s))).collect();
-    let arrays: Vec<(String, Tensor)> = optimizer.state().into_iter().map(|(n, t)| (n, t.clone())).collect();
-    let (optimizer_steps, numbers) = (optimizer.steps(), optimizer.numbers());
+        used.all().map(|s| (used.info(s).name.clone(), used.get(s))).collect();
+    let state_arrays = optimizer.state().into_iter().map(|(n, t)| (n, t.clone()));
+    let trained = (0..params.segments().len()).filter(|_| averaged.is_some());
+    let trained = trained.map(|i| (in_training(i), params.segment(i).clone()));
+    let arrays: Vec<(String, Tensor)> = state_arrays.chain(trained).collect();
+    let (optimizer_steps, numbers) = (optimizer.steps(), optimizer.numbers().to_vec());
     let mut state = State { optimizer_steps, numbers, ..state.clone() };
     for ((file, tensors), sum) in FILES.iter().zip([&weights, &arrays]).zip(&mut state.sums) {
         let bytes = to_safetensors(tensors, &tmp.join(file))?;
@@ -122,6 +128,11 @@ fn write_all(tmp: &Path, params: &Params, optimizer: &dyn Optimizer, state: &Sta
     }
     write_synced(&tmp.join("state.bin"), &encode(&state)?)?;
     sync(tmp)
+}
+
+/// Name of the weights in training of segment `i`, where they are not those that are used.
+fn in_training(i: usize) -> String {
+    format!("w.{i}")
 }
 
 fn to_safetensors(tensors: &[(String, Tensor)], path: &Path) -> Result<Vec<u8>> {
@@ -315,7 +326,22 @@ impl Snapshot {
             *array = tensor(&view, params, &path, &name, array.dims())?;
         }
         *steps = self.state.optimizer_steps;
-        optimizer.set_numbers(&self.state.numbers).map_err(|e| Error::snapshot(&self.path, e.to_string()))
+        let numbers = optimizer.numbers();
+        if numbers.len() != self.state.numbers.len() {
+            let what =
+                format!("has {} numbers of the optimizer, not {}", self.state.numbers.len(), numbers.len());
+            return Err(Error::snapshot(&self.path, what));
+        }
+        numbers.copy_from_slice(&self.state.numbers);
+        if optimizer.averaged(params)?.is_some() {
+            for i in 0..params.segments().len() {
+                let (name, dims) = (in_training(i), params.segment(i).dims().to_vec());
+                let missing = |_| Error::snapshot(&path, format!("has no weights in training `{name}`"));
+                let t = tensor(&tensors.tensor(&name).map_err(missing)?, params, &path, &name, &dims)?;
+                params.segment_mut(i).copy_from(0, &t)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -90,6 +90,42 @@ def m_svag(w, lr, beta=0.9, weight_decay=0.0):
         yield w
 
 
+def schedule_free(w, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+    """In terms of z and of the mean x; the gradient is taken at y, which is what the weights are while training."""
+    z, x, y, v, total = w.copy(), w.copy(), w.copy(), np.zeros_like(w), 0.0
+    for t in range(1, LONG + 1):
+        g = gradient(t)
+        v = beta2 * v + (1 - beta2) * g * g
+        u = g / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * y
+        z = z - lr * u
+        total += lr**2
+        x = (1 - lr**2 / total) * x + lr**2 / total * z
+        y = (1 - beta1) * z + beta1 * x
+        yield y
+
+
+def vsgd_fd(w, lr, eps=1e-6, slow_start=10.0):
+    for t in range(1, LONG + 1):
+        g, g_fd = gradient(t), gradient(t, True)
+        by = g if t == 1 else mean
+        k = np.abs(g - g_fd) / np.maximum(np.abs(by), eps)
+        if t == 1:
+            mean, square, curve, curves, tau = g, slow_start * g**2, k, slow_start * k**2, np.ones_like(g)
+        else:
+            far = np.abs(g - mean) > 2 * np.sqrt(np.maximum(square - mean**2, 0))
+            far |= np.abs(k - curve) > 2 * np.sqrt(np.maximum(curves - curve**2, 0))
+            tau = tau + far
+            mean = (1 - 1 / tau) * mean + g / tau
+            square = (1 - 1 / tau) * square + g**2 / tau
+            curve = (1 - 1 / tau) * curve + k / tau
+            curves = (1 - 1 / tau) * curves + k**2 / tau
+        divide = lambda a, b: np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+        signal = divide(mean**2, square)
+        tau = (1 - signal) * tau + 1
+        w = w - lr * divide(curve, curves) * signal * g
+        yield w
+
+
 def torch_walk(build):
     def walk(w, lr, **attrs):
         p = torch.nn.Parameter(torch.from_numpy(w.copy()))
@@ -118,6 +154,11 @@ WALKS = {
     "lion": ("lion", 0.003, {}, lion),
     "lion_decay": ("lion", 0.001, {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.5}, lion),
     "m_svag": ("m_svag", 0.01, {}, m_svag),
+    "schedule_free_adamw": ("schedule_free_adamw", 0.01, {}, schedule_free),
+    "schedule_free_adamw_decay": ("schedule_free_adamw", 0.02, {"beta1": 0.95, "beta2": 0.99, "weight_decay": 0.1},
+                                  schedule_free),
+    "vsgd_fd": ("vsgd_fd", 1.0, {}, vsgd_fd),
+    "vsgd_fd_other": ("vsgd_fd", 0.5, {"eps": 1e-3, "slow_start": 3.0}, vsgd_fd),
     "m_svag_decay": ("m_svag", 0.05, {"beta": 0.7, "weight_decay": 0.1}, m_svag),
 }
 
