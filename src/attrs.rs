@@ -60,7 +60,9 @@ impl Attrs {
         for (name, _) in given {
             if !docs.iter().any(|d| d.name == name.as_ref()) {
                 let near = nearest(name.as_ref(), docs.iter().map(|d| d.name));
-                return Err(Error::attr(op, name.as_ref(), format!("is unknown{near}")));
+                let all: Vec<&str> = docs.iter().map(|d| d.name).collect();
+                let takes = if all.is_empty() { "none".into() } else { all.join(", ") };
+                return Err(Error::attr(op, name.as_ref(), format!("is unknown{near}; {op} takes {takes}")));
             }
         }
         let mut values = Vec::new();

@@ -46,26 +46,26 @@ pub fn chunks_mut2<T: Send, U: Send>(
 
 /// Calls `f(i, chunks i, cell i)` for outputs of equal length, or empty, cut alike into chunks of [`CHUNK`], each with one
 /// of `cells` (none is handed out where there are none).
-pub fn chunks_of<T: Send + Default, const N: usize>(
+pub fn chunks_of<T: Send, C: Send + Default, const N: usize>(
     y: [&mut [T]; N],
-    cells: &mut [T],
+    cells: &mut [C],
     work: usize,
-    f: impl Fn(usize, [&mut [T]; N], &mut T) + Send + Sync,
+    f: impl Fn(usize, [&mut [T]; N], &mut C) + Send + Sync,
 ) {
     halves(0, y, cells, worthwhile(work), &f);
 }
 
 /// Splits at a chunk near the middle until one chunk is left.
-fn halves<T: Send + Default, const N: usize>(
+fn halves<T: Send, C: Send + Default, const N: usize>(
     first: usize,
     y: [&mut [T]; N],
-    cells: &mut [T],
+    cells: &mut [C],
     threads: bool,
-    f: &(impl Fn(usize, [&mut [T]; N], &mut T) + Send + Sync),
+    f: &(impl Fn(usize, [&mut [T]; N], &mut C) + Send + Sync),
 ) {
     let chunks = y[0].len().div_ceil(CHUNK);
     if chunks <= 1 {
-        let mut none = T::default();
+        let mut none = C::default();
         return f(first, y, cells.first_mut().unwrap_or(&mut none));
     }
     let half = chunks / 2;

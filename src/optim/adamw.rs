@@ -17,6 +17,13 @@ pub(super) struct AdamW {
     weight_decay: f64,
 }
 
+impl AdamW {
+    /// For weights that do not decay.
+    pub(super) fn without_decay(moments: Moments) -> AdamW {
+        AdamW { moments, weight_decay: 0.0 }
+    }
+}
+
 impl Rule for AdamW {
     const NAME: &'static str = "adamw";
     const ENTRIES: [&'static str; 2] = ["adamw_step", "adamw_watched"];

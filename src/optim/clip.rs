@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 kernel! {
     ptx "clip";
     /// partial[first + p] = Σ x² over piece p of the `parts` equal pieces of x.
-    static SQUARES = clip_squares(x: in T, partial: out T, first: val size, parts: val size) blocks(parts);
+    pub(super) static SQUARES = clip_squares(x: in T, partial: out T, first: val size, parts: val size) blocks(parts);
     /// x = factor·x.
     static SHRINK = clip_shrink(x: out T, factor: val T);
 }
@@ -21,7 +21,7 @@ kernel! {
 pub static KERNELS: &[&Kernel] = &[&SQUARES, &SHRINK];
 
 /// Pieces of a segment whose squares are summed apart.
-const PARTS: usize = 64;
+pub(super) const PARTS: usize = 64;
 
 fn clip_squares<T: Real>(x: &[T], partial: &mut [T], first: usize, parts: usize) {
     let mut pieces = x.chunks(x.len().div_ceil(parts).max(1));

@@ -19,6 +19,8 @@ pub mod clip;
 pub mod gvc;
 mod lion;
 mod m_svag;
+mod muon;
+mod prodigy;
 pub mod rule;
 mod schedule;
 mod schedule_free;
@@ -121,6 +123,8 @@ pub static ALL: &[&Entry] = &[
     &adamw::ENTRY,
     &lion::ENTRY,
     &m_svag::ENTRY,
+    &muon::ENTRY,
+    &prodigy::ENTRY,
     &schedule_free::ENTRY,
     &sgd::ENTRY,
     &vsgd_fd::ENTRY,
@@ -138,10 +142,10 @@ pub fn find(name: &str, extra: &[&'static Entry]) -> Result<&'static Entry> {
     })
 }
 
-/// One zeroed array for each trained segment of `params`; segments of state have an empty one.
-fn zeros_like(params: &Params) -> Result<Vec<Tensor>> {
+/// One zeroed array for each trained segment of `params` whose role `which` takes; the others have an empty one.
+fn zeros_for(params: &Params, which: impl Fn(Role) -> bool) -> Result<Vec<Tensor>> {
     let one = |s: &crate::tape::SegmentInfo| {
-        let len = if s.role == Role::State { 0 } else { s.len };
+        let len = if s.role != Role::State && which(s.role) { s.len } else { 0 };
         Tensor::zeros(params.device(), Spec::new(params.dtype(), &[len])?)
     };
     params.segments().iter().map(one).collect()

@@ -7,7 +7,7 @@
 //! state from before this step has it, over pieces of [`PIECE`] weights in a fixed order.
 
 use super::slope::{self, PIECE};
-use super::{Optimizer, Step, named, zeros_like};
+use super::{Optimizer, Step, named, zeros_for};
 use crate::error::Result;
 use crate::kernel::{Arg, Kernel, Param, Real, Source, launch, par, real_type, reduce, take};
 use crate::shape::DType;
@@ -172,13 +172,23 @@ impl<R: Rule> Each<R> {
 
     /// The optimizer of `rule` for `params`, with zeroed state.
     pub fn new(rule: R, params: &Params) -> Result<Each<R>> {
-        let mut state = R::STATE.iter().map(|_| zeros_like(params)).collect::<Result<Vec<_>>>()?;
+        Each::new_for(rule, params, |_| true)
+    }
+
+    /// The optimizer of `rule` for those segments of `params` whose role `which` takes; others are passed over.
+    pub fn new_for(rule: R, params: &Params, which: impl Fn(Role) -> bool) -> Result<Each<R>> {
+        let mut state = R::STATE.iter().map(|_| zeros_for(params, &which)).collect::<Result<Vec<_>>>()?;
         if let Some(kind) = R::COPIES {
             for (i, to) in state[kind].iter_mut().enumerate().filter(|(_, to)| to.len() > 0) {
                 to.copy_from(0, params.segment(i))?;
             }
         }
         Ok(Each { rule, state, t: 0 })
+    }
+
+    /// True for segments that this optimizer changes.
+    fn covers(&self, i: usize, g: &Tensor) -> bool {
+        self.state.first().is_none_or(|arrays| arrays[i].len() == g.len())
     }
 
     /// Array of state number `kind` of segment `i`.
@@ -200,9 +210,9 @@ impl<R: Rule> Each<R> {
     ) -> Result<Option<f64>> {
         self.t += 1;
         self.rule.begin(self.t, how.lr);
-        let mut slope = if how.slope { slope::Sum::new(g)? } else { None };
+        let mut slope = if how.slope { slope::Sum::<1>::new(g)? } else { None };
         for i in 0..w.segments().len() {
-            let Some(gradient) = g.flat(i) else { continue };
+            let Some(gradient) = g.flat(i).filter(|g| self.covers(i, g)) else { continue };
             let decay = if w.segments()[i].role == Role::Decay { self.rule.decay() } else { 0.0 };
             let mut args: SmallVec<[Arg<'_>; PARAMS.len()]> = SmallVec::new();
             let numbers = self.rule.numbers(self.t, how.lr, decay).map(Arg::Real);
@@ -222,7 +232,7 @@ impl<R: Rule> Each<R> {
             launch(const { &Each::<R>::WATCHED }, &mut args)?;
         }
         // Before the first step there was no update.
-        slope.filter(|_| self.t > 1).map(slope::Sum::total).transpose()
+        Ok(slope.filter(|_| self.t > 1).map(slope::Sum::totals).transpose()?.map(|[slope]| slope))
     }
 }
 
@@ -268,7 +278,7 @@ fn body<R: Rule, T: Real>(args: &mut [Arg<'_>], e: &str) -> Result<()> {
         (&g[i * par::CHUNK..][..n], h)
     };
     let [partial, first, trail @ ..] = watched else {
-        par::chunks_of(outputs, &mut [], work, |i, [w, s0, s1, s2, s3, s4], _| {
+        par::chunks_of(outputs, &mut [] as &mut [T], work, |i, [w, s0, s1, s2, s3, s4], _| {
             let (g, h) = inputs(i, w.len());
             step_chunk::<R, T>(w, g, h, s0, s1, s2, s3, s4, &c);
         });

@@ -126,6 +126,41 @@ def vsgd_fd(w, lr, eps=1e-6, slow_start=10.0):
         yield w
 
 
+def prodigy(w, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, d0=1e-6, d_coef=1.0, growth_rate=np.inf):
+    """As the authors' program: no bias correction, decoupled decay, no safeguard; a whole step waits while s is 0."""
+    start, d, largest, r = w.copy(), d0, d0, 0.0
+    m, v, s = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    for t in range(1, LONG + 1):
+        g, rate = gradient(t), d * lr
+        m = beta1 * m + d * (1 - beta1) * g
+        v = beta2 * v + d**2 * (1 - beta2) * g**2
+        r = beta2**0.5 * r + d / d0 * rate * (g * (start - w)).sum()
+        s = beta2**0.5 * s + d / d0 * rate * g
+        estimate = d_coef * r / np.abs(s).sum()
+        if d == d0:
+            d = max(d, estimate)
+        largest = max(largest, estimate)
+        d = min(largest, d * growth_rate)
+        w = w - rate * weight_decay * w - rate * m / (np.sqrt(v) + d * eps)
+        yield w
+
+
+def muon(w, lr, momentum=0.95, nesterov=True, ns_steps=5, adjust_lr_fn="match_rms_adamw", weight_decay=0.1):
+    """torch.optim.Muon in float64: that one rounds matrices to bfloat16."""
+    m = np.zeros_like(w)
+    for t in range(1, LONG + 1):
+        g = gradient(t)
+        m = m + (1 - momentum) * (g - m)
+        x = g + momentum * (m - g) if nesterov else m
+        x = x.T / max(np.linalg.norm(x), 1e-7)
+        for _ in range(ns_steps):
+            a = x @ x.T
+            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        ratio = 0.2 * max(GRID) ** 0.5 if adjust_lr_fn == "match_rms_adamw" else max(1, GRID[0] / GRID[1]) ** 0.5
+        w = w * (1 - lr * weight_decay) - lr * ratio * x.T
+        yield w
+
+
 def torch_walk(build):
     def walk(w, lr, **attrs):
         p = torch.nn.Parameter(torch.from_numpy(w.copy()))
@@ -157,6 +192,12 @@ WALKS = {
     "schedule_free_adamw": ("schedule_free_adamw", 0.01, {}, schedule_free),
     "schedule_free_adamw_decay": ("schedule_free_adamw", 0.02, {"beta1": 0.95, "beta2": 0.99, "weight_decay": 0.1},
                                   schedule_free),
+    "muon": ("muon", 0.01, {}, muon),
+    "muon_other": ("muon", 0.02, {"momentum": 0.9, "nesterov": False, "ns_steps": 3, "adjust_lr_fn": "original",
+                                  "weight_decay": 0.0}, muon),
+    "prodigy": ("prodigy", 1.0, {}, prodigy),
+    "prodigy_other": ("prodigy", 0.5, {"beta1": 0.8, "beta2": 0.99, "weight_decay": 0.01, "d0": 1e-4, "d_coef": 0.5,
+                                       "growth_rate": 1.02}, prodigy),
     "vsgd_fd": ("vsgd_fd", 1.0, {}, vsgd_fd),
     "vsgd_fd_other": ("vsgd_fd", 0.5, {"eps": 1e-3, "slow_start": 3.0}, vsgd_fd),
     "m_svag_decay": ("m_svag", 0.05, {"beta": 0.7, "weight_decay": 0.1}, m_svag),
@@ -168,7 +209,7 @@ def long_walks(folder):
     for name, (optimizer, lr, attrs, walk) in WALKS.items():
         steps = list(walk(uniform(0, 30).reshape(GRID), lr, **attrs))
         tensors[name] = torch.from_numpy(np.stack([steps[t - 1] for t in KEPT]))
-        text = {k: str(v).lower() if isinstance(v, bool) else repr(v) for k, v in attrs.items()}
+        text = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in attrs.items()}
         about[name] = {"optimizer": optimizer, "lr": lr, "attrs": text}
     said = {"cases": json.dumps(about), "kept": json.dumps(KEPT), "torch": torch.__version__}
     save_file(tensors, folder / "long.safetensors", said)
