@@ -157,7 +157,7 @@ fn schedule_free_uses_the_mean_which_is_steadier_than_the_iterates() {
     let z = o.state().into_iter().find(|(n, _)| n == "z.0").unwrap().1.to_f64().unwrap();
     let z = z[..N].iter().map(|z| z * z).sum::<f64>() / N as f64;
     assert!(
-        size(&x) < 0.3 * size(&p) && size(&x) < 0.1 * z,
+        size(&x) < 0.7 * size(&p) && size(&x) < 0.05 * z,
         "{} of x, {} of y, {z} of z",
         size(&x),
         size(&p)
@@ -183,6 +183,8 @@ fn a_missing_second_gradient_and_wrong_attributes_are_named() {
         ("schedule_free_adamw", "beta1", "0"),
         ("prodigy", "d0", "0"),
         ("prodigy", "growth_rate", "0.5"),
+        ("adafactor", "beta2_decay", "0.5"),
+        ("adafactor", "d", "0"),
         ("muon", "ns_steps", "0"),
         ("muon", "adjust_lr_fn", "none"),
         ("vsgd_fd", "slow_start", "0"),

@@ -160,7 +160,9 @@ fn every_optimizer_steps_on_the_software_device_as_on_the_cpu() {
             walk(&mut p, o.as_mut(), 0.01, 1..=12)
         });
         let [(here, slopes), (there, others)] = &runs;
-        assert_eq!((slopes.len(), others.len()), (11, 11), "{}: the first step has no slope", entry.name);
+        // The first step has none; Adafactor does not remember its last update.
+        let count = if entry.name == "adafactor" { 0 } else { 11 };
+        assert_eq!((slopes.len(), others.len()), (count, count), "{}", entry.name);
         for (i, (a, b)) in here.iter().zip(there).enumerate() {
             assert!((a - b).abs() <= 2e-5 * a.abs().max(1.0), "{}, weight {i}: {a}, there {b}", entry.name);
         }

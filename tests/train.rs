@@ -137,6 +137,7 @@ fn a_stopped_run_resumes_to_the_bit() {
         &["optimizer.name=schedule_free_adamw", "schedule.name=constant"],
         &["optimizer.name=prodigy", "optimizer.lr=1", "model.dropout=0.1"],
         &["optimizer.name=vsgd_fd", "optimizer.lr=1", "accumulate=2", "model.dropout=0.1"],
+        &["optimizer.name=adafactor", "optimizer.lr=0.01"],
         &["optimizer.name=muon", "controller.name=gvc", "controller.window=20", "schedule.warmup_steps=1"],
     ] {
         let d = dir();

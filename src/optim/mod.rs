@@ -12,6 +12,7 @@
 //! | `clip.rs` | clipping by the norm of the whole gradient |
 
 mod adabelief;
+mod adafactor;
 mod adam;
 mod adamw;
 mod attributes;
@@ -83,6 +84,10 @@ pub trait Optimizer: Send {
     fn averaged(&self, _w: &Params) -> Result<Option<Params>> {
         Ok(None)
     }
+    /// True when steps give the slope that a controller reads.
+    fn slopes(&self) -> bool {
+        true
+    }
     /// True when a step needs [`Step::probe`].
     fn probes(&self) -> bool {
         false
@@ -119,6 +124,7 @@ impl Entry {
 /// Every optimizer of ringtape.
 pub static ALL: &[&Entry] = &[
     &adabelief::ENTRY,
+    &adafactor::ENTRY,
     &adam::ENTRY,
     &adamw::ENTRY,
     &lion::ENTRY,

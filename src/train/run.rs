@@ -12,7 +12,7 @@ use crate::data::{Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{self, Model};
-use crate::optim::{self, Gvc, Optimizer, clip};
+use crate::optim::{self, ControllerName, Gvc, Optimizer, clip};
 use crate::shape::DType;
 use crate::tape::{Grads, Params, ParamsBuilder};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ impl Run {
         // What can be refused is refused before the folder is made.
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
-        optim::find(&config.optimizer.name, &[])?.build_with(&config.optimizer.attrs(), &params)?;
+        optimizer(&config, &params)?;
         task.train(&device, None)?;
         let folder = Folder::create(dir)?;
         folder.write("config.toml", &config.to_toml())?;
@@ -95,8 +95,7 @@ impl Run {
         found: Option<snapshot::Found>,
     ) -> Result<Run> {
         let resumed = found.is_some();
-        let entry = optim::find(&config.optimizer.name, &[])?;
-        let mut optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
+        let mut optimizer = optimizer(&config, &params)?;
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
         notices.extend(model.notice().into_iter().chain(nn::attention::notice(&config.model)));
         let state = snapshot.as_ref().map(|s| s.state.clone());
@@ -363,6 +362,20 @@ impl Meter {
         m.wall_s = self.wall;
         *self = Meter { started: Instant::now(), excluded: 0.0, wall: self.wall, stall, units: 0 };
     }
+}
+
+/// The optimizer of `config`, which the controller of the rate must be able to read.
+fn optimizer(config: &Config, params: &Params) -> Result<Box<dyn Optimizer>> {
+    let built = optim::find(&config.optimizer.name, &[])?.build_with(&config.optimizer.attrs(), params)?;
+    if config.controller.name != ControllerName::None && !built.slopes() {
+        let what = format!(
+            "reads the slope along the last update, which {} does not remember; set it to none, or take another \
+             optimizer.name",
+            built.name()
+        );
+        return Err(Error::config("controller.name", what));
+    }
+    Ok(built)
 }
 
 /// The model of `config` for `task`, with its initial parameters.

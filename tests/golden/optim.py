@@ -176,6 +176,10 @@ def betas(cls):
     return lambda p, lr, beta1=0.9, beta2=0.999, **k: cls(p, lr, betas=(beta1, beta2), **k)
 
 
+def adafactor(p, lr, eps1=None, eps2=1e-3, **k):
+    return torch.optim.Adafactor(p, lr, eps=(eps1, eps2), **k)
+
+
 # Case: optimizer, learning rate, attributes, walk.
 WALKS = {
     "sgd": ("sgd", 0.01, {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True}, torch_walk(torch.optim.SGD)),
@@ -184,6 +188,9 @@ WALKS = {
     # A rate so small that no weight reaches 0 by decay alone: there the sign of a step is that of rounding errors.
     "adam_decay": ("adam", 1e-4, {"beta1": 0.8, "beta2": 0.95, "eps": 1e-6, "weight_decay": 0.1},
                    torch_walk(betas(torch.optim.Adam))),
+    "adafactor": ("adafactor", 0.01, {}, torch_walk(adafactor)),
+    "adafactor_other": ("adafactor", 0.05, {"beta2_decay": -0.5, "eps1": 1e-5, "eps2": 1e-2, "d": 1.2,
+                                            "weight_decay": 0.1}, torch_walk(adafactor)),
     "adabelief": ("adabelief", 0.01, {}, adabelief),
     "adabelief_other": ("adabelief", 0.01, {"beta1": 0.7, "beta2": 0.9, "eps": 1e-10, "weight_decay": 0.2}, adabelief),
     "lion": ("lion", 0.003, {}, lion),
