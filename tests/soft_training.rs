@@ -24,13 +24,20 @@ fn config(device: &str, steps: u32, extra: &[&str]) -> Config {
     Config::resolve(None, &all).unwrap()
 }
 
-/// Bytes that had come back from soft:4 when each step was reported.
+/// Bytes that had come back from soft:4 and soft:6 when each step was reported.
 #[derive(Default)]
-struct Traffic(Vec<u64>);
+struct Traffic(Vec<[u64; 2]>);
 
 impl Observer for Traffic {
     fn on_step(&mut self, _: &Metrics) {
-        self.0.push(soft::machine().bytes_to_host(4));
+        self.0.push([4, 6].map(|device| soft::machine().bytes_to_host(device)));
+    }
+}
+
+impl Traffic {
+    /// Bytes of each step after the first.
+    fn steps(&self, which: usize) -> Vec<u64> {
+        self.0.windows(2).map(|w| w[1][which] - w[0][which]).collect()
     }
 }
 
@@ -71,14 +78,37 @@ fn a_small_gpt_learns_on_the_device_what_it_learns_on_the_cpu() {
     }
     assert!(b[19] <= 0.9 * b[0], "{b:?}");
     // Of each step its loss and the norm of its gradient, 4 bytes each.
-    let steps: Vec<u64> = traffic.0.windows(2).map(|w| w[1] - w[0]).collect();
-    assert_eq!(steps[..18], [8; 18]); // the last report follows an evaluation
+    assert_eq!(traffic.steps(0)[..18], [8; 18]); // the last report follows an evaluation
     // What was trained there is used here.
     let trained = Trained::load(there.path(), Some("cpu")).unwrap();
     let on_cpu = trained.evaluate().unwrap();
     let on_device = Trained::load(there.path(), Some("soft:1")).unwrap().evaluate().unwrap();
     assert!((on_cpu.loss - on_device.loss).abs() <= 1e-5 * on_cpu.loss);
     assert_eq!(on_cpu.targets, on_device.targets);
+}
+
+#[test]
+fn a_controller_decides_there_as_here_and_brings_back_one_number_more() {
+    let extra = ["controller.name=gvc", "controller.window=20", "clip=0.5", "model.layers=1", "model.dim=16"];
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(config("cpu", 45, &extra), here.path());
+    let traffic = train(config("soft:6", 45, &extra), there.path());
+    assert_eq!(traffic.steps(1)[..43], [12; 43]);
+    let decided = |at: &Path| -> Vec<_> {
+        let lines = metrics::read(at).unwrap();
+        lines.iter().filter_map(|m| Some((m.step, m.controller?))).collect()
+    };
+    let (a, b) = (decided(here.path()), decided(there.path()));
+    // Two steps of warm-up, then two windows.
+    assert_eq!(a.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [22, 42]);
+    for ((s, a), (t, b)) in a.iter().zip(&b) {
+        assert!(
+            s == t && a.cut == b.cut && a.scale == b.scale && (a.z - b.z).abs() < 0.1,
+            "{a:?}, there {b:?}"
+        );
+    }
+    let report = std::fs::read_to_string(there.path().join("report.html")).unwrap();
+    assert!(report.contains("What the controller decided"));
 }
 
 #[test]

@@ -173,6 +173,23 @@ fn micro_batches_average() {
 }
 
 #[test]
+fn micro_batches_tell_the_noise_of_gradients() {
+    let d = dir();
+    let run = |extra: &[&str], name: &str| {
+        let at = d.path().join(name);
+        train(text(extra), &at);
+        let scales: Vec<_> = metrics::read(&at).unwrap().iter().map(|m| (m.noise_scale, m.gain)).collect();
+        (scales, std::fs::read_to_string(at.join("report.html")).unwrap())
+    };
+    let (found, report) = run(&["batch_size=2", "accumulate=4", "steps=12"], "four");
+    let (scale, gain) = found.iter().rev().find_map(|(s, g)| Some(((*s)?, (*g)?))).unwrap();
+    assert!(scale > 0.0 && (1.0..=4.0).contains(&gain), "{scale}, {gain}");
+    assert!(report.contains("Gradient noise scale"));
+    let (found, report) = run(&["batch_size=8", "steps=3"], "one");
+    assert!(found.iter().all(|m| *m == (None, None)) && !report.contains("Gradient noise scale"));
+}
+
+#[test]
 fn folders_are_not_overwritten_and_damaged_snapshots_are_passed_over() {
     let d = dir();
     let at = d.path().join("run");

@@ -8,6 +8,7 @@
 //! | `adamw.rs`, `sgd.rs`, … | one optimizer each |
 //! | `slope.rs` | the slope of the loss along the last update, summed |
 //! | `gvc.rs` | the controller that lowers the rate by that slope |
+//! | `noise.rs` | the gradient noise scale from micro-batches |
 //! | `schedule.rs` | the learning rate as a function of the step |
 //! | `clip.rs` | clipping by the norm of the whole gradient |
 
@@ -21,6 +22,7 @@ pub mod gvc;
 mod lion;
 mod m_svag;
 mod muon;
+pub mod noise;
 mod prodigy;
 pub mod rule;
 mod schedule;

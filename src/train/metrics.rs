@@ -30,6 +30,12 @@ pub struct Metrics {
     /// What the controller of the learning rate decided after this step.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub controller: Option<Decision>,
+    /// Samples whose gradient is as large as its noise, where a step has several micro-batches.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub noise_scale: Option<f64>,
+    /// Steps of one micro-batch that a step of all is worth (AdaScale's gain).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gain: Option<f64>,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Passes over the training split that were complete.

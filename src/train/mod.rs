@@ -43,6 +43,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::attention::inspect::HeadReport;
 use crate::nn::{Io, Model, Sampler};
+use crate::optim::{self, ControllerName, Optimizer};
 use crate::tape::Params;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -105,6 +106,20 @@ impl Summary {
             sample,
         }
     }
+}
+
+/// The optimizer of `config`, which the controller of the rate must be able to read.
+fn optimizer(config: &Config, params: &Params) -> Result<Box<dyn Optimizer>> {
+    let built = optim::find(&config.optimizer.name, &[])?.build_with(&config.optimizer.attrs(), params)?;
+    if config.controller.name != ControllerName::None && !built.slopes() {
+        let what = format!(
+            "reads the slope along the last update, which {} does not remember; set it to none, or take another \
+             optimizer.name",
+            built.name()
+        );
+        return Err(Error::config("controller.name", what));
+    }
+    Ok(built)
 }
 
 /// Symbols that the sample of a summary has.

@@ -60,6 +60,7 @@ fn page(
         single("norm", lines, |m| Some(m.grad_norm)).svg()
     );
     decisions(&mut h, lines, config);
+    noise(&mut h, lines, config);
     if let Some(sample) = summary.and_then(|s| s.sample.as_deref()) {
         let _ = write!(h, "<h2>What it writes</h2><pre>{}</pre>", escape(sample));
     }
@@ -130,6 +131,23 @@ fn decisions(h: &mut String, lines: &[Metrics], config: &Config) {
     }
     *h += "</table><p class=\"soft\">z: how surely the loss still fell along the updates of a window of steps, in standard \
            deviations. Listed are the cuts.</p>";
+}
+
+/// The gradient noise scale, and what it says of the size of batches.
+fn noise(h: &mut String, lines: &[Metrics], config: &Config) {
+    let Some(scale) = lines.iter().rev().find_map(|m| m.noise_scale) else { return };
+    let batch = config.batch_size as f64 * config.accumulate as f64;
+    let chart = single("samples", lines, |m| m.noise_scale);
+    let _ = write!(
+        h,
+        "<h2>Gradient noise scale</h2>{}<p class=\"soft\">Samples whose mean gradient is as large as its noise: {} at the end. \
+         Steps of {batch} samples, as here, take about {:.2} times the fewest steps and {:.2} times the fewest samples that \
+         reach a loss. Larger batches pay where the first number is the larger one, smaller ones where the second is.</p>",
+        chart.svg(),
+        super::plot::label(scale),
+        1.0 + scale / batch,
+        1.0 + batch / scale.max(1e-9)
+    );
 }
 
 /// What the heads of windowed or dynamic attention saw at the last evaluation, and how their spans moved.

@@ -12,7 +12,8 @@ use crate::data::{Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{self, Model};
-use crate::optim::{self, ControllerName, Gvc, Optimizer, clip};
+use crate::optim::noise::NoiseScale;
+use crate::optim::{self, Gvc, Optimizer, clip};
 use crate::shape::DType;
 use crate::tape::{Grads, Params, ParamsBuilder};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub struct Run {
     optimizer: Box<dyn Optimizer>,
     schedule: optim::Schedule,
     controller: Option<Gvc>,
+    noise: Option<NoiseScale>,
     loader: Loader<Box<dyn Dataset>>,
     log: Log,
     events: Option<EventWriter>,
@@ -58,7 +60,7 @@ impl Run {
         // What can be refused is refused before the folder is made.
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
-        optimizer(&config, &params)?;
+        super::optimizer(&config, &params)?;
         task.train(&device, None)?;
         let folder = Folder::create(dir)?;
         folder.write("config.toml", &config.to_toml())?;
@@ -95,7 +97,7 @@ impl Run {
         found: Option<snapshot::Found>,
     ) -> Result<Run> {
         let resumed = found.is_some();
-        let mut optimizer = optimizer(&config, &params)?;
+        let mut optimizer = super::optimizer(&config, &params)?;
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
         notices.extend(model.notice().into_iter().chain(nn::attention::notice(&config.model)));
         let state = snapshot.as_ref().map(|s| s.state.clone());
@@ -118,6 +120,10 @@ impl Run {
         if let (Some(c), Some(kept)) = (&mut controller, state.as_ref().and_then(|s| s.controller.clone())) {
             c.restore(kept);
         }
+        let mut noise = NoiseScale::new(config.batch_size, config.accumulate);
+        if let (Some(n), Some(kept)) = (&mut noise, state.as_ref().and_then(|s| s.noise)) {
+            n.restore(kept);
+        }
         let first = state.as_ref().map_or(0, |s| s.step);
         let events =
             config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
@@ -125,6 +131,7 @@ impl Run {
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
             controller,
+            noise,
             grads: Grads::new(&params)?,
             ngrams: ngrams(&task)?,
             step: state.as_ref().map_or(0, |s| s.step),
@@ -285,6 +292,7 @@ impl Run {
         let (cursor, logged) = (self.loader.cursor(), self.log.bytes());
         let mut state = State::new(self.step, &self.config, cursor, logged, self.best);
         state.controller = self.controller.as_ref().map(|c| c.state().clone());
+        state.noise = self.noise.as_ref().map(NoiseScale::state);
         let dir = self.folder.path();
         let path = snapshot::save(dir, &self.params, self.optimizer.as_mut(), &state)?;
         snapshot::prune(dir, self.step, self.config.keep_snapshots, self.best.map(|(step, _)| step))?;
@@ -294,7 +302,7 @@ impl Run {
     /// One optimizer step over `accumulate` micro-batches.
     fn one_step(&mut self) -> Result<Metrics> {
         let pass = Pass { config: &self.config, task: &self.task, model: &self.model, step: self.step };
-        let (mut loss, mut epoch, mut deferred) = (0.0, 0, Vec::new());
+        let (mut loss, mut epoch, mut deferred, mut one) = (0.0, 0, Vec::new(), 0.0);
         // Kept for a second gradient, where there will be one.
         let (mut batches, keeps) = (Vec::new(), self.optimizer.probes());
         for i in 0..self.config.accumulate {
@@ -305,6 +313,9 @@ impl Run {
             epoch = batch.epoch;
             self.meter.units += batch.len() as u64 * self.task.units();
             batches.extend(keeps.then_some(batch));
+            if i == 0 && self.noise.is_some() {
+                one = clip::by_global_norm(&mut self.grads, 0.0)? * self.config.accumulate as f64;
+            }
         }
         if self.step == 0 {
             self.all_reached()?;
@@ -312,6 +323,9 @@ impl Run {
         let norm = clip::by_global_norm(&mut self.grads, self.config.clip)?;
         if !norm.is_finite() {
             return Err(self.bad_gradient(norm));
+        }
+        if let Some(noise) = &mut self.noise {
+            noise.observe(one, norm);
         }
         let lr = self.schedule.lr(self.step) * self.controller.as_ref().map_or(1.0, Gvc::scale);
         let mut probe = |w: &Params, g: &mut Grads| pass.again(w, g, &batches, norm);
@@ -327,7 +341,10 @@ impl Run {
             self.params.set(slot, &value)?;
         }
         self.step += 1;
-        Ok(Metrics { step: self.step, loss, lr, grad_norm: norm, epoch, controller, ..Metrics::default() })
+        let (noise_scale, gain) = self.noise.map_or((None, None), |n| (n.scale(), n.gain()));
+        let (step, grad_norm) = (self.step, norm);
+        let rest = Metrics::default();
+        Ok(Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest })
     }
 
     fn bad_gradient(&self, norm: f64) -> Error {
@@ -362,20 +379,6 @@ impl Meter {
         m.wall_s = self.wall;
         *self = Meter { started: Instant::now(), excluded: 0.0, wall: self.wall, stall, units: 0 };
     }
-}
-
-/// The optimizer of `config`, which the controller of the rate must be able to read.
-fn optimizer(config: &Config, params: &Params) -> Result<Box<dyn Optimizer>> {
-    let built = optim::find(&config.optimizer.name, &[])?.build_with(&config.optimizer.attrs(), params)?;
-    if config.controller.name != ControllerName::None && !built.slopes() {
-        let what = format!(
-            "reads the slope along the last update, which {} does not remember; set it to none, or take another \
-             optimizer.name",
-            built.name()
-        );
-        return Err(Error::config("controller.name", what));
-    }
-    Ok(built)
 }
 
 /// The model of `config` for `task`, with its initial parameters.

@@ -11,7 +11,7 @@
 use super::Config;
 use crate::data::Cursor;
 use crate::error::{Error, Result};
-use crate::optim::{Optimizer, gvc};
+use crate::optim::{Optimizer, gvc, noise};
 use crate::tape::Params;
 use crate::tensor::Tensor;
 use crate::wire;
@@ -52,6 +52,8 @@ pub struct State {
     pub numbers: Vec<f64>,
     /// What the controller of the learning rate remembers.
     pub controller: Option<gvc::State>,
+    /// Averages of the gradient noise scale.
+    pub noise: Option<noise::State>,
 }
 
 impl State {
@@ -65,7 +67,7 @@ impl State {
     ) -> State {
         let optimizer = config.optimizer.name.clone();
         let (optimizer_steps, sums) = (0, [[0; 32]; 2]); // filled in by save
-        let (seed, numbers, controller) = (config.seed, vec![], None);
+        let (seed, numbers, controller, noise) = (config.seed, vec![], None, None);
         State {
             step,
             seed,
@@ -77,6 +79,7 @@ impl State {
             sums,
             numbers,
             controller,
+            noise,
         }
     }
 }
@@ -169,8 +172,9 @@ fn decode(bytes: &[u8]) -> std::result::Result<State, String> {
     if Sha256::digest(body)[..] != *sum {
         return Err("is damaged (its checksum differs)".into());
     }
-    // Version 1 had nothing behind the checksums: no number of an optimizer, no controller.
-    let nothing = wire::encode(&(Vec::<f64>::new(), None::<gvc::State>)).map_err(|e| e.to_string())?;
+    // Version 1 had nothing behind the checksums: no number of an optimizer, no controller, no noise scale.
+    let nothing = (Vec::<f64>::new(), None::<gvc::State>, None::<noise::State>);
+    let nothing = wire::encode(&nothing).map_err(|e| e.to_string())?;
     wire::decode(&[body, if first.is_some() { &nothing } else { &[][..] }].concat(), LIMIT)
 }
 

@@ -46,6 +46,7 @@ impl EventWriter {
             ("accuracy/held_out", m.val_accuracy),
             ("optimizer/lr", Some(m.lr)),
             ("optimizer/grad_norm", Some(m.grad_norm)),
+            ("optimizer/noise_scale", m.noise_scale),
             ("optimizer/slope_z", m.controller.map(|d| d.z)),
             ("speed/tokens_per_s", m.tokens_per_s),
             ("speed/samples_per_s", m.samples_per_s),
