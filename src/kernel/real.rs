@@ -8,7 +8,7 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
 /// f32 to run and f64 to check, under one body. No function here fuses a product with a sum, so elementwise results
-/// have the same bits on every instruction set; only [`gemm`] uses fused multiply-add.
+/// have the same bits on every instruction set; only [`gemm`] uses fused multiply-add, and who asks for [`Real::mul_add`].
 pub trait Real:
     Element
     + Debug
@@ -46,6 +46,9 @@ pub trait Real:
     /// The standard normal distribution Φ and its density φ. f32: Φ within 6 ulp from −1 up; below,
     /// relative errors of up to 3e-7·(1 + x²/2).
     fn normal(self) -> (Self, Self);
+    /// self·a + b, rounded once: an instruction where the function that it is inlined in is compiled for AVX2 or AVX-512
+    /// ([`vectorized!`](crate::vectorized!)) or the processor always has it, else a call of the C library, which is slow.
+    fn mul_add(self, a: Self, b: Self) -> Self;
     /// Square root, correctly rounded.
     fn sqrt(self) -> Self;
     /// Power.
@@ -107,6 +110,10 @@ macro_rules! common {
         #[inline(always)]
         fn f64(self) -> f64 {
             self as f64
+        }
+        #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            <$t>::mul_add(self, a, b)
         }
         #[inline(always)]
         fn sqrt(self) -> Self {

@@ -46,6 +46,7 @@ macro_rules! ops {
 
 ops! {
     abs,
+    activity,
     add,
     amax,
     avg_pool2d,
@@ -90,11 +91,13 @@ ops! {
     silu,
     softmax,
     sort_chunk,
+    sparse_mlp,
     split,
     sqrt,
     sub,
     sum,
     tanh,
+    threshold_relu,
     top_blocks,
     var,
     where_,

@@ -475,6 +475,73 @@ for name, q, k, attrs in [
     case("block_mass", name, {"query": normal(*q), "key": normal(*k)}, lambda q, k, a=attrs: mass(q, k, **a), **attrs)
 
 
+# Sparse activations ---------------------------------------------------------------------------------------------------
+
+
+class Step(torch.autograd.Function):
+    """1 where x is above the threshold, else 0, with the straight-through slope of JumpReLU's authors towards the threshold."""
+
+    @staticmethod
+    def forward(ctx, x, theta, width):
+        ctx.save_for_backward(x, theta)
+        ctx.width = width
+        return (x > theta).double()
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, theta = ctx.saved_tensors
+        near = ((x - theta) / ctx.width).abs() < 0.5 if ctx.width > 0 else torch.zeros_like(x)
+        slope = -dy * near / ctx.width if ctx.width > 0 else torch.zeros_like(x)
+        return None, slope.sum_to_size(theta.shape), None
+
+
+def threshold(x, theta=None, mode="soft", density=0.1, bandwidth=0.0):
+    if theta is None:
+        factor = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1.0 - density, dtype=torch.float64)).item()
+        theta = x.mean(-1, keepdim=True) + factor * x.std(-1, correction=0, keepdim=True)
+    if mode == "soft":
+        return torch.relu(x - theta)
+    # The paper's slope towards theta is theta's value times that of the step.
+    return x * (x > theta) + theta.detach() * (step := Step.apply(x, theta, bandwidth)) - (theta * step).detach()
+
+
+for mode in ("soft", "hard"):
+    for name, shape, attrs in [("rows", (5, 13), {"density": 0.3}), ("three axes", (2, 3, 40), {"density": 0.08})]:
+        attrs = {"mode": mode, **attrs}
+        case("threshold_relu", f"{name}, {mode}", {"input": normal(*shape)}, lambda x, a=attrs: threshold(x, **a), **attrs)
+    for name, shape, t in [("one for all", (6, 9), real(0.4)), ("one a feature", (2, 70, 3), real(0.1, 0.5, 1.2))]:
+        attrs = {"mode": mode, "bandwidth": 0.8}
+        case("threshold_relu", f"{name}, {mode}", {"input": normal(*shape), "threshold": t},
+             lambda x, t, a=attrs: threshold(x, t, **a), **attrs)
+    attrs = {"mode": mode, "density": 0.3, "bandwidth": 0.8}
+    case("threshold_relu", f"row with a slope, {mode}", {"input": normal(4, 20)}, lambda x, a=attrs: threshold(x, **a), **attrs)
+case("threshold_relu", "NaN", {"input": real(math.nan, 1.0, -2.0), "threshold": real(0.5)},
+     lambda x, t: torch.where(x <= t, torch.zeros_like(x), x - t), mode="soft")
+for name, shape, t in [("one for all", (6, 9), real(0.4)), ("one a feature", (2, 70, 3), real(0.1, 0.5, 1.2))]:
+    case("activity", name, {"input": normal(*shape), "threshold": t},
+         lambda x, t: Step.apply(x.detach(), t, 0.8).flatten(0, -2).mean(0), bandwidth=0.8)
+case("activity", "magnitude", {"input": normal(4, 20, 3)}, lambda x: x.detach().abs().flatten(0, -2).mean(0))
+
+
+def mlp(x, up, p, down, q, theta=None, path=None, **a):
+    hidden = x @ up.T + p
+    return {"output": threshold(hidden, theta, **a) @ down + q, "hidden": hidden}
+
+
+for path in ("sparse", "dense"):
+    for mode in ("soft", "hard"):
+        for name, rows, (k, h, m), t, attrs in [
+            ("rows", (7,), (5, 50, 6), None, {"density": 0.2}),
+            ("rows with a slope", (2, 3), (4, 33, 3), None, {"density": 0.3, "bandwidth": 1.5}),
+            ("one for all", (40,), (3, 31, 18), real(0.5), {"bandwidth": 1.0}),
+            ("one a unit", (1,), (6, 4, 150), real(0.5, -0.2, 1.0, 0.1), {"bandwidth": 2.0}),
+        ]:
+            attrs = {"mode": mode, "path": path, **attrs}
+            inputs = {"input": normal(*rows, k), "up": normal(h, k), "up_bias": normal(h), "down": normal(h, m), "down_bias": normal(m)}
+            inputs |= {} if t is None else {"threshold": t}
+            case("sparse_mlp", f"{name}, {mode}, {path}", inputs, lambda *x, a=attrs: mlp(*x, **a), **attrs)
+
+
 def compute(op):
     """Tensors and metadata of one op's file."""
     tensors, cases = {}, []
@@ -482,15 +549,18 @@ def compute(op):
         leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs.values()]
         made = f(*leaves)
         outputs = {f"outputs.{i}": y for i, y in enumerate(made)} if isinstance(made, tuple) else {"output": made}
+        outputs = made if isinstance(made, dict) else outputs
         # Choices and observations have no gradient.
         felt = {k: y for k, y in outputs.items() if y.requires_grad}
         upstream = {k: torch.randn(y.shape, generator=g, dtype=torch.float64).float().double() for k, y in felt.items()}
         wanted = {k: x for k, x in zip(inputs, leaves) if x.requires_grad} if felt else {}
-        grads = torch.autograd.grad(list(felt.values()), list(wanted.values()), list(upstream.values())) if felt else ()
+        sides = list(felt.values()), list(wanted.values()), list(upstream.values())
+        # An input that is only observed gets none; a real one without is missed by tests/golden.rs.
+        grads = torch.autograd.grad(*sides, allow_unused=True) if felt else ()
         tensors.update({f"{name}/{k}": x for k, x in inputs.items()})
         tensors.update({f"{name}/out/{k}": y.detach() for k, y in outputs.items()})
         tensors.update({f"{name}/d{k}": y for k, y in upstream.items()})
-        tensors.update({f"{name}/d/{k}": d for k, d in zip(wanted, grads)})
+        tensors.update({f"{name}/d/{k}": d for k, d in zip(wanted, grads) if d is not None})
         cases.append({"name": name, "attrs": {k: text(v) for k, v in attrs.items()}})
     tensors = {k: v.contiguous().clone() for k, v in tensors.items()}
     return tensors, {"golden": json.dumps({"torch": torch.__version__.split("+")[0], "cases": cases})}
