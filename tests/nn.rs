@@ -83,6 +83,7 @@ fn every_parameter_of_a_gpt_has_the_right_gradient() {
         ..tiny()
     };
     check_gradients(&other, &TEXT, &x, &y);
+    check_gradients(&ModelConfig { activation: Activation::Sparse, ..tiny() }, &TEXT, &x, &y);
 }
 
 #[test]

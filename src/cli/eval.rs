@@ -3,6 +3,7 @@
 use super::session::{Session, note, say, table};
 use super::tensors;
 use crate::error::Result;
+use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
 use crate::train::{Losses, Trained};
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ Examples:
 
 The whole held-out split is read, in order. The loss is in nats a target for classes and symbols, the mean squared error
 for numbers. Of windowed and dynamic attention the heads are shown: what they see of the first held-out
-sequence, as a share of all keys (density) and of the mass that dense attention would give to them (recall).";
+sequence, as a share of all keys (density) and of the mass that dense attention would give to them (recall). Of relu and
+sparse activations the hidden units of the first batches are counted: active, never active, always active.";
 
 /// Evaluate the last snapshot of a run on its held-out data
 #[derive(clap::Args)]
@@ -50,12 +52,12 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         }
         None => trained.evaluate()?,
     };
-    let heads = trained.attention()?;
+    let (heads, units) = (trained.attention()?, trained.activity()?);
     let split = trained.task.held_out();
     if args.json {
         let all = serde_json::json!({
             "step": trained.step, "split": split, "loss": found.loss, "accuracy": found.accuracy, "targets": found.targets,
-            "attention": heads,
+            "attention": heads, "activity": units,
         });
         return say!(session, "{}", super::json(&all)?);
     }
@@ -73,7 +75,23 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
             say!(session, "{line}")?;
         }
     }
+    if let Some(units) = units {
+        say!(session)?;
+        for line in table(&UNITS, &units.iter().map(units_row).collect::<Vec<_>>()) {
+            say!(session, "{line}")?;
+        }
+    }
     Ok(())
+}
+
+const UNITS: [&str; 8] = ["layer", "units", "active", "least", "most", "dead", "always on", "Gini"];
+
+fn units_row(l: &LayerActivity) -> Vec<String> {
+    let share = |x: f64| format!("{:.1} %", 100.0 * x);
+    let counts = [l.layer, l.units].map(|n| n.to_string());
+    let shares = [l.density, l.range[0], l.range[1]].map(share);
+    let ends = [l.dead.to_string(), l.always_on.to_string(), format!("{:.2}", l.gini)];
+    [counts.to_vec(), shares.to_vec(), ends.to_vec()].concat()
 }
 
 const HEAD: [&str; 8] = ["layer", "head", "span", "lag", "width", "blocks", "density", "recall"];

@@ -1,5 +1,6 @@
 //! What a model is made of, as the config file says it.
 
+use super::SparseConfig;
 use super::attention::DynamicConfig;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ words! {
         Relu = "relu",
         /// x·sigmoid(x).
         Silu = "silu",
+        /// 0 up to a threshold: see [`SparseConfig`].
+        Sparse = "sparse",
     }
 }
 words! {
@@ -97,6 +100,8 @@ pub struct ModelConfig {
     pub attention: Attention,
     /// The function between two linear layers.
     pub activation: Activation,
+    /// Thresholds of `activation = "sparse"`.
+    pub sparse: SparseConfig,
     /// How a transformer knows the order of tokens.
     pub positions: Positions,
     /// Which normalisation.
@@ -125,6 +130,7 @@ impl Default for ModelConfig {
             context: 128,
             attention: Attention::Dense,
             activation: Activation::GeluTanh,
+            sparse: SparseConfig::default(),
             positions: Positions::Learned,
             norm: Norm::Layer,
             dropout: 0.0,
@@ -176,6 +182,13 @@ impl ModelConfig {
         } else if self.router != "none" {
             let what = format!("is `{}`, but only model.attention = \"dynamic\" takes a router", self.router);
             return Err(Error::config("model.router", what));
+        }
+        if self.activation == Activation::Sparse {
+            self.sparse.validate()?;
+            if self.kind == ModelKind::Cnn {
+                let what = "is `sparse`, which takes hidden units of a gpt or an mlp; use relu for a cnn";
+                return Err(Error::config("model.activation", what));
+            }
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config(

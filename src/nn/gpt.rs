@@ -2,7 +2,9 @@
 //! a final norm, a linear layer to logits.
 
 use super::attention::{Past, SelfAttention, router};
-use super::{Activation, Dropout, Embedding, Linear, ModelConfig, Module, NormLayer, Positions};
+use super::{
+    Activation, Dropout, Embedding, FeedForward, Linear, ModelConfig, Module, NormLayer, Positions, both,
+};
 use crate::error::{Error, Result};
 use crate::ops::dynamic_attention::DynamicAttention;
 use crate::shape::{DType, Spec};
@@ -32,9 +34,7 @@ pub(super) struct Block {
     norm1: NormLayer,
     attention: SelfAttention,
     norm2: NormLayer,
-    up: Linear,
-    down: Linear,
-    activation: Activation,
+    mlp: FeedForward,
     dropout: Dropout,
 }
 
@@ -137,10 +137,7 @@ impl Gpt {
                 block.forward_after(&x, None)?
             };
             x = y;
-            penalty = match (penalty, more) {
-                (Some(a), Some(b)) => Some(a.add(&b)?),
-                (a, b) => a.or(b),
-            };
+            penalty = both(penalty, more)?;
         }
         Ok((self.head.forward(&self.norm.forward(&x)?)?, penalty))
     }
@@ -168,9 +165,7 @@ impl Block {
             norm1: NormLayer::new(p, &at("norm1"), c.norm, c.dim)?,
             attention: SelfAttention::new(c, &at("attention"), i, residual, p)?,
             norm2: NormLayer::new(p, &at("norm2"), c.norm, c.dim)?,
-            up: Linear::new(p, &at("mlp.up"), c.dim, 4 * c.dim, narrow)?,
-            down: Linear::new(p, &at("mlp.down"), 4 * c.dim, c.dim, residual)?,
-            activation: c.activation,
+            mlp: FeedForward::new(c, &at("mlp"), 4 * c.dim, [narrow, residual], p)?,
             dropout: Dropout(c.dropout),
         })
     }
@@ -182,10 +177,27 @@ impl Block {
         x: &Var<'t>,
         past: Option<&mut Past>,
     ) -> Result<(Var<'t>, Option<Var<'t>>)> {
+        let (x, penalty) = self.attended(x, past)?;
+        let (y, more) = self.mlp.forward(&self.norm2.forward(&x)?)?;
+        Ok((x.add(&self.dropout.forward(&y)?)?, both(penalty, more)?))
+    }
+
+    /// Its first half.
+    fn attended<'t>(&self, x: &Var<'t>, past: Option<&mut Past>) -> Result<(Var<'t>, Option<Var<'t>>)> {
         let (attended, penalty) = self.attention.forward(&self.norm1.forward(x)?, past)?;
-        let x = x.add(&self.dropout.forward(&attended)?)?;
-        let h = self.activation.forward(&self.up.forward(&self.norm2.forward(&x)?)?)?;
-        Ok((x.add(&self.dropout.forward(&self.down.forward(&h)?)?)?, penalty))
+        Ok((x.add(&self.dropout.forward(&attended)?)?, penalty))
+    }
+
+    /// The block, and the hidden units of its MLP.
+    pub(super) fn look<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Var<'t>)> {
+        let (x, _) = self.attended(x, None)?;
+        let (y, hidden) = self.mlp.look(&self.norm2.forward(&x)?)?;
+        Ok((x.add(&y)?, hidden))
+    }
+
+    /// The function in its MLP.
+    pub(super) fn activation(&self) -> Activation {
+        self.mlp.activation()
     }
 
     /// The attention op of a windowed or dynamic layer.

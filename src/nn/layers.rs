@@ -2,6 +2,7 @@
 
 use super::{Activation, Module, Norm, join, param};
 use crate::error::Result;
+use crate::ops::threshold_relu::ThresholdRelu;
 use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
 
 /// y = x·Wᵀ + b.
@@ -124,6 +125,8 @@ impl Module for Activation {
             Activation::GeluTanh => x.gelu_tanh(),
             Activation::Relu => x.relu(),
             Activation::Silu => x.silu(),
+            // Without rules that remember: each row its own threshold.
+            Activation::Sparse => x.threshold_relu(None, ThresholdRelu::default()),
         }
     }
 }

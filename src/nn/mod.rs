@@ -8,8 +8,11 @@
 //! | `attention/` | self-attention: dense, windowed, dynamic; routers |
 //! | `gpt.rs` | the decoder-only transformer |
 //! | `decode.rs` | generation with a key-value cache |
+//! | `activity.rs` | which hidden units are at work |
+//! | `sparse.rs` | thresholds of sparse activations, the two linear layers around one |
 //! | `mlp.rs`, `cnn.rs` | classifiers and regressors |
 
+mod activity;
 pub mod attention;
 mod cnn;
 mod config;
@@ -17,7 +20,9 @@ mod decode;
 mod gpt;
 mod layers;
 mod mlp;
+mod sparse;
 
+pub use activity::{Census, LayerActivity};
 pub use attention::{DynamicConfig, is_dense, router};
 pub use cnn::Cnn;
 pub use config::{Activation, Attention, ModelConfig, ModelKind, Norm, Positions};
@@ -25,6 +30,7 @@ pub use decode::{Cache, Sampler};
 pub use gpt::Gpt;
 pub use layers::{Dropout, Embedding, Linear, NormLayer};
 pub use mlp::Mlp;
+pub use sparse::{FeedForward, Kernels, Mode, Nonlinearity, Rule, SparseConfig};
 
 use crate::error::{Error, Result};
 use crate::tape::{ParamsBuilder, Slot, Var};
@@ -85,6 +91,7 @@ impl Model {
     pub fn forward_penalised<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
         match self {
             Model::Gpt(m) => m.forward_penalised(x),
+            Model::Mlp(m) => m.forward_penalised(x),
             _ => Ok((self.forward(x)?, None)),
         }
     }
@@ -123,4 +130,12 @@ fn join(a: &str, b: &str) -> String {
 /// The value of `slot` on the tape of `x`.
 fn param<'t>(x: &Var<'t>, slot: Slot) -> Var<'t> {
     x.tape().param(slot)
+}
+
+/// The sum of what two layers add to the loss.
+fn both<'t>(a: Option<Var<'t>>, b: Option<Var<'t>>) -> Result<Option<Var<'t>>> {
+    match (a, b) {
+        (Some(a), Some(b)) => a.add(&b).map(Some),
+        (a, b) => Ok(a.or(b)),
+    }
 }

@@ -219,6 +219,11 @@ impl Tape {
         }
     }
 
+    /// True when [`Tape::defer`] will be heard: what only it needs may be left out otherwise.
+    pub fn updates(&self) -> bool {
+        self.mode == Mode::Train
+    }
+
     /// Ends the tape and hands out the state changes that were deferred, in order.
     pub fn into_deferred(self) -> Vec<(Slot, Tensor)> {
         self.deferred.into_inner()

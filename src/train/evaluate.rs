@@ -4,7 +4,7 @@ use super::{Task, ngram};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::attention::inspect::HeadReport;
-use crate::nn::{Io, Model, Module};
+use crate::nn::{Census, Io, LayerActivity, Model, Module};
 use crate::shape::DType;
 use crate::tape::{Params, Tape, Var};
 use crate::tensor::Tensor;
@@ -107,6 +107,26 @@ pub fn attention(
     let ids = task.parts(&batch)?.0;
     let first = ids.window(0, &[1, ids.shape().last()])?;
     gpt.inspect(params, &first).map(Some)
+}
+
+/// Held-out batches over which hidden units are counted.
+const COUNTED: usize = 8;
+
+/// Which hidden units are at work on the first held-out batches; None for models whose units are never 0.
+pub fn activity(
+    task: &Task,
+    model: &Model,
+    params: &Params,
+    device: &Device,
+) -> Result<Option<Vec<LayerActivity>>> {
+    if !model.has_silent_units() {
+        return Ok(None);
+    }
+    let mut census = Census::default();
+    for batch in task.evaluation(device)?.take(COUNTED) {
+        model.count(params, task.parts(&batch?)?.0, &mut census)?;
+    }
+    Ok(Some(census.report()))
 }
 
 /// Largest training text that is counted: counting sorts 16 bytes a symbol and order.

@@ -2,6 +2,7 @@
 //! resumed run cuts the file where its snapshot was taken and goes on, so the file is that of an uninterrupted run.
 
 use crate::error::{Error, Result};
+use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
 use crate::optim::gvc::Decision;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct Metrics {
     /// What the heads of windowed or dynamic attention saw then.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attention: Option<Vec<HeadReport>>,
+    /// Which hidden units were at work then, where they can be 0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub activity: Option<Vec<LayerActivity>>,
     /// Learning rate of this step.
     pub lr: f64,
     /// What the controller of the learning rate decided after this step.

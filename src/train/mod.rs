@@ -30,7 +30,7 @@ pub mod tensorboard;
 mod text;
 
 pub use config::Config;
-pub use evaluate::{Evaluation, Losses, attention, evaluate, losses};
+pub use evaluate::{Evaluation, Losses, activity, attention, evaluate, losses};
 pub use folder::write_whole;
 pub use keys::KEYS;
 pub use metrics::Metrics;
@@ -41,6 +41,7 @@ pub use text::Alphabet;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
 use crate::nn::{Io, Model, Sampler};
 use crate::optim::{self, ControllerName, Optimizer};
@@ -188,6 +189,11 @@ impl Trained {
     /// What every head of windowed or dynamic attention sees; None for other models.
     pub fn attention(&self) -> Result<Option<Vec<HeadReport>>> {
         attention(&self.task, &self.model, &self.params, self.params.device())
+    }
+
+    /// Which hidden units are at work; None for models whose units are never 0.
+    pub fn activity(&self) -> Result<Option<Vec<LayerActivity>>> {
+        activity(&self.task, &self.model, &self.params, self.params.device())
     }
 
     /// Held-out loss and accuracy.

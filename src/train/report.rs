@@ -4,6 +4,7 @@ use super::metrics::{self, Metrics};
 use super::plot::{Chart, Line, escape};
 use super::{Config, Summary, write_whole};
 use crate::error::Result;
+use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
 use crate::optim::gvc::Decision;
 use std::fmt::Write;
@@ -65,6 +66,7 @@ fn page(
         let _ = write!(h, "<h2>What it writes</h2><pre>{}</pre>", escape(sample));
     }
     heads(&mut h, lines);
+    units(&mut h, lines);
     let run = escape(dir);
     let _ = write!(
         h,
@@ -186,6 +188,43 @@ fn heads(h: &mut String, lines: &[Metrics]) {
     }
     *h += "</table><p>Span and lag in tokens. Density: keys seen, of all up to the query. Recall: their share of the mass \
            that dense attention would give.</p>";
+}
+
+/// Which hidden units were at work at the last evaluation, and how the share of active ones moved.
+fn units(h: &mut String, lines: &[Metrics]) {
+    let seen: Vec<(f64, &[LayerActivity])> =
+        lines.iter().filter_map(|m| Some((m.step as f64, m.activity.as_deref()?))).collect();
+    let Some((_, last)) = seen.last() else { return };
+    *h += "<h2>Hidden units at work</h2>";
+    if seen.len() > 1 {
+        let line = |(i, layer): (usize, &LayerActivity)| Line {
+            name: format!("layer {}", layer.layer),
+            class: ["a", "b", "pale"][i.min(2)],
+            points: seen
+                .iter()
+                .filter_map(|(step, all)| Some((*step, 100.0 * all.get(i)?.density)))
+                .collect(),
+        };
+        let lines = last.iter().enumerate().map(line).collect();
+        *h += &Chart { x: "step", y: "active units, in %".into(), lines, levels: vec![] }.svg();
+    }
+    *h += "<table><tr><th>layer<th>units<th>active<th>least<th>most<th>dead<th>always on<th>Gini</tr>";
+    for l in *last {
+        let [least, most] = l.range.map(|x| 100.0 * x);
+        let _ = write!(
+            h,
+            "<tr><td>{}<td>{}<td>{:.1} %<td>{least:.1} %<td>{most:.1} %<td>{}<td>{}<td>{:.2}</tr>",
+            l.layer,
+            l.units,
+            100.0 * l.density,
+            l.dead,
+            l.always_on,
+            l.gini
+        );
+    }
+    *h += "</table><p>Over the first held-out batches. Active: the share of units that are not 0, in the mean, in the row with \
+           the fewest, in that with the most. Dead: never active; always on: active in every row. Gini: 0 where all units \
+           are active equally often.</p>";
 }
 
 fn loss(lines: &[Metrics], config: &Config, baselines: &[f64]) -> Chart {

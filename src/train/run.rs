@@ -1,7 +1,7 @@
 //! The loop: batch, tape, forward, loss, backward, clip, step, log.
 
 use super::changes;
-use super::evaluate::{Evaluation, attention, evaluate, ngrams};
+use super::evaluate::{Evaluation, activity, attention, evaluate, ngrams};
 use super::folder::Folder;
 use super::metrics::{Log, Metrics};
 use super::pass::Pass;
@@ -203,6 +203,8 @@ impl Run {
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
                 m.attention =
                     self.pause(|run| attention(&run.task, &run.model, &run.used()?, &run.device))?;
+                m.activity =
+                    self.pause(|run| activity(&run.task, &run.model, &run.used()?, &run.device))?;
                 evaluation = Some(found);
                 improved = self.best.is_none_or(|(_, b)| found.loss < b);
                 if improved {

@@ -10,6 +10,7 @@
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
 //! | `attention.rs` | dense, windowed and dynamic attention over long sequences |
 //! | `soft.rs` | the software CUDA device |
+//! | `sparse.rs` | an MLP whose inactive units are skipped, by density |
 //! | `tiny.rs` | a training step that is mostly machinery |
 //! | `op.rs` | every op's large samples, forward and backward |
 
@@ -19,6 +20,7 @@ mod harness;
 mod machine;
 mod op;
 mod soft;
+mod sparse;
 mod step;
 mod tiny;
 
@@ -36,6 +38,7 @@ Examples:
   ringtape bench tiny               a step of a network so small that the machinery is most of it
   ringtape bench gemm               matrix products of a GPT step, beside this machine's peak
   ringtape bench attention          dense, windowed and dynamic attention over 1,024 to 65,536 tokens
+  ringtape bench sparse             an MLP whose inactive units are skipped, by share of active ones
   ringtape bench soft               the software CUDA device: launches, PTX read, matrix products
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
@@ -48,7 +51,7 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, attention, tiny, loader, soft, all
+    /// gemm, elementwise, op NAME, step, attention, sparse, tiny, loader, soft, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
@@ -61,8 +64,8 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 9] =
-    ["all", "gemm", "elementwise", "op", "step", "attention", "tiny", "loader", "soft"];
+const TARGETS: [&str; 10] =
+    ["all", "gemm", "elementwise", "op", "step", "attention", "sparse", "tiny", "loader", "soft"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -76,7 +79,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         ("op", Some(name)) => vec![ops::find(name, session.extensions.ops)?],
         ("op" | "all", None) => entries().collect(),
         ("elementwise", _) => entries().filter(|e| e.inputs.len() == 1 && is_elementwise(e)).collect(),
-        ("gemm" | "step" | "attention" | "tiny" | "loader" | "soft", _) => vec![],
+        ("gemm" | "step" | "attention" | "sparse" | "tiny" | "loader" | "soft", _) => vec![],
         (other, _) => {
             let all = TARGETS.join(", ");
             return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
@@ -91,6 +94,9 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
     if matches!(args.target.as_str(), "attention" | "all") {
         cases.extend(attention::cases()?);
+    }
+    if matches!(args.target.as_str(), "sparse" | "all") {
+        cases.extend(sparse::cases()?);
     }
     if matches!(args.target.as_str(), "tiny" | "all") {
         cases.extend(tiny::cases()?);
