@@ -31,7 +31,8 @@ fn run(op: SparseMlp, inputs: &[Tensor], seed: &Tensor) -> Vec<Tensor> {
     let (y, hidden) = leaves[0].sparse_mlp(weights, leaves.get(5), op).unwrap();
     let found = tape.backward_from(&[(&y, seed.clone())], &mut Grads::new(&params).unwrap()).unwrap();
     let mut all = vec![y.value().clone(), hidden.value().clone()];
-    all.extend(leaves.iter().map(|l| found.get(l).unwrap().clone()));
+    let zeros = |l: &Var<'_>| Tensor::zeros(&Device::cpu(), l.value().spec()).unwrap();
+    all.extend(leaves.iter().map(|l| found.get(l).cloned().unwrap_or_else(|| zeros(l))));
     all
 }
 
@@ -206,12 +207,15 @@ fn draw(law: Law, scale: f64, dims: &[usize], step: u64) -> Tensor {
     Tensor::from_slice(&Device::cpu(), &v, dims).unwrap()
 }
 
+/// Many, so that a row's mean and deviation are near those of the law.
+const UNITS: usize = 512;
+
 /// Trains the thresholds of a rule on `steps` batches, then gives the share of active units of a fresh one.
 fn achieved(sparse: SparseConfig, law: Law, scale: f64, steps: u64) -> f64 {
-    let (f, mut params) = layer(sparse.clone(), 64);
+    let (f, mut params) = layer(sparse.clone(), UNITS);
     for step in 0..steps {
         let tape = Tape::train(&params, 1, step);
-        let x = tape.constant(draw(law, scale, &[256, 64], step));
+        let x = tape.constant(draw(law, scale, &[64, UNITS], step));
         let (_, penalty) = f.forward(&x).unwrap();
         let mut grads = Grads::new(&params).unwrap();
         if let Some(penalty) = &penalty {
@@ -226,7 +230,7 @@ fn achieved(sparse: SparseConfig, law: Law, scale: f64, steps: u64) -> f64 {
         }
     }
     let tape = Tape::new(&params);
-    let x = tape.constant(draw(law, scale, &[2000, 64], 1 << 40));
+    let x = tape.constant(draw(law, scale, &[500, UNITS], 1 << 40));
     let y = f.forward(&x).unwrap().0;
     f32s(y.value()).iter().filter(|y| **y > 0.0).count() as f64 / y.value().len() as f64
 }
@@ -243,7 +247,7 @@ fn descend(params: &mut Params, grads: &Grads) {
 }
 
 fn rule(rule: Rule, density: f64) -> SparseConfig {
-    SparseConfig { rule, density, ..SparseConfig::default() }
+    SparseConfig { rule, density, gain: 0.05, ..SparseConfig::default() }
 }
 
 /// The article's rule, θ = mean of |x|, has one density whatever the scale: 1 − Φ(√(2/π)) = .2125.
@@ -292,7 +296,7 @@ fn homeostasis_brings_every_unit_to_its_rate() {
             .collect();
         Tensor::from_slice(&Device::cpu(), &v, &[rows, units]).unwrap()
     };
-    let (f, mut params) = layer(SparseConfig { gain: 0.05, ..rule(Rule::Homeostatic, 0.1) }, units);
+    let (f, mut params) = layer(rule(Rule::Homeostatic, 0.1), units);
     let rates = |params: &Params| -> Vec<f64> {
         let tape = Tape::eval(params);
         let y = f.forward(&tape.constant(batch(1 << 40, 20_000))).unwrap().0;

@@ -10,7 +10,7 @@
 
 use super::elementwise::expect_inputs;
 use super::rows::{self, BLOCK, SUM_PARTS};
-use super::threshold_relu::{ThresholdRelu, spread};
+use super::threshold_relu::{ThresholdRelu, cpu::spread};
 use super::{AttrDoc, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
 use crate::kernel::reduce::SUM;

@@ -3,7 +3,7 @@
 //! other, as the plain loop over all units does where what is skipped is 0: same bits, for any number of threads, on any
 //! instruction set.
 
-use super::super::threshold_relu::{Cut, slope, spread, statistics};
+use super::super::threshold_relu::cpu::{Cut, slope, spread, statistics};
 use crate::kernel::lanes::LANES;
 use crate::kernel::{Real, par};
 use crate::vectorized;

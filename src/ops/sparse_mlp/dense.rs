@@ -3,7 +3,8 @@
 use super::super::linear;
 use super::super::threshold_relu::{self, Theta, ThresholdRelu};
 use super::super::{Fill, Sample};
-use super::{Extents, Kept, product, product_transposed, rows};
+use super::skip::{product, product_transposed, rows};
+use super::{Extents, Kept};
 use crate::error::Result;
 use crate::kernel::Arg;
 use crate::shape::Spec;

@@ -15,16 +15,19 @@
 //! A NaN is not 0: it goes through. Cost: one pass over x and y forward, over x, dy and dx backward, and two more over each
 //! row, in cache, where the row decides.
 
+pub(in crate::ops) mod cpu;
+
 use super::elementwise::{expect_inputs, expect_real};
-use super::rows::{self, BLOCK, SUM_PARTS, per_chunk, put};
+use super::rows::{self, BLOCK, SUM_PARTS};
 use super::{AttrDoc, Attrs, Entry, Fill, Kind, Port, Sample};
 use crate::error::{Error, Result};
-use crate::kernel::reduce::{SUM, sum_of};
-use crate::kernel::{Arg, Real, par};
+use crate::kernel;
+use crate::kernel::Arg;
+use crate::kernel::reduce::SUM;
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
-use crate::{kernel, vectorized};
+use cpu::*;
 use std::sync::Arc;
 
 kernel! {
@@ -39,184 +42,6 @@ kernel! {
         x: in T, threshold: in T, stats: in T, dy: in T, dx: out T, parts: out T, n: val size, factor: val T,
         half: val T, steep: val T, hard: val flag, accumulate: val flag,
     ) blocks((x / n.max(1)).div_ceil(64));
-}
-
-/// What a row's threshold follows from, and how it cuts.
-#[derive(Clone, Copy)]
-pub(crate) struct Cut<T> {
-    /// q.
-    pub(crate) factor: T,
-    /// ε/2.
-    pub(crate) half: T,
-    /// 1/ε, or 0 where the jump has no slope.
-    pub(crate) steep: T,
-    /// x·H instead of max(x − θ, 0).
-    pub(crate) hard: bool,
-}
-
-impl<T: Real> Cut<T> {
-    /// y. Not `x > θ`, which would turn a NaN to 0.
-    #[inline(always)]
-    pub(crate) fn value(&self, x: T, theta: T) -> T {
-        let above = if self.hard { x } else { x - theta };
-        if x <= theta { T::ZERO } else { above }
-    }
-    /// What `dy` adds to dθ.
-    #[inline(always)]
-    pub(crate) fn edge(&self, x: T, theta: T, dy: T) -> T {
-        if self.hard {
-            if (x - theta).abs() < self.half { -(theta * self.steep) * dy } else { T::ZERO }
-        } else if x <= theta {
-            T::ZERO
-        } else {
-            -dy
-        }
-    }
-}
-
-/// μ and σ of a row.
-#[inline(always)]
-pub(crate) fn statistics<T: Real>(x: &[T]) -> (T, T) {
-    let n = T::of(x.len() as f64);
-    let mean = sum_of([x], |[x]| x) / n;
-    (mean, (sum_of([x], |[x]| (x - mean) * (x - mean)) / n).sqrt())
-}
-
-/// Slope of θ by an element: α + β·x, for dθ = 1.
-#[inline(always)]
-pub(crate) fn slope<T: Real>(mean: T, deviation: T, factor: T, n: usize) -> [T; 2] {
-    let n = T::of(n as f64);
-    let beta = if deviation == T::ZERO { T::ZERO } else { factor / (n * deviation) };
-    [T::ONE / n - beta * mean, beta]
-}
-
-/// One threshold for each of n features.
-pub(crate) fn spread<'a, T: Real>(threshold: &'a [T], wide: &'a mut Vec<T>, n: usize) -> &'a [T] {
-    if threshold.len() == n {
-        return threshold;
-    }
-    wide.resize(n, threshold[0]);
-    wide
-}
-
-fn threshold_relu_forward<T: Real>(
-    x: &[T],
-    threshold: &[T],
-    y: &mut [T],
-    stats: &mut [T],
-    n: usize,
-    factor: T,
-    hard: bool,
-) {
-    let cut = Cut { factor, half: T::ZERO, steep: T::ZERO, hard };
-    let (rows, work) = (per_chunk(n), x.len() / 4);
-    if threshold.is_empty() {
-        return par::chunks_mut2((y, rows * n), (stats, 2 * rows), work, |i, y, stats| {
-            statistical(&x[i * rows * n..][..y.len()], y, stats, n, cut);
-        });
-    }
-    let mut wide = vec![];
-    let theta = spread(threshold, &mut wide, n);
-    par::chunks_mut(y, rows * n, work, |i, y| given(&x[i * rows * n..][..y.len()], theta, y, cut));
-}
-
-#[allow(clippy::too_many_arguments)]
-fn threshold_relu_backward<T: Real>(
-    x: &[T],
-    threshold: &[T],
-    stats: &[T],
-    dy: &[T],
-    dx: &mut [T],
-    parts: &mut [T],
-    n: usize,
-    factor: T,
-    half: T,
-    steep: T,
-    hard: bool,
-    accumulate: bool,
-) {
-    let cut = Cut { factor, half, steep, hard };
-    let mut wide = vec![];
-    let theta = if threshold.is_empty() { threshold } else { spread(threshold, &mut wide, n) };
-    rows::blocks(dx, parts, [x.len() / n.max(1), n, n], |at, dx, parts| {
-        let (x, dy) = (&x[at.start * n..at.end * n], &dy[at.start * n..at.end * n]);
-        if theta.is_empty() {
-            return statistical_slopes(x, &stats[2 * at.start..2 * at.end], dy, dx, n, cut, accumulate);
-        }
-        if !dx.is_empty() {
-            given_slopes(x, theta, dy, dx, accumulate);
-        }
-        if !parts.is_empty() {
-            edges(x, theta, dy, parts, cut);
-        }
-    });
-}
-
-vectorized! {
-    fn statistical<T: Real>(x: &[T], y: &mut [T], stats: &mut [T], n: usize, cut: Cut<T>) {
-        for ((x, y), stats) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(stats.chunks_exact_mut(2)) {
-            let (mean, deviation) = statistics(x);
-            (stats[0], stats[1]) = (mean, deviation);
-            let theta = mean + cut.factor * deviation;
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = cut.value(x, theta);
-            }
-        }
-    }
-
-    fn given<T: Real>(x: &[T], theta: &[T], y: &mut [T], cut: Cut<T>) {
-        let n = theta.len();
-        for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-            for ((y, &x), &theta) in y.iter_mut().zip(x).zip(theta) {
-                *y = cut.value(x, theta);
-            }
-        }
-    }
-
-    fn given_slopes<T: Real>(x: &[T], theta: &[T], dy: &[T], dx: &mut [T], accumulate: bool) {
-        let n = theta.len();
-        for ((x, dy), dx) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
-            for (((dx, &x), &dy), &theta) in dx.iter_mut().zip(x).zip(dy).zip(theta) {
-                let d = if x <= theta { T::ZERO } else { dy };
-                *dx = if accumulate { *dx + d } else { d };
-            }
-        }
-    }
-
-    fn edges<T: Real>(x: &[T], theta: &[T], dy: &[T], parts: &mut [T], cut: Cut<T>) {
-        parts.fill(T::ZERO);
-        let n = theta.len();
-        for (x, dy) in x.chunks_exact(n).zip(dy.chunks_exact(n)) {
-            for (((part, &x), &dy), &theta) in parts.iter_mut().zip(x).zip(dy).zip(theta) {
-                *part += cut.edge(x, theta, dy);
-            }
-        }
-    }
-
-    fn statistical_slopes<T: Real>(
-        x: &[T], stats: &[T], dy: &[T], dx: &mut [T], n: usize, cut: Cut<T>, accumulate: bool,
-    ) {
-        let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(stats.chunks_exact(2));
-        for (((x, dy), dx), stats) in rows {
-            let (mean, deviation) = (stats[0], stats[1]);
-            let theta = mean + cut.factor * deviation;
-            let felt = sum_of([x, dy], |[x, dy]| cut.edge(x, theta, dy));
-            let [alpha, beta] = slope(mean, deviation, cut.factor, n).map(|v| v * felt);
-            if accumulate {
-                row_slopes::<T, true>(x, dy, dx, theta, alpha, beta);
-            } else {
-                row_slopes::<T, false>(x, dy, dx, theta, alpha, beta);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn row_slopes<T: Real, const ADD: bool>(x: &[T], dy: &[T], dx: &mut [T], theta: T, alpha: T, beta: T) {
-    for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-        let direct = if x <= theta { T::ZERO } else { dy };
-        put::<T, ADD>(dx, direct + (alpha + beta * x));
-    }
 }
 
 /// What does not exceed a threshold becomes 0.
