@@ -1,5 +1,6 @@
 //! [`Real`]: the two element types that kernels are written over.
 
+use super::reduce::sum_of;
 use super::{gemm, math};
 use crate::tensor::Element;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
@@ -80,6 +81,8 @@ pub trait Real:
     );
     /// [`gemm::transpose`].
     fn transpose(from: gemm::View<'_, Self>, to: &mut [Self]);
+    /// out[i] = x·(row `units[i]` of w), rows as long as x.
+    fn picked_dots(x: &[Self], w: &[Self], units: &[usize], out: &mut [Self]);
     /// [`gemm::matmul_then`] of a product that is not empty.
     fn matmul(
         precision: gemm::Precision,
@@ -173,6 +176,9 @@ impl Real for f32 {
     fn transpose(from: gemm::View<'_, f32>, to: &mut [f32]) {
         gemm::stranspose(from, to);
     }
+    fn picked_dots(x: &[f32], w: &[f32], units: &[usize], out: &mut [f32]) {
+        gemm::picked(x, w, units, out);
+    }
     fn matmul(
         precision: gemm::Precision,
         a: gemm::View<'_, f32>,
@@ -220,6 +226,11 @@ impl Real for f64 {
     }
     fn transpose(from: gemm::View<'_, f64>, to: &mut [f64]) {
         gemm::copy(from, to);
+    }
+    fn picked_dots(x: &[f64], w: &[f64], units: &[usize], out: &mut [f64]) {
+        for (out, &c) in out.iter_mut().zip(units) {
+            *out = sum_of([x, &w[c * x.len()..][..x.len()]], |[x, y]| x * y);
+        }
     }
     fn matmul(
         _: gemm::Precision,

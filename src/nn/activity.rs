@@ -65,7 +65,7 @@ impl Model {
 impl Gpt {
     /// The hidden units of each block's MLP, for ids [B, T].
     fn hidden<'t>(&self, ids: &Var<'t>) -> Result<Vec<Var<'t>>> {
-        let mut x = self.embed(ids, 0, None)?;
+        let mut x = self.embed(ids, 0, &[])?;
         let mut all = Vec::new();
         for block in &self.blocks {
             let (y, hidden) = block.look(&x)?;

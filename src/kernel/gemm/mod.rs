@@ -28,6 +28,7 @@ mod round;
 mod vector;
 
 pub use round::Precision;
+pub(super) use vector::picked;
 
 use super::{Real, par};
 use std::ops::Range;

@@ -16,12 +16,11 @@ use crate::vectorized;
 /// Rows of B at a time.
 const ROWS: usize = 8;
 
-/// x·y for the rows y of a matrix: x, the first of the rows, the step to the next, and how many count. When they are fewer
-/// than eight the last is taken again in place of the others.
+/// x·y for eight rows y of a matrix.
 ///
 /// # Safety
-/// The processor must have the instruction set, there is a row, and all of them are readable as far as x.
-type Dots = unsafe fn(&[f32], *const f32, usize, usize) -> [f32; ROWS];
+/// The processor must have the instruction set, and all rows are readable as far as x.
+type Dots = unsafe fn(&[f32], [*const f32; ROWS]) -> [f32; ROWS];
 
 /// True when `a·b` is one row of dot products.
 pub(super) fn fits(a: View<'_, f32>, b: View<'_, f32>) -> bool {
@@ -35,12 +34,31 @@ pub(super) fn product(a: View<'_, f32>, b: View<'_, f32>, alpha: f32, add: bool,
     let Some(dots) = kernel() else { return plain(x, b.data, b.col, alpha, add, c) };
     for (i, c) in c.chunks_mut(ROWS).enumerate() {
         let row = b.data.as_ptr().wrapping_add(i * ROWS * b.col);
+        // Where there are fewer than eight, the last is taken again in place of the others.
+        let rows = std::array::from_fn(|r| row.wrapping_add(r.min(c.len() - 1) * b.col));
         // SAFETY: `kernel` asked for the instruction set; these are columns i·8 and on of `b`, one for each number of `c`,
         // of as many elements as x has.
-        let sums = unsafe { dots(x, row, b.col, c.len()) };
+        let sums = unsafe { dots(x, rows) };
         for (c, sum) in c.iter_mut().zip(sums) {
             *c = if add { *c } else { 0.0 } + alpha * sum;
         }
+    }
+}
+
+/// out[i] = x·(row `units[i]` of w), rows as long as x: with the bits of [`product`].
+pub(crate) fn picked(x: &[f32], w: &[f32], units: &[usize], out: &mut [f32]) {
+    let n = x.len();
+    let Some(dots) = kernel() else {
+        out.iter_mut()
+            .zip(units)
+            .for_each(|(out, &c)| plain(x, &w[c * n..][..n], n, 1.0, false, std::slice::from_mut(out)));
+        return;
+    };
+    for (units, out) in units.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+        let rows = std::array::from_fn(|r| w[units[r.min(units.len() - 1)] * n..][..n].as_ptr());
+        // SAFETY: `kernel` asked for the instruction set; each row was cut from w with as many elements as x has.
+        let sums = unsafe { dots(x, rows) };
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum);
     }
 }
 
@@ -82,8 +100,7 @@ mod x86 {
     /// # Safety
     /// As [`Dots`](super::Dots), with AVX-512 F and DQ.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-    pub(super) unsafe fn avx512(x: &[f32], w: *const f32, pitch: usize, rows: usize) -> [f32; ROWS] {
-        let y: [*const f32; ROWS] = std::array::from_fn(|r| w.wrapping_add(r.min(rows - 1) * pitch));
+    pub(super) unsafe fn avx512(x: &[f32], y: [*const f32; ROWS]) -> [f32; ROWS] {
         let (whole, rest) = x.as_chunks::<16>();
         let mut sums = [_mm512_setzero_ps(); ROWS];
         // SAFETY: x is a slice, and the caller vouches that each row is readable as far; a masked load touches no more
@@ -109,8 +126,7 @@ mod x86 {
     /// # Safety
     /// As [`Dots`](super::Dots), with AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2(x: &[f32], w: *const f32, pitch: usize, rows: usize) -> [f32; ROWS] {
-        let y: [*const f32; ROWS] = std::array::from_fn(|r| w.wrapping_add(r.min(rows - 1) * pitch));
+    pub(super) unsafe fn avx2(x: &[f32], y: [*const f32; ROWS]) -> [f32; ROWS] {
         let (whole, rest) = x.as_chunks::<8>();
         let mut sums = [_mm256_setzero_ps(); ROWS];
         // SAFETY: as in `avx512`.

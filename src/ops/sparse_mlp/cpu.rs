@@ -4,6 +4,7 @@
 //! instruction set.
 
 use super::super::threshold_relu::cpu::{Cut, slope, spread, statistics};
+use super::picked::{TERMS, above, active, add_product, add_products, near};
 use crate::kernel::lanes::LANES;
 use crate::kernel::{Real, par};
 use crate::vectorized;
@@ -11,21 +12,23 @@ use rayon::prelude::*;
 
 /// Units of a word of the mask.
 pub(super) const WORD: usize = 32;
-/// Rows that are taken together in one job.
-const ROWS: usize = 16;
-/// Vectors of [`LANES`] columns whose sums stay in registers: eight cover the latency of a multiply-add.
-const STRIP: usize = 8;
+/// Rows that are taken together in one job, at most: a block of w is read from the L2 cache for all of them.
+const ROWS: usize = 128;
+/// Elements of such a block.
+const BLOCK: usize = 1 << 16;
+/// Units of a job that sums over rows, and rows whose active units it sorts by unit at a time.
+const JOB: usize = 64;
+const TILE: usize = 64;
 
-/// The active units of words, in order.
+/// Rows of a job. The bits do not depend on it.
+fn some(rows: usize) -> usize {
+    (rows / 8).clamp(1, ROWS)
+}
+
+/// Words of the mask whose rows of w are one block.
 #[inline(always)]
-fn each(words: &[i32], mut f: impl FnMut(usize)) {
-    for (i, &word) in words.iter().enumerate() {
-        let mut bits = word as u32;
-        while bits != 0 {
-            f(i * WORD + bits.trailing_zeros() as usize);
-            bits &= bits - 1;
-        }
-    }
+fn block_words(n: usize) -> usize {
+    (BLOCK / (n * WORD).max(1)).max(1)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -47,10 +50,11 @@ pub(super) fn sparse_mlp_select<T: Real>(
     let words = h.div_ceil(WORD) * if half > T::ZERO { 2 } else { 1 };
     let mut wide = vec![];
     let theta = if threshold.is_empty() { threshold } else { spread(threshold, &mut wide, h) };
+    let rows = some(stats.len() / 2);
     let one = |i: usize, value: &mut [T], mask: &mut [i32], stats: &mut [T]| {
-        select_rows(&x[i * ROWS * h..][..value.len()], theta, value, mask, stats, h, cut);
+        select_rows(&x[i * rows * h..][..value.len()], theta, value, mask, stats, h, cut);
     };
-    let (v, m, s) = (ROWS * h, ROWS * words, ROWS * 2);
+    let (v, m, s) = (rows * h, rows * words, rows * 2);
     if par::worthwhile(x.len() / 2) {
         let all = value.par_chunks_mut(v).zip(mask.par_chunks_mut(m)).zip(stats.par_chunks_mut(s));
         all.enumerate().for_each(|(i, ((v, m), s))| one(i, v, m, s));
@@ -77,17 +81,18 @@ pub(super) fn sparse_mlp_rows<T: Real>(
     let work = value.len() * n / 64;
     if rows == 1 {
         // As in generation: columns are split, and each active row of w is read where it lies together.
-        let some = n.div_ceil(rayon::current_num_threads()).next_multiple_of(LANES);
-        return par::chunks_mut(y, some, work, |i, y| {
-            let bias = if bias.is_empty() { bias } else { &bias[i * some..][..y.len()] };
-            one_row(value, &mask[..words.min(mask.len())], &w[i * some..], bias, y, n, accumulate);
+        let cols = n.div_ceil(rayon::current_num_threads()).next_multiple_of(LANES);
+        return par::chunks_mut(y, cols, work, |i, y| {
+            let bias = if bias.is_empty() { bias } else { &bias[i * cols..][..y.len()] };
+            some_rows(value, &mask[..words.min(mask.len())], &w[i * cols..], bias, y, [h, y.len(), n, words], accumulate);
         });
     }
-    par::chunks_mut(y, ROWS * n, work, |i, y| {
-        let first = i * ROWS;
+    let some = some(rows);
+    par::chunks_mut(y, some * n, work, |i, y| {
+        let first = i * some;
         let mask = &mask[(first * planes * words).min(mask.len())..];
         let value = &value[(first * h).min(value.len())..];
-        some_rows(value, mask, w, bias, y, [h, n, words, planes * words], accumulate);
+        some_rows(value, mask, w, bias, y, [h, n, n, planes * words], accumulate);
     });
 }
 
@@ -101,9 +106,10 @@ pub(super) fn sparse_mlp_dots<T: Real>(
     planes: usize,
 ) {
     let words = h.div_ceil(WORD) * planes;
-    par::chunks_mut(d, ROWS * h, d.len() * m / 64, |i, d| {
+    let some = some(d.len() / h.max(1));
+    par::chunks_mut(d, some * h, d.len() * m / 64, |i, d| {
         let rows = d.len() / h;
-        let (dy, mask) = (&dy[i * ROWS * m..][..rows * m], &mask[i * ROWS * words..][..rows * words]);
+        let (dy, mask) = (&dy[i * some * m..][..rows * m], &mask[i * some * words..][..rows * words]);
         dots_rows(dy, w, mask, d, h, m, planes);
     });
 }
@@ -120,12 +126,12 @@ pub(super) fn sparse_mlp_outer<T: Real>(
     accumulate: bool,
 ) {
     let pitch = h.div_ceil(WORD) * planes;
-    par::chunks_mut(out, WORD * n, value.len() * n / 64, |i, out| {
+    par::chunks_mut(out, JOB * n, value.len() * n / 64, |i, out| {
         if !accumulate {
             out.fill(T::ZERO);
         }
         if n > 0 {
-            outer_units(&value[(i * WORD).min(value.len())..], &mask[i.min(mask.len())..], z, out, h, n, pitch);
+            outer_units(&value[(i * JOB).min(value.len())..], &mask[(i * JOB / WORD).min(mask.len())..], z, out, h, n, pitch);
         }
     });
 }
@@ -145,7 +151,9 @@ pub(super) fn sparse_mlp_sums<T: Real>(
     par::chunks_mut(out, WORD, value.len() / 4, |i, out| {
         let mut sums = [T::ZERO; WORD];
         for (t, row) in value.chunks_exact(h).enumerate() {
-            each(&mask[(t * planes + plane) * words + i..][..1], |c| sums[c] += row[i * WORD + c]);
+            for c in active(&mask[(t * planes + plane) * words + i..][..1]) {
+                sums[c] += row[i * WORD + c];
+            }
         }
         for (out, sum) in out.iter_mut().zip(sums) {
             *out = if accumulate { *out + scale * sum } else { scale * sum };
@@ -175,7 +183,9 @@ pub(super) fn sparse_mlp_felt<T: Real>(
             // A jump without a bandwidth has no slope towards its threshold.
             if !hard || planes == 2 {
                 let plane = if hard { 1 } else { 0 };
-                each(&mask[(t * planes + plane) * words..][..words], |c| sum += row[c]);
+                for c in active(&mask[(t * planes + plane) * words..][..words]) {
+                    sum += row[c];
+                }
             }
             let felt = if hard { -((mean + factor * deviation) * steep) * sum } else { -sum };
             let [alpha, beta] = slope(mean, deviation, factor, h);
@@ -199,24 +209,21 @@ pub(super) fn sparse_mlp_scaled<T: Real>(x: &[T], line: &[T], z: &mut [T], n: us
     });
 }
 
-/// Bit l: x[l] is not ≤ θ(l).
-#[inline(always)]
-fn above<T: Real>(x: &[T; WORD], theta: &[T; WORD]) -> u32 {
-    let mut bits = 0;
-    for l in 0..WORD {
-        bits |= u32::from(!(x[l] <= theta[l])) << l;
+/// d of some rows: a unit of one row has the bits of the dense product of that row.
+fn dots_rows<T: Real>(dy: &[T], w: &[T], mask: &[i32], d: &mut [T], h: usize, m: usize, planes: usize) {
+    let (words, step) = (h.div_ceil(WORD), block_words(m));
+    let (mut units, mut sums) = (Vec::with_capacity(h), vec![T::ZERO; h]);
+    for first in (0..words).step_by(step) {
+        for ((t, d), mask) in d.chunks_exact_mut(h).enumerate().zip(mask.chunks_exact(words * planes)) {
+            units.clear();
+            for i in first..words.min(first + step) {
+                let near = if planes == 2 { mask[words + i] } else { 0 };
+                units.extend(active(&[mask[i] | near]).map(|l| i * WORD + l));
+            }
+            T::picked_dots(&dy[t * m..][..m], w, &units, &mut sums[..units.len()]);
+            units.iter().zip(&sums).for_each(|(&c, &sum)| d[c] = sum);
+        }
     }
-    bits
-}
-
-/// Bit l: |x[l] − θ(l)| < half.
-#[inline(always)]
-fn near<T: Real>(x: &[T; WORD], theta: &[T; WORD], half: T) -> u32 {
-    let mut bits = 0;
-    for l in 0..WORD {
-        bits |= u32::from((x[l] - theta[l]).abs() < half) << l;
-    }
-    bits
 }
 
 /// 32 numbers from `from` on; the rest, where a row ends, as `fill`.
@@ -230,27 +237,26 @@ fn block<T: Real>(x: &[T], from: usize, fill: T) -> [T; WORD] {
     some
 }
 
-/// Columns `col..` of the sums over active units, as many as registers hold.
+/// y += Σ value[c]·w_c over active units; rows of w are `pitch` apart.
 #[inline(always)]
-fn strip<T: Real, const V: usize>(value: &[T], words: &[i32], w: &[T], n: usize, col: usize) -> [[T; LANES]; V] {
-    let mut acc = [[T::ZERO; LANES]; V];
-    each(words, |c| {
-        let (x, w) = (value[c], w[c * n + col..][..V * LANES].as_chunks::<LANES>().0);
-        for v in 0..V {
-            for l in 0..LANES {
-                acc[v][l] = w[v][l].mul_add(x, acc[v][l]);
+fn add_active<T: Real>(y: &mut [T], value: &[T], words: &[i32], w: &[T], pitch: usize) {
+    let (n, mut units, mut count) = (y.len(), [0; TERMS], 0);
+    for c in active(words) {
+        units[count] = c;
+        count += 1;
+        if count == TERMS {
+            let mut some = [&w[..0]; TERMS];
+            let mut x = [T::ZERO; TERMS];
+            for k in 0..TERMS {
+                some[k] = &w[units[k] * pitch..][..n];
+                x[k] = value[units[k]];
             }
+            add_products(y, some, x);
+            count = 0;
         }
-    });
-    acc
-}
-
-/// sums (+ bias) to y.
-#[inline(always)]
-fn finish<T: Real>(y: &mut [T], sums: &[T], bias: &[T], accumulate: bool) {
-    for (j, (y, &sum)) in y.iter_mut().zip(sums).enumerate() {
-        let sum = if bias.is_empty() { sum } else { sum + bias[j] };
-        *y = if accumulate { *y + sum } else { sum };
+    }
+    for &c in &units[..count] {
+        add_product(y, &w[c * pitch..][..n], value[c]);
     }
 }
 
@@ -274,117 +280,75 @@ vectorized! {
                 let some = block(x, from, T::NEG_INFINITY);
                 // A NaN as threshold is exceeded by all, but by no unit beyond the last.
                 let units = u32::MAX >> (WORD - WORD.min(h - from));
-                let mut bits = above(&some, &at) & units;
+                let bits = above(&some, &at) & units;
                 mask[i] = bits as i32;
                 if banded {
                     mask[words + i] = (near(&some, &at, cut.half) & units) as i32;
                 }
-                while bits != 0 {
-                    let l = bits.trailing_zeros() as usize;
+                for l in active(&[bits as i32]) {
                     value[from + l] = if cut.hard { some[l] } else { some[l] - at[l] };
-                    bits &= bits - 1;
                 }
             }
         }
     }
 
+    /// Rows of y, or some columns of one: rows of w are `pitch` long, those of the mask `words`.
     fn some_rows<T: Real>(
         value: &[T], mask: &[i32], w: &[T], bias: &[T], y: &mut [T], extents: [usize; 4], accumulate: bool,
     ) {
-        let [h, n, words, pitch] = extents;
-        for (t, y) in y.chunks_exact_mut(n).enumerate() {
-            // Without a mask there is no active unit.
-            let (value, words) = if mask.is_empty() {
-                (&[][..], &[][..])
-            } else {
-                (&value[t * h..][..h], &mask[t * pitch..][..words])
-            };
-            let mut col = 0;
-            while col + STRIP * LANES <= n {
-                let sums = strip::<T, STRIP>(value, words, w, n, col);
-                let bias = if bias.is_empty() { bias } else { &bias[col..] };
-                finish(&mut y[col..], sums.as_flattened(), bias, accumulate);
-                col += STRIP * LANES;
-            }
-            while col + LANES <= n {
-                let sums = strip::<T, 1>(value, words, w, n, col);
-                let bias = if bias.is_empty() { bias } else { &bias[col..] };
-                finish(&mut y[col..], sums.as_flattened(), bias, accumulate);
-                col += LANES;
-            }
-            let mut sums = [T::ZERO; LANES];
-            if col < n {
-                each(words, |c| {
-                    let (x, w) = (value[c], &w[c * n + col..(c + 1) * n]);
-                    sums.iter_mut().zip(w).for_each(|(sum, w)| *sum = w.mul_add(x, *sum));
-                });
-                let bias = if bias.is_empty() { bias } else { &bias[col..] };
-                finish(&mut y[col..], &sums, bias, accumulate);
+        let [h, n, pitch, words] = extents;
+        // Sums begin at 0, and are added to what is there at the end.
+        let mut apart = vec![];
+        let sums = if accumulate {
+            apart.resize(y.len(), T::ZERO);
+            &mut apart[..]
+        } else {
+            y.fill(T::ZERO);
+            &mut *y
+        };
+        let (all, step) = (h.div_ceil(WORD), block_words(n));
+        // Without a mask there is no active unit.
+        for first in (0..if mask.is_empty() { 0 } else { all }).step_by(step) {
+            let count = step.min(all - first);
+            for (t, sums) in sums.chunks_exact_mut(n).enumerate() {
+                let (value, mask) = (&value[t * h + first * WORD..], &mask[t * words + first..][..count]);
+                add_active(sums, value, mask, &w[first * WORD * pitch..], pitch);
             }
         }
-    }
-
-    /// One row, or some of its columns: rows of w are n long.
-    fn one_row<T: Real>(value: &[T], words: &[i32], w: &[T], bias: &[T], y: &mut [T], n: usize, accumulate: bool) {
-        let mut old = vec![];
-        if accumulate {
-            old = y.to_vec();
+        for sums in sums.chunks_exact_mut(n) {
+            sums.iter_mut().zip(bias).for_each(|(sum, &b)| *sum += b);
         }
-        y.fill(T::ZERO);
-        each(words, |c| {
-            let (x, w) = (value[c], &w[c * n..][..y.len()]);
-            y.iter_mut().zip(w).for_each(|(y, w)| *y = w.mul_add(x, *y));
-        });
-        bias.iter().zip(y.iter_mut()).for_each(|(&b, y)| *y += b);
-        old.iter().zip(y.iter_mut()).for_each(|(&old, y)| *y = old + *y);
+        apart.iter().zip(y).for_each(|(&sum, y)| *y += sum);
     }
 
-    fn dots_rows<T: Real>(dy: &[T], w: &[T], mask: &[i32], d: &mut [T], h: usize, m: usize, planes: usize) {
-        let words = h.div_ceil(WORD);
-        for ((t, d), mask) in d.chunks_exact_mut(h).enumerate().zip(mask.chunks_exact(words * planes)) {
-            let dy = &dy[t * m..][..m];
-            for i in 0..words {
-                let near = if planes == 2 { mask[words + i] } else { 0 };
-                each(&[mask[i] | near], |c| d[i * WORD + c] = dot(dy, &w[(i * WORD + c) * m..][..m]));
-            }
-        }
-    }
-
-    /// out[c] += Σ value[t, c]·z[t] for the units c of one word; `value` and `mask` begin at it.
+    /// out[c] += Σ value[t, c]·z[t] for some units; `value` and `mask` begin at them.
     fn outer_units<T: Real>(
         value: &[T], mask: &[i32], z: &[T], out: &mut [T], h: usize, n: usize, pitch: usize,
     ) {
-        for (t, z) in z.chunks_exact(n).enumerate() {
-            let mut bits = mask[t * pitch] as u32;
-            while bits != 0 {
-                let c = bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let (x, out) = (value[t * h + c], &mut out[c * n..][..n]);
-                out.iter_mut().zip(z).for_each(|(out, z)| *out = z.mul_add(x, *out));
+        // Of some rows at a time, which rows each unit is active in, and its values there.
+        let mut lists = [[0u8; TILE]; JOB];
+        let mut values = vec![[T::ZERO; TILE]; JOB];
+        let words = (out.len() / n).div_ceil(WORD);
+        for (first, z) in z.chunks(TILE * n).enumerate() {
+            let mut counts = [0; JOB];
+            for t in 0..z.len() / n {
+                let row = first * TILE + t;
+                for c in active(&mask[row * pitch..][..words]) {
+                    let k = counts[c] % TILE;
+                    (lists[c][k], values[c][k]) = (t as u8, value[row * h + c]);
+                    counts[c] += 1;
+                }
+            }
+            for (c, out) in out.chunks_exact_mut(n).enumerate() {
+                let (rows, x) = (&lists[c][..counts[c]], &values[c][..counts[c]]);
+                let ((rows, last), (x, end)) = (rows.as_chunks::<TERMS>(), x.as_chunks::<TERMS>());
+                for (rows, x) in rows.iter().zip(x) {
+                    add_products(out, rows.map(|t| &z[t as usize * n..][..n]), *x);
+                }
+                for (&t, &x) in last.iter().zip(end) {
+                    add_product(out, &z[t as usize * n..][..n], x);
+                }
             }
         }
     }
-}
-
-/// x·y: sixteen interleaved sums, then a tree.
-#[inline(always)]
-fn dot<T: Real>(x: &[T], y: &[T]) -> T {
-    let mut acc = [T::ZERO; LANES];
-    let ((xs, xt), (ys, yt)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    for (x, y) in xs.iter().zip(ys) {
-        for l in 0..LANES {
-            acc[l] = x[l].mul_add(y[l], acc[l]);
-        }
-    }
-    for ((acc, x), &y) in acc.iter_mut().zip(xt).zip(yt) {
-        *acc = x.mul_add(y, *acc);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            acc[l] += acc[l + width];
-        }
-        width /= 2;
-    }
-    acc[0]
 }

@@ -20,6 +20,7 @@
 
 mod cpu;
 mod dense;
+mod picked;
 mod skip;
 
 use super::elementwise::{expect_inputs, expect_real};
