@@ -109,7 +109,8 @@ fn wrong_keys_values_and_shapes_are_named_before_anything_is_made() {
     train(d, &["--set", "optimizer.lr=0"]).fails(2, &["optimizer.lr", "above 0", "such as 0.001"]);
     train(d, &["--set", "optimizer.lr=nan"]).fails(2, &["optimizer.lr", "NaN", "such as 0.001"]);
     train(d, &["--set", "optimizer.momentum=0.9"]).fails(2, &["adamw", "momentum", "takes beta1, beta2"]);
-    train(d, &["--set", "optimizer.beta3=0.9"]).fails(2, &["optimizer.beta3", "did you mean `optimizer.beta"]);
+    train(d, &["--set", "optimizer.beta3=0.9"])
+        .fails(2, &["optimizer.beta3", "did you mean `optimizer.beta"]);
     train(d, &["--set", "optimizer.eps=small"]).fails(2, &["optimizer.eps", "small", "a number"]);
     train(d, &["--set", "controller.name=gcv"]).fails(2, &["controller.name", "gcv", "gvc"]);
     let both = ["--set", "optimizer.name=adafactor", "--set", "controller.name=gvc"];

@@ -203,8 +203,7 @@ impl Run {
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
                 m.attention =
                     self.pause(|run| attention(&run.task, &run.model, &run.used()?, &run.device))?;
-                m.activity =
-                    self.pause(|run| activity(&run.task, &run.model, &run.used()?, &run.device))?;
+                m.activity = self.pause(|run| activity(&run.task, &run.model, &run.used()?, &run.device))?;
                 evaluation = Some(found);
                 improved = self.best.is_none_or(|(_, b)| found.loss < b);
                 if improved {
