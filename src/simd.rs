@@ -61,6 +61,61 @@ fn detected() -> Isa {
     Isa::Plain
 }
 
+/// Bit i of the words: x[i] is not ≤ theta[i], or theta[0] where that is the only one. A NaN on either side sets the bit; bits
+/// beyond x are 0.
+pub fn above(x: &[f32], theta: &[f32], words: &mut [i32]) {
+    assert!(
+        words.len() == x.len().div_ceil(32) && (theta.len() == 1 || theta.len() == x.len()),
+        "a bit for each x"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx512 {
+        // SAFETY: isa() returns Avx512 only where every feature that this is compiled for was detected; the extents were compared.
+        #[allow(unsafe_code, reason = "a call into code compiled for detected processor features")]
+        return unsafe { above_avx512(x, theta, words) };
+    }
+    above_plain(x, theta, words);
+}
+
+/// [`above`] bit by bit, in any type.
+pub fn above_plain<T: Copy + PartialOrd>(x: &[T], theta: &[T], words: &mut [i32]) {
+    for (i, (word, x)) in words.iter_mut().zip(x.chunks(32)).enumerate() {
+        let mut bits = 0u32;
+        for (l, &x) in x.iter().enumerate() {
+            let theta = if theta.len() == 1 { theta[0] } else { theta[32 * i + l] };
+            let below = x <= theta;
+            bits |= u32::from(!below) << l;
+        }
+        *word = bits as i32;
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F and DQ; `theta` has one number or as many as x, `words` one word for each 32 of x.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+#[allow(unsafe_code, reason = "masked vector loads through raw pointers")]
+unsafe fn above_avx512(x: &[f32], theta: &[f32], words: &mut [i32]) {
+    use std::arch::x86_64::*;
+    let all = _mm512_set1_ps(theta[0]);
+    for (i, word) in words.iter_mut().enumerate() {
+        let mut bits = 0;
+        for half in 0..2 {
+            let from = 32 * i + 16 * half;
+            let count = x.len().saturating_sub(from).min(16) as u32;
+            let mask = ((1u32 << count) - 1) as __mmask16;
+            // SAFETY: a masked load touches no element whose bit is 0, and the others lie in the slices.
+            let (a, b) = unsafe {
+                let each = || _mm512_maskz_loadu_ps(mask, theta.as_ptr().wrapping_add(from));
+                let b = if theta.len() == 1 { all } else { each() };
+                (_mm512_maskz_loadu_ps(mask, x.as_ptr().wrapping_add(from)), b)
+            };
+            bits |= u32::from(_mm512_mask_cmp_ps_mask::<_CMP_NLE_UQ>(mask, a, b)) << (16 * half);
+        }
+        *word = bits as i32;
+    }
+}
+
 /// Defines functions whose body is compiled once per instruction set and chosen at run time. Everything that the body
 /// calls in its hot loop must be `#[inline(always)]`, as a kernel's arithmetic is.
 ///

@@ -9,6 +9,7 @@ use ringtape::ops::sparse_mlp::{Path, SparseMlp};
 use ringtape::ops::threshold_relu::{ThresholdRelu, normal_quantile};
 use ringtape::rng::Key;
 use ringtape::shape::DType;
+use ringtape::simd;
 use ringtape::tape::{Grads, Params, ParamsBuilder, Tape, Var};
 use ringtape::tensor::Tensor;
 
@@ -421,4 +422,21 @@ fn impossible_settings_name_their_key() {
     );
     let cnn = ModelConfig { kind: ModelKind::Cnn, activation: Activation::Sparse, ..ModelConfig::default() };
     assert!(cnn.validate().unwrap_err().to_string().contains("relu"));
+}
+
+#[test]
+fn bits_above_are_those_of_the_plain_loop() {
+    for n in [0, 1, 15, 16, 17, 31, 32, 33, 70] {
+        let x: Vec<f32> =
+            (0..n).map(|i| if i % 11 == 3 { f32::NAN } else { ((i * 37 % 19) as f32) - 9.0 }).collect();
+        for theta in [vec![0.0], vec![f32::NAN], (0..n).map(|i| (i % 5) as f32 - 2.0).collect()] {
+            if theta.is_empty() {
+                continue;
+            }
+            let (mut a, mut b) = (vec![-1; (n as usize).div_ceil(32)], vec![-1; (n as usize).div_ceil(32)]);
+            simd::above(&x, &theta, &mut a);
+            simd::above_plain(&x, &theta, &mut b);
+            assert_eq!(a, b, "{n}");
+        }
+    }
 }

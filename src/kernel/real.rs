@@ -2,6 +2,7 @@
 
 use super::reduce::sum_of;
 use super::{gemm, math};
+use crate::simd;
 use crate::tensor::Element;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::fmt::Debug;
@@ -81,6 +82,8 @@ pub trait Real:
     );
     /// [`gemm::transpose`].
     fn transpose(from: gemm::View<'_, Self>, to: &mut [Self]);
+    /// Bits of what exceeds a threshold: [`simd::above`].
+    fn above(x: &[Self], theta: &[Self], words: &mut [i32]);
     /// out[i] = x·(row `units[i]` of w), rows as long as x.
     fn picked_dots(x: &[Self], w: &[Self], units: &[usize], out: &mut [Self]);
     /// [`gemm::matmul_then`] of a product that is not empty.
@@ -176,6 +179,9 @@ impl Real for f32 {
     fn transpose(from: gemm::View<'_, f32>, to: &mut [f32]) {
         gemm::stranspose(from, to);
     }
+    fn above(x: &[f32], theta: &[f32], words: &mut [i32]) {
+        simd::above(x, theta, words);
+    }
     fn picked_dots(x: &[f32], w: &[f32], units: &[usize], out: &mut [f32]) {
         gemm::picked(x, w, units, out);
     }
@@ -226,6 +232,9 @@ impl Real for f64 {
     }
     fn transpose(from: gemm::View<'_, f64>, to: &mut [f64]) {
         gemm::copy(from, to);
+    }
+    fn above(x: &[f64], theta: &[f64], words: &mut [i32]) {
+        simd::above_plain(x, theta, words);
     }
     fn picked_dots(x: &[f64], w: &[f64], units: &[usize], out: &mut [f64]) {
         for (out, &c) in out.iter_mut().zip(units) {

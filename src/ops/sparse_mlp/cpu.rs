@@ -3,8 +3,8 @@
 //! other, as the plain loop over all units does where what is skipped is 0: same bits, for any number of threads, on any
 //! instruction set.
 
-use super::super::threshold_relu::cpu::{Cut, slope, spread, statistics};
-use super::picked::{TERMS, above, active, add_product, add_products, near};
+use super::super::threshold_relu::cpu::{Cut, slope, statistics};
+use super::picked::{TERMS, active, add_product, add_products};
 use crate::kernel::lanes::LANES;
 use crate::kernel::{Real, par};
 use crate::vectorized;
@@ -48,11 +48,9 @@ pub(super) fn sparse_mlp_select<T: Real>(
     }
     let cut = Cut { factor, half, steep: T::ZERO, hard };
     let words = h.div_ceil(WORD) * if half > T::ZERO { 2 } else { 1 };
-    let mut wide = vec![];
-    let theta = if threshold.is_empty() { threshold } else { spread(threshold, &mut wide, h) };
     let rows = some(stats.len() / 2);
     let one = |i: usize, value: &mut [T], mask: &mut [i32], stats: &mut [T]| {
-        select_rows(&x[i * rows * h..][..value.len()], theta, value, mask, stats, h, cut);
+        select_rows(&x[i * rows * h..][..value.len()], threshold, value, mask, stats, h, cut);
     };
     let (v, m, s) = (rows * h, rows * words, rows * 2);
     if par::worthwhile(x.len() / 2) {
@@ -209,6 +207,37 @@ pub(super) fn sparse_mlp_scaled<T: Real>(x: &[T], line: &[T], z: &mut [T], n: us
     });
 }
 
+fn select_rows<T: Real>(
+    x: &[T],
+    theta: &[T],
+    value: &mut [T],
+    mask: &mut [i32],
+    stats: &mut [T],
+    h: usize,
+    cut: Cut<T>,
+) {
+    let (words, banded) = (h.div_ceil(WORD), cut.half > T::ZERO);
+    let planes = if banded { 2 } else { 1 };
+    let rows = x.chunks_exact(h).zip(value.chunks_exact_mut(h)).zip(mask.chunks_exact_mut(words * planes));
+    for (((x, value), mask), stats) in rows.zip(stats.chunks_exact_mut(2)) {
+        let own = theta.is_empty();
+        let (mean, deviation) = if own { row_statistics(x) } else { (T::ZERO, T::ZERO) };
+        (stats[0], stats[1]) = (mean, deviation);
+        let row = [mean + cut.factor * deviation];
+        let theta = if own { &row } else { theta };
+        let of = |c: usize| if theta.len() == 1 { theta[0] } else { theta[c] };
+        let (mask, band) = mask.split_at_mut(words);
+        T::above(x, theta, mask);
+        for c in active(mask) {
+            value[c] = if cut.hard { x[c] } else { x[c] - of(c) };
+        }
+        for (i, band) in band.iter_mut().enumerate() {
+            let near = |(l, &x): (usize, &T)| u32::from((x - of(i * WORD + l)).abs() < cut.half) << l;
+            *band = x[i * WORD..].iter().take(WORD).enumerate().map(near).sum::<u32>() as i32;
+        }
+    }
+}
+
 /// d of some rows: a unit of one row has the bits of the dense product of that row.
 fn dots_rows<T: Real>(dy: &[T], w: &[T], mask: &[i32], d: &mut [T], h: usize, m: usize, planes: usize) {
     let (words, step) = (h.div_ceil(WORD), block_words(m));
@@ -224,17 +253,6 @@ fn dots_rows<T: Real>(dy: &[T], w: &[T], mask: &[i32], d: &mut [T], h: usize, m:
             units.iter().zip(&sums).for_each(|(&c, &sum)| d[c] = sum);
         }
     }
-}
-
-/// 32 numbers from `from` on; the rest, where a row ends, as `fill`.
-#[inline(always)]
-fn block<T: Real>(x: &[T], from: usize, fill: T) -> [T; WORD] {
-    if let Some(whole) = x[from..].first_chunk::<WORD>() {
-        return *whole;
-    }
-    let mut some = [fill; WORD];
-    some[..x.len() - from].copy_from_slice(&x[from..]);
-    some
 }
 
 /// y += Σ value[c]·w_c over active units; rows of w are `pitch` apart.
@@ -261,35 +279,8 @@ fn add_active<T: Real>(y: &mut [T], value: &[T], words: &[i32], w: &[T], pitch: 
 }
 
 vectorized! {
-    fn select_rows<T: Real>(
-        x: &[T], theta: &[T], value: &mut [T], mask: &mut [i32], stats: &mut [T], h: usize, cut: Cut<T>,
-    ) {
-        let (words, banded) = (h.div_ceil(WORD), cut.half > T::ZERO);
-        let planes = if banded { 2 } else { 1 };
-        let rows = x.chunks_exact(h).zip(value.chunks_exact_mut(h)).zip(mask.chunks_exact_mut(words * planes));
-        for (((x, value), mask), stats) in rows.zip(stats.chunks_exact_mut(2)) {
-            let own = theta.is_empty();
-            let (mean, deviation) = if own { statistics(x) } else { (T::ZERO, T::ZERO) };
-            (stats[0], stats[1]) = (mean, deviation);
-            let mut at = [mean + cut.factor * deviation; WORD];
-            for i in 0..words {
-                let from = i * WORD;
-                if !own {
-                    at = block(theta, from, T::ZERO);
-                }
-                let some = block(x, from, T::NEG_INFINITY);
-                // A NaN as threshold is exceeded by all, but by no unit beyond the last.
-                let units = u32::MAX >> (WORD - WORD.min(h - from));
-                let bits = above(&some, &at) & units;
-                mask[i] = bits as i32;
-                if banded {
-                    mask[words + i] = (near(&some, &at, cut.half) & units) as i32;
-                }
-                for l in active(&[bits as i32]) {
-                    value[from + l] = if cut.hard { some[l] } else { some[l] - at[l] };
-                }
-            }
-        }
+    fn row_statistics<T: Real>(x: &[T]) -> (T, T) {
+        statistics(x)
     }
 
     /// Rows of y, or some columns of one: rows of w are `pitch` long, those of the mask `words`.

@@ -14,7 +14,7 @@ use crate::tensor::Tensor;
 
 /// Largest share of active units with which the kernels that skip are faster, forward and backward together, from so many rows
 /// on: `ringtape bench sparse`, in benches/README.md. With few rows both read most of the weights once, and skipping reads less.
-const CROSSOVER: [(usize, f64); 3] = [(0, 0.9), (4, 0.5), (32, 0.3)];
+const CROSSOVER: [(usize, f64); 3] = [(0, 0.45), (16, 0.35), (512, 0.3)];
 
 /// True when skipping pays for these units. Counted, not timed; on a device it always does, since a count would have to come
 /// back first. Without AVX2 a fused multiply-add is a call.
