@@ -318,7 +318,7 @@ vectorized! {
     ) {
         // Of some rows at a time, which rows each unit is active in, and its values there.
         let mut lists = [[0u8; TILE]; JOB];
-        let mut values = vec![[T::ZERO; TILE]; JOB];
+        let mut values = [[T::ZERO; TILE]; JOB];
         let words = (out.len() / n).div_ceil(WORD);
         for (first, z) in z.chunks(TILE * n).enumerate() {
             let mut counts = [0; JOB];
