@@ -1,7 +1,7 @@
 //! The sums over active units, on the CPU. Which units of a row are active stands in words of 32 bits, so that a loop over
-//! them skips the others at a glance. Every sum goes on in the order of units (or of rows), one fused multiply-add after the
-//! other, as the plain loop over all units does where what is skipped is 0: same bits, for any number of threads, on any
-//! instruction set.
+//! them skips the others at a glance. Sums over units (or rows) go on in their order, one fused multiply-add after the other, as
+//! the plain loop over all of them does where what is skipped is 0: same bits, for any number of threads, on any instruction
+//! set. Each d is a dot product, with the bits of the dense product of its row alone, which are those of the instruction set.
 
 use super::super::threshold_relu::cpu::{Cut, slope, statistics};
 use super::picked::{TERMS, active, add_product, add_products};
