@@ -27,6 +27,7 @@ def train(a, model, seed):
     run = a.out / f"{model}-{seed}"
     if not (run / "summary.json").exists():
         command = [a.binary, "train", f"datasets/kjv/{model}.toml", "--seed", str(seed), "--out", run]
+        command += ["--steps", a.steps] if a.steps else []
         if run.exists():
             command = [a.binary, "train", "--resume", run]
         subprocess.run([str(x) for x in command], check=True)
@@ -96,6 +97,7 @@ def plot(path, heads, context):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    a.add_argument("--steps", type=int, help="of each run [default: as the recipes say]")
     a.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/real-text"))
     a.add_argument("--plot", help="file for the picture of learned spans and lags")
     a.add_argument("--binary", default="target/release/ringtape")
