@@ -55,6 +55,9 @@ pub fn chunks_of<T: Send, C: Send + Default, const N: usize>(
     halves(0, y, cells, worthwhile(work), &f);
 }
 
+/// Chunks of [`chunks_of`] that are not split over threads any more: a split costs as much as a tenth of a chunk.
+const TOGETHER: usize = 8;
+
 /// Splits at a chunk near the middle until one chunk is left.
 fn halves<T: Send, C: Send + Default, const N: usize>(
     first: usize,
@@ -78,11 +81,11 @@ fn halves<T: Send, C: Send + Default, const N: usize>(
         right
     });
     let (ca, cb) = cells.split_at_mut(cells.len().min(half));
-    if threads {
+    if threads && chunks > TOGETHER {
         rayon::join(|| halves(first, a, ca, true, f), || halves(first + half, b, cb, true, f));
     } else {
-        halves(first, a, ca, false, f);
-        halves(first + half, b, cb, false, f);
+        halves(first, a, ca, threads, f);
+        halves(first + half, b, cb, threads, f);
     }
 }
 
