@@ -116,14 +116,7 @@ impl Run {
             (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
             (None, false) => {}
         }
-        let mut controller = config.controller.build()?;
-        if let (Some(c), Some(kept)) = (&mut controller, state.as_ref().and_then(|s| s.controller.clone())) {
-            c.restore(kept);
-        }
-        let mut noise = NoiseScale::new(config.batch_size, config.accumulate);
-        if let (Some(n), Some(kept)) = (&mut noise, state.as_ref().and_then(|s| s.noise)) {
-            n.restore(kept);
-        }
+        let (controller, noise) = watchers(&config, state.as_ref())?;
         let first = state.as_ref().map_or(0, |s| s.step);
         let events =
             config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
@@ -380,6 +373,19 @@ impl Meter {
         m.wall_s = self.wall;
         *self = Meter { started: Instant::now(), excluded: 0.0, wall: self.wall, stall, units: 0 };
     }
+}
+
+/// What watches the gradients of a run: the controller of the rate and the noise scale, as a snapshot left them.
+fn watchers(config: &Config, kept: Option<&State>) -> Result<(Option<Gvc>, Option<NoiseScale>)> {
+    let mut controller = config.controller.build()?;
+    if let (Some(c), Some(kept)) = (&mut controller, kept.and_then(|s| s.controller.clone())) {
+        c.restore(kept);
+    }
+    let mut noise = NoiseScale::new(config.batch_size, config.accumulate);
+    if let (Some(n), Some(kept)) = (&mut noise, kept.and_then(|s| s.noise)) {
+        n.restore(kept);
+    }
+    Ok((controller, noise))
 }
 
 /// The model of `config` for `task`, with its initial parameters.
