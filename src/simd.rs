@@ -61,7 +61,7 @@ fn detected() -> Isa {
     Isa::Plain
 }
 
-/// Bit i of the words: x[i] is not ≤ theta[i], or theta[0] where that is the only one. A NaN on either side sets the bit; bits
+/// Bit i of the words: `x[i]` is not ≤ `theta[i]`, or `theta[0]` where that is the only one. A NaN on either side sets the bit; bits
 /// beyond x are 0.
 pub fn above(x: &[f32], theta: &[f32], words: &mut [i32]) {
     assert!(

@@ -84,7 +84,7 @@ pub trait Real:
     fn transpose(from: gemm::View<'_, Self>, to: &mut [Self]);
     /// Bits of what exceeds a threshold: [`simd::above`].
     fn above(x: &[Self], theta: &[Self], words: &mut [i32]);
-    /// out[i] = x·(row `units[i]` of w), rows as long as x.
+    /// `out[i]` = x·(row `units[i]` of w), rows as long as x.
     fn picked_dots(x: &[Self], w: &[Self], units: &[usize], out: &mut [Self]);
     /// [`gemm::matmul_then`] of a product that is not empty.
     fn matmul(

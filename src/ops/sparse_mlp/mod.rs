@@ -1,5 +1,5 @@
 //! sparse_mlp: two linear layers with a threshold between them, of which only active units are worked on. With u_c and w_c the
-//! rows of `up` and `down` (both are stored by hidden unit), f as in [`threshold_relu`](super::threshold_relu):
+//! rows of `up` and `down` (both are stored by hidden unit), f as in [`threshold_relu`](mod@super::threshold_relu):
 //!
 //! a_tc = x_t·u_c + p_c,  h_tc = f(a_tc; θ),  y_t = Σ_{c active in t} h_tc·w_c + q
 //!
