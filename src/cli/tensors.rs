@@ -176,13 +176,13 @@ impl safetensors::View for Stored<'_> {
 /// Writes `tensors` to `path`: first to a file beside it, which is synced and then renamed, so that `path` is never half
 /// a file. `input` is a file that must stay as it is.
 pub(super) fn write(path: &Path, input: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::Usage(format!("{} is a folder; name a file for what is written", path.display())));
+    }
     let real = |p: &Path| fs::canonicalize(p).ok();
     if real(path).is_some_and(|p| Some(p) == real(input)) {
         let what = format!("{} is the input file; name another file for what is written", path.display());
         return Err(Error::Usage(what));
-    }
-    if path.is_dir() {
-        return Err(Error::Usage(format!("{} is a folder; name a file for what is written", path.display())));
     }
     let host: Vec<Tensor> = tensors.iter().map(|(_, t)| t.to_host()).collect::<Result<_>>()?;
     let stored = tensors.iter().zip(&host).map(|((name, _), t)| (name.as_str(), Stored(t)));
