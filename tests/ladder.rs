@@ -88,3 +88,58 @@ fn tensor_cores_round_their_operands() {
     assert_eq!(one("matmul_tf32", TENSOR), 1.0);
     assert_eq!(one("matmul_bf16", TENSOR), 1.0);
 }
+
+/// One warp, c [16, 8] = a [16, k]·b [k, 8] by one `mma` of f64, whose lanes bring and take their elements as the tables of the
+/// ISA say (PTX ISA 9.0, matrix fragments for mma.m16n8k4, k8 and k16 with .f64).
+fn doubles(k: usize) -> String {
+    let list = |name: &str, n: usize| (0..n).map(|i| format!("%{name}{i}")).collect::<Vec<_>>().join(", ");
+    // Register i of a: row g (+ 8 where i is odd), column t + 4·(i/2); of b: row t + 4i, column g.
+    let a: String = (0..k / 2)
+        .map(|i| format!("ld.global.f64 %a{i}, [%pa+{}];\n", 8 * (8 * k * (i % 2) + 4 * (i / 2))))
+        .collect();
+    let b: String = (0..k / 4).map(|i| format!("ld.global.f64 %b{i}, [%pb+{}];\n", 8 * 8 * 4 * i)).collect();
+    let c: String =
+        (0..4).map(|i| format!("st.global.f64 [%pc+{}], %c{i};\n", 8 * (64 * (i / 2) + i % 2))).collect();
+    format!(
+        ".version 7.8\n.target sm_90\n.address_size 64\n.visible .entry doubles(.param .u64 a, .param .u64 b, .param .u64 c)\n{{\n\
+         .reg .b32 %g, %t, %u;\n.reg .b64 %pa, %pb, %pc;\n.reg .f64 %a<8>, %b<4>, %c<4>;\n\
+         ld.param.u64 %pa, [a];\nld.param.u64 %pb, [b];\nld.param.u64 %pc, [c];\n\
+         mov.u32 %u, %tid.x;\nshr.u32 %g, %u, 2;\nand.b32 %t, %u, 3;\n\
+         mad.lo.u32 %u, %g, {k}, %t;\nmad.wide.u32 %pa, %u, 8, %pa;\n\
+         mad.lo.u32 %u, %t, 8, %g;\nmad.wide.u32 %pb, %u, 8, %pb;\n\
+         mad.lo.u32 %u, %g, 4, %t;\nmad.wide.u32 %pc, %u, 16, %pc;\n{a}{b}\
+         mov.f64 %c0, 0d3FF0000000000000;\nmov.f64 %c1, %c0;\nmov.f64 %c2, %c0;\nmov.f64 %c3, %c0;\n\
+         mma.sync.aligned.m16n8k{k}.row.col.f64.f64.f64.f64 {{{}}}, {{{}}}, {{{}}}, {{{}}};\n{c}ret;\n}}\n",
+        list("c", 4),
+        list("a", k / 2),
+        list("b", k / 4),
+        list("c", 4),
+    )
+}
+
+#[test]
+fn products_of_doubles_have_every_depth() {
+    let device = soft::device(&Machine::strict(), 0).unwrap();
+    let driver = device.driver().unwrap();
+    let stream = driver.default_stream();
+    for k in [4, 8, 16] {
+        let module = driver.load("doubles.ptx", &doubles(k)).unwrap();
+        // Small integers: sums are exact.
+        let a: Vec<f64> = (0..16 * k).map(|i| (i * 7 % 11) as f64 - 5.0).collect();
+        let b: Vec<f64> = (0..k * 8).map(|i| (i * 5 % 13) as f64 - 6.0).collect();
+        let at = [16 * k, k * 8, 128].map(|len| driver.alloc(8 * len as u64).unwrap());
+        driver.copy_in(at[0], bytemuck::cast_slice(&a), stream).unwrap();
+        driver.copy_in(at[1], bytemuck::cast_slice(&b), stream).unwrap();
+        let params: Vec<u8> = at.iter().flat_map(|p| p.to_le_bytes()).collect();
+        let (grid, block) = ([1; 3], [32, 1, 1]);
+        let call = Call { module, entry: "doubles", grid, block, shared_bytes: 0, params: &params };
+        driver.launch(&call, stream).unwrap();
+        let mut c = vec![0.0f64; 128];
+        driver.copy_out(at[2], bytemuck::cast_slice_mut(&mut c), stream).unwrap();
+        for (i, c) in c.iter().enumerate() {
+            let want = 1.0 + (0..k).map(|l| a[i / 8 * k + l] * b[l * 8 + i % 8]).sum::<f64>();
+            assert_eq!(*c, want, "k {k}: c[{}, {}]", i / 8, i % 8);
+        }
+        at.into_iter().for_each(|p| driver.free(p));
+    }
+}

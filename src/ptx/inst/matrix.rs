@@ -271,7 +271,7 @@ fn doubles(cx: &mut Cx<'_>, op: &Op) -> Flow {
     }
     let blocks = Blocks::new(Plan(op.imm).shape(), 1);
     let ((na, nb), n) = (blocks.all(), 2 * blocks.high());
-    let (a, b) = (rows::<u64, 2>(cx, op, 0, na), rows::<u64, 2>(cx, op, na, nb));
+    let (a, b) = (rows::<u64, MOST>(cx, op, 0, na), rows::<u64, MOST>(cx, op, na, nb));
     let c = rows::<u64, 4>(cx, op, na + nb, n);
     let mut d: Sums<f64> = std::array::from_fn(|i| bytemuck::cast(*c[i]));
     multiply_doubles(&a[..na], &b[..nb], blocks.two, &mut d);
