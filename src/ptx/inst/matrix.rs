@@ -162,12 +162,7 @@ impl Blocks {
 
 /// The registers from `at` on in the op's list, of `n` that count.
 #[inline(always)]
-fn rows<'r, B: Bits, const N: usize>(
-    cx: &'r Cx<'_>,
-    op: &Op,
-    at: usize,
-    n: usize,
-) -> [&'r [B; LANES]; N] {
+fn rows<'r, B: Bits, const N: usize>(cx: &'r Cx<'_>, op: &Op, at: usize, n: usize) -> [&'r [B; LANES]; N] {
     std::array::from_fn(|r| B::read(cx.rows, cx.listed(op, at + r.min(n - 1))))
 }
 
