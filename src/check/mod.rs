@@ -6,10 +6,12 @@
 //! | `precision.rs` | f32 against f64, forward and gradient |
 //! | `parity.rs` | a device that runs PTX against the CPU, with the checks of the software device on |
 //! | `ptx.rs` | kernels from PTX files against what a manifest expects |
+//! | `manifest.rs` | what a manifest says of a launch |
 //! | `contract.rs` | errors name the op, backward adds, unwanted inputs cost nothing, evaluation keeps nothing, same bits twice |
 
 mod contract;
 mod gradient;
+mod manifest;
 mod parity;
 mod precision;
 pub mod ptx;

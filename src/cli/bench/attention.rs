@@ -31,7 +31,7 @@ enum How {
     Dynamic,
 }
 
-pub(super) fn cases() -> Result<Vec<Case<'static>>> {
+pub(super) fn cases(device: &Device) -> Result<Vec<Case<'static>>> {
     let mut cases = Vec::new();
     for t in TOKENS {
         let all = [
@@ -40,14 +40,14 @@ pub(super) fn cases() -> Result<Vec<Case<'static>>> {
             (How::Dynamic, "window 256, 8 blocks by LSH"),
         ];
         for (how, what) in all.into_iter().filter(|(how, _)| *how != How::Dense || t <= DENSE) {
-            cases.push(case(t, how, what)?);
+            cases.push(case(device, t, how, what)?);
         }
     }
     Ok(cases)
 }
 
-fn case(t: usize, how: How, what: &str) -> Result<Case<'static>> {
-    let device = Device::cpu();
+fn case(device: &Device, t: usize, how: How, what: &str) -> Result<Case<'static>> {
+    let device = device.clone();
     let normal = |dims: &[usize], name: &str| -> Result<Tensor> {
         let mut rng = Key::named(t as u64, name).rng();
         let v: Vec<f32> = (0..dims.iter().product()).map(|_| rng.normal() as f32).collect();
@@ -85,7 +85,7 @@ fn case(t: usize, how: How, what: &str) -> Result<Case<'static>> {
         };
         let found = tape.backward_from(&[(&o, seed.clone())], &mut Grads::new(&params)?)?;
         std::hint::black_box(found);
-        Ok(())
+        device.synchronize()
     };
     let flops = 14.0 * (HEADS * t * keys * WIDTH) as f64;
     let what = format!("{what}, {t} tokens, {HEADS} heads of {WIDTH}");

@@ -9,6 +9,7 @@
 //! | `gemm.rs` | matrix products of a GPT training step |
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
 //! | `attention.rs` | dense, windowed and dynamic attention over long sequences |
+//! | `ladder.rs` | matrix products in PTX, version by version, on a device |
 //! | `soft.rs` | the software CUDA device |
 //! | `sparse.rs` | an MLP whose inactive units are skipped, by density |
 //! | `tiny.rs` | a training step that is mostly machinery |
@@ -17,6 +18,7 @@
 mod attention;
 mod gemm;
 mod harness;
+mod ladder;
 mod machine;
 mod op;
 mod soft;
@@ -28,6 +30,7 @@ pub use harness::{Case, Timing, measure};
 
 use super::devices::Machine;
 use super::session::{Session, note, say, table};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::{self, Entry};
 
@@ -40,6 +43,7 @@ Examples:
   ringtape bench attention          dense, windowed and dynamic attention over 1,024 to 65,536 tokens
   ringtape bench sparse             an MLP whose inactive units are skipped, by share of active ones
   ringtape bench soft               the software CUDA device: launches, PTX read, matrix products
+  ringtape bench ladder --device cuda:0   the versions of the matrix product in PTX
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
   ringtape bench gemm --json        numbers for programs
@@ -51,11 +55,14 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, attention, sparse, tiny, loader, soft, all
+    /// gemm, elementwise, op NAME, step, attention, sparse, tiny, loader, soft, ladder, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
     op: Option<String>,
+    /// Device of `op`, `elementwise`, `step`, `attention` and `ladder`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
     /// Seconds to spend on each case
     #[arg(long, default_value_t = 0.5)]
     seconds: f64,
@@ -64,8 +71,10 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 10] =
-    ["all", "gemm", "elementwise", "op", "step", "attention", "sparse", "tiny", "loader", "soft"];
+const TARGETS: [&str; 11] =
+    ["all", "gemm", "elementwise", "op", "step", "attention", "sparse", "tiny", "loader", "soft", "ladder"];
+/// Those that run on any device.
+const ANYWHERE: [&str; 5] = ["elementwise", "op", "step", "attention", "ladder"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -74,41 +83,42 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if args.op.is_some() && args.target != "op" {
         return Err(Error::Usage(format!("`bench {}` takes no name; `bench op NAME` does", args.target)));
     }
+    let device = Device::open(&args.device)?;
+    let target = args.target.as_str();
+    if !device.is_host() && !ANYWHERE.contains(&target) {
+        let all = ANYWHERE.join(", ");
+        return Err(Error::Usage(format!("`bench {target}` runs on the CPU; {all} take a --device")));
+    }
     let entries = || session.extensions.ops.iter().chain(ops::ALL).copied();
-    let chosen: Vec<&'static Entry> = match (args.target.as_str(), &args.op) {
+    let chosen: Vec<&'static Entry> = match (target, &args.op) {
         ("op", Some(name)) => vec![ops::find(name, session.extensions.ops)?],
         ("op" | "all", None) => entries().collect(),
         ("elementwise", _) => entries().filter(|e| e.inputs.len() == 1 && is_elementwise(e)).collect(),
-        ("gemm" | "step" | "attention" | "sparse" | "tiny" | "loader" | "soft", _) => vec![],
+        (known, _) if TARGETS.contains(&known) => vec![],
         (other, _) => {
             let all = TARGETS.join(", ");
             return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
         }
     };
     let mut cases = machine::cases()?;
-    if matches!(args.target.as_str(), "gemm" | "all") {
-        cases.extend(gemm::cases()?);
-    }
-    if matches!(args.target.as_str(), "step" | "all") {
-        cases.extend(step::step()?);
-    }
-    if matches!(args.target.as_str(), "attention" | "all") {
-        cases.extend(attention::cases()?);
-    }
-    if matches!(args.target.as_str(), "sparse" | "all") {
-        cases.extend(sparse::cases()?);
-    }
-    if matches!(args.target.as_str(), "tiny" | "all") {
-        cases.extend(tiny::cases()?);
-    }
-    if matches!(args.target.as_str(), "loader" | "all") {
-        cases.extend(step::loader()?);
-    }
-    if matches!(args.target.as_str(), "soft" | "all") {
-        cases.extend(soft::cases()?);
+    // `all` has no ladder: on the CPU there is none, and `soft` holds the software device's.
+    let groups: [(&str, &dyn Fn() -> Result<Vec<Case<'static>>>); 8] = [
+        ("gemm", &gemm::cases),
+        ("step", &|| step::step(&args.device)),
+        ("attention", &|| attention::cases(&device)),
+        ("sparse", &sparse::cases),
+        ("tiny", &tiny::cases),
+        ("loader", &step::loader),
+        ("soft", &soft::cases),
+        ("ladder", &|| ladder::cases(&device)),
+    ];
+    for (name, group) in groups {
+        if target == name || target == "all" && name != "ladder" {
+            cases.extend(group()?);
+        }
     }
     for entry in chosen {
-        cases.extend(op::cases(entry)?);
+        cases.extend(op::cases(entry, &device)?);
     }
     note!(session, "{} cases, about {:.0} s …", cases.len(), cases.len() as f64 * args.seconds);
     print(session, &args, &measure(cases, args.seconds)?)
@@ -119,7 +129,7 @@ fn is_elementwise(entry: &Entry) -> bool {
     let shapes = || -> Result<bool> {
         let Some(sample) = (entry.samples)().into_iter().next() else { return Ok(false) };
         let op = entry.build_with(&sample.attrs)?;
-        let x = sample.tensors(&crate::device::Device::cpu(), crate::shape::DType::F32, 1)?;
+        let x = sample.tensors(&Device::cpu(), crate::shape::DType::F32, 1)?;
         let specs: Vec<_> = x.iter().map(|t| t.spec()).collect();
         let y = op.infer(&specs)?;
         Ok(y.len() == 1 && y[0] == specs[0])

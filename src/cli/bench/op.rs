@@ -12,20 +12,21 @@ use std::time::{Duration, Instant};
 
 /// An op and its inputs.
 struct Call {
+    device: Device,
     op: Arc<dyn Op>,
     inputs: Vec<(Tensor, bool)>, // and whether it wants a gradient
 }
 
-pub(super) fn cases(entry: &'static Entry) -> Result<Vec<Case<'static>>> {
+pub(super) fn cases(entry: &'static Entry, device: &Device) -> Result<Vec<Case<'static>>> {
     let mut cases = Vec::new();
     for sample in (entry.samples)().iter().filter(|s| s.large) {
-        cases.extend(both(entry, sample)?);
+        cases.extend(both(entry, sample, device)?);
     }
     Ok(cases)
 }
 
-fn both(entry: &'static Entry, sample: &Sample) -> Result<Vec<Case<'static>>> {
-    let call = Call::new(entry, sample)?;
+fn both(entry: &'static Entry, sample: &Sample, device: &Device) -> Result<Vec<Case<'static>>> {
+    let call = Call::new(entry, sample, device)?;
     let outputs = call.forward()?;
     let bytes = |t: &Tensor| t.spec().bytes() as f64;
     let read: f64 = call.inputs.iter().map(|(t, _)| bytes(t)).sum();
@@ -55,26 +56,28 @@ fn both(entry: &'static Entry, sample: &Sample) -> Result<Vec<Case<'static>>> {
 }
 
 impl Call {
-    fn new(entry: &Entry, sample: &Sample) -> Result<Call> {
-        let tensors = sample.tensors(&Device::cpu(), DType::F32, 1)?;
+    fn new(entry: &Entry, sample: &Sample, device: &Device) -> Result<Call> {
+        let tensors = sample.tensors(device, DType::F32, 1)?;
         let inputs = tensors.into_iter().enumerate().map(|(i, t)| {
             let wants = entry.port(i).is_some_and(|p| p.kind == PortKind::Real);
             (t, wants)
         });
-        Ok(Call { op: entry.build_with(&sample.attrs)?, inputs: inputs.collect() })
+        Ok(Call { device: device.clone(), op: entry.build_with(&sample.attrs)?, inputs: inputs.collect() })
     }
 
     fn forward(&self) -> Result<Vec<Tensor>> {
-        let params = Params::none(&Device::cpu());
+        let params = Params::none(&self.device);
         let tape = Tape::eval(&params);
         let vars: Vec<Var<'_>> = self.inputs.iter().map(|(t, _)| tape.constant(t.clone())).collect();
         let y = tape.apply_arc(self.op.clone(), &vars.iter().collect::<Vec<_>>())?;
-        Ok(y.into_iter().map(Var::into_value).collect())
+        let y = y.into_iter().map(Var::into_value).collect();
+        self.device.synchronize()?;
+        Ok(y)
     }
 
     /// Time of the backward sweep alone.
     fn backward(&self, seeds: &[Tensor]) -> Result<Duration> {
-        let params = Params::none(&Device::cpu());
+        let params = Params::none(&self.device);
         let tape = Tape::new(&params);
         let var = |(t, wants): &(Tensor, bool)| {
             if *wants { tape.leaf(t.clone()) } else { Ok(tape.constant(t.clone())) }
@@ -84,8 +87,10 @@ impl Call {
         let pairs = y.iter().zip(seeds).filter(|(v, _)| v.has_gradient());
         let pairs: Vec<(&Var<'_>, Tensor)> = pairs.map(|(v, s)| (v, s.clone())).collect();
         let mut grads = Grads::new(&params)?;
+        self.device.synchronize()?;
         let start = Instant::now();
         let leaves = tape.backward_from(&pairs, &mut grads)?;
+        self.device.synchronize()?;
         let time = start.elapsed();
         std::hint::black_box(leaves);
         Ok(time)

@@ -19,6 +19,7 @@ const PARTS: [&str; 4] = ["batch", "forward and loss", "backward", "clip and opt
 
 /// All that a step reads and changes.
 struct Step {
+    device: Device,
     config: Config,
     task: Task,
     model: Model,
@@ -30,8 +31,8 @@ struct Step {
 }
 
 /// The whole step and each part of it as cases: each runs whole steps, and counts its part.
-pub(super) fn step() -> Result<Vec<Case<'static>>> {
-    let step = Step::new(Config::default())?;
+pub(super) fn step(device: &str) -> Result<Vec<Case<'static>>> {
+    let step = Step::new(Config { device: device.into(), ..Config::default() })?;
     let c = &step.config;
     let what = format!(
         "{} layers of {}, {} x {} tokens of {}",
@@ -64,35 +65,38 @@ impl Step {
         let entry = optim::find(&config.optimizer.name, &[])?;
         let optimizer = entry.build_with(&config.optimizer.attrs(), &params)?;
         let (grads, loader) = (Grads::new(&params)?, task.train(&device, None)?);
-        Ok(Step { config, task, model, params, grads, optimizer, loader, steps: 0 })
+        Ok(Step { device, config, task, model, params, grads, optimizer, loader, steps: 0 })
     }
 
     /// One step; gives the time of each part.
     fn run(&mut self) -> Result<[Duration; 4]> {
         let mut times = [Duration::ZERO; 4];
         let mut mark = Instant::now();
-        let mut lap = |part: usize| {
+        let device = self.device.clone();
+        let mut lap = |part: usize| -> Result<()> {
+            device.synchronize()?;
             let now = Instant::now();
             times[part] = now - std::mem::replace(&mut mark, now);
+            Ok(())
         };
         let batch = next(&mut self.loader)?;
-        lap(0);
+        lap(0)?;
         let (input, target) = self.task.parts(&batch)?;
         let tape = Tape::train(&self.params, self.config.seed, self.steps);
         let tape = tape.with_precision(self.config.precision);
         let y = self.model.forward(&tape.constant(input.clone()))?;
         let loss = self.task.loss(&y, target, false)?;
         drop(y);
-        lap(1);
+        lap(1)?;
         self.grads.accumulate(false);
         tape.backward(&loss, &mut self.grads)?;
         // Tensors go back to the pool here; the weights have one holder again.
         drop(loss);
         drop(tape);
-        lap(2);
+        lap(2)?;
         std::hint::black_box(clip::by_global_norm(&mut self.grads, self.config.clip)?);
         self.optimizer.step(&mut self.params, &self.grads, self.config.optimizer.lr)?;
-        lap(3);
+        lap(3)?;
         self.steps += 1;
         Ok(times)
     }

@@ -5,7 +5,8 @@ pub(super) mod profile;
 
 use super::session::{Session, say, table};
 use crate::attrs::nearest;
-use crate::check::ptx::{Exam, Manifest, Outcome, Programs, read, run as run_manifest};
+use crate::check::ptx::{Exam, Manifest, Outcome, Programs, read, run as run_manifest, run_on};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, basic};
 use crate::ptx::profile::trace;
@@ -22,6 +23,7 @@ Examples:
   ringtape ptx list                        every kernel of ringtape
   ringtape ptx list gelu_forward           the PTX that a device is given for it
   ringtape ptx run launch.json --check     and look for races, accesses out of bounds, uninitialised reads
+  ringtape ptx run launch.json --device cuda:0   on a GPU
   ringtape ptx run launch.json --profile   and count: coalescing, bank conflicts, divergence, estimates for GPUs
   ringtape ptx cost kernel.ptx             registers, occupancy and loops, without a run
 
@@ -77,6 +79,9 @@ enum What {
     Run {
         /// Manifest
         manifest: PathBuf,
+        /// Run on this device, without checks and counts: cuda:0 for a GPU [default: a software CUDA device of its own]
+        #[arg(long, value_name = "DEVICE", conflicts_with_all = ["check", "worst", "profile", "lanes", "trace", "most_steps"])]
+        device: Option<String>,
         /// Look for races, accesses out of bounds, uninitialised reads, and barriers not reached by all
         #[arg(long)]
         check: bool,
@@ -110,11 +115,12 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         What::List { entry: Some(entry), json: false } => show(session, &entry),
         What::List { entry, json } => list(session, entry.as_deref(), json),
         What::Cost { files, json } => profile::costs(session, &files, json),
-        What::Run { manifest, check, worst, profile, registers, lanes, trace, most_steps, json } => {
+        What::Run { manifest, device, check, worst, profile, registers, lanes, trace, most_steps, json } => {
             let mut options = Options { worst, ..Options::default() };
             options.most_steps = most_steps.unwrap_or(options.most_steps);
             let exam = Exam { options, check, profile, registers, lanes, trace: None };
-            run_all(session, &manifest, exam, trace.as_deref(), json)
+            let device = device.map(|name| Device::open(&name)).transpose()?;
+            run_all(session, &manifest, device.as_ref(), exam, trace.as_deref(), json)
         }
     }
 }
@@ -202,14 +208,24 @@ fn check(session: &Session<'_>, file: &Path, json: bool) -> Result<serde_json::V
 }
 
 /// Runs every launch of a manifest.
-fn run_all(session: &Session<'_>, path: &Path, exam: Exam, to: Option<&Path>, json: bool) -> Result<()> {
+fn run_all(
+    session: &Session<'_>,
+    path: &Path,
+    device: Option<&Device>,
+    exam: Exam,
+    to: Option<&Path>,
+    json: bool,
+) -> Result<()> {
     let manifests = read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut programs = Programs::default();
     let (mut all, mut events) = (Vec::new(), Vec::new());
     for (k, m) in manifests.iter().enumerate() {
         let exam = Exam { trace: to.map(|_| k), ..exam };
-        let mut outcome = run_manifest(&mut programs, folder, m, exam)?;
+        let mut outcome = match device {
+            Some(device) => run_on(device, &mut programs, folder, m)?,
+            None => run_manifest(&mut programs, folder, m, exam)?,
+        };
         events.append(&mut outcome.trace);
         if !json {
             tell(session, m, &outcome)?;
@@ -247,11 +263,10 @@ fn tell(session: &Session<'_>, m: &Manifest, o: &Outcome) -> Result<()> {
     let (steps, threads) = (o.report.warp_steps, o.report.thread_steps);
     let word = if o.passed() { "pass" } else { "FAIL" };
     let grid = format!("{:?} × {:?}", m.grid, m.block);
-    say!(
-        session,
-        "{word} {}  {grid}  {steps} warp-instructions, {threads} thread-instructions, {:.2} ms",
-        o.kernel,
-        o.seconds * 1e3
-    )?;
+    let ran = match steps {
+        0 => String::new(),
+        _ => format!("{steps} warp-instructions, {threads} thread-instructions, "),
+    };
+    say!(session, "{word} {}  {grid}  {ran}{:.2} ms", o.kernel, o.seconds * 1e3)?;
     o.profile.as_ref().map_or(Ok(()), |spent| profile::tell(session, o, spent))
 }
