@@ -20,7 +20,7 @@ const PTX: &str = "
 .target sm_75
 .address_size 64
 .visible .global .align 4 .u32 launches = 5;
-// y[i] = a·x[i]
+// y[i] = a x[i]
 .visible .entry scaled(.param .u64 x, .param .u64 y, .param .f32 a, .param .u32 n)
 {
     .reg .pred %done;

@@ -189,6 +189,8 @@ impl Driver for Cuda {
 
     fn load(&self, name: &str, ptx: &str) -> Result<Module> {
         use sys::CUjit_option_enum::{CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+        // The driver of CUDA 13.0 refuses comments that are not ASCII, which ptxas 13.4 takes.
+        let ptx: String = ptx.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
         let text = CString::new(ptx).map_err(|_| self.error(name, "the text holds a NUL"))?;
         let mut log = vec![0u8; 8192];
         let mut options = [CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];

@@ -11,5 +11,5 @@ extern "C" __global__ void print(const int *x, int n) {
     if (i == 2) printf("%f %.3f %8.2e %g %s %c %lld %llx\n", x[i] * 0.1, 1.0f / 3, 12345.678, 1e-10, "text", 'c', 1ll << 40, 0xfeedull << 32);
 }
 extern "C" __global__ void print_pointer(const void *p, size_t n) {
-    if (threadIdx.x == 0) printf("%zu %hd %i %o %X %E %G %5s|%-5s|%%\n", n, (short)-3, 17, 8, 48879, 0.5, 100000.0, "ab", "cd");
+    if (threadIdx.x == 0) printf("%lu %hd %i %o %X %E %G %5s|%-5s|%%\n", n, (short)-3, 17, 8, 48879, 0.5, 100000.0, "ab", "cd");
 }

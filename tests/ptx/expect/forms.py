@@ -453,7 +453,7 @@ def float_rows():
         yield f"max.{t}", t, [t, t], pick(max)
         yield f"copysign.{t}", t, [t, t], lambda a, b: math.copysign(b, a)
         for kind, f in (("finite", math.isfinite), ("infinite", math.isinf), ("number", lambda a: a == a), ("notanumber", math.isnan),
-                        ("normal", lambda a, t=t: math.isfinite(a) and abs(a) >= 2.0 ** FORMATS[t][1]), ("subnormal", lambda a, t=t: 0 < abs(a) < 2.0 ** FORMATS[t][1])):
+                        ("normal", lambda a, t=t: math.isfinite(a) and (a == 0 or abs(a) >= 2.0 ** FORMATS[t][1])), ("subnormal", lambda a, t=t: 0 < abs(a) < 2.0 ** FORMATS[t][1])):
             yield f"testp.{kind}.{t}", "pred", [t], f
     one = lambda f: lambda a, b: f(a, b, "f32", "n")
     for op, f in binary.items():
