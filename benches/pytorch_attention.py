@@ -6,8 +6,9 @@
 
 4 heads of 64, causal, f32, batch 1. PyTorch: `scaled_dot_product_attention` (dense), and an exact window of 256 by blocks of
 256 queries against two blocks of keys with a mask, the usual way without a kernel of one's own. ringtape: `bench attention`,
-hashing and votes included. A round runs one after the other; medians. Memory is the peak of each process above that before
-the call, for one forward and backward.
+hashing and votes included. A round runs one after the other; medians. Memory, for one forward and backward: of PyTorch the
+peak of the process above that before the call, of ringtape the most that its pool had handed out beside the inputs (results
+and gradients count in both).
 """
 
 import argparse
@@ -75,7 +76,7 @@ def main():
     if a.one:
         print(json.dumps(one(a.one[0], int(a.one[1]), a.threads)))
         return
-    ours, theirs, peaks = {}, {}, {}
+    ours, theirs, peaks, pools = {}, {}, {}, {}
     for _ in range(a.rounds):
         for t in a.tokens:
             for kind in ["dense", "window"]:
@@ -90,6 +91,7 @@ def main():
             if case["name"] == "attention":
                 what, tokens, *_ = case["what"].rsplit(", ", 2)
                 ours.setdefault((what, int(tokens.split()[0])), []).append(case["median"])
+                pools[what, int(tokens.split()[0])] = case["memory"]
     print("| tokens | PyTorch dense ms | PyTorch window ms | dense | window | dynamic | window / PyTorch's | dense / dynamic |")
     print("|---|---|---|---|---|---|---|---|")
     mine = lambda what, t: statistics.median(ours[what, t]) if (what, t) in ours else float("nan")
@@ -98,6 +100,8 @@ def main():
         d, w = [statistics.median(theirs[k, t]) if (k, t) in theirs else float("nan") for k in ("dense", "window")]
         cells = [1e3 * x for x in (d, w, dense, window, dynamic)]
         print(f"| {t} | " + " | ".join(f"{x:.0f}" for x in cells) + f" | {w / window:.2f} | {d / dynamic:.2f} |")
+    for (what, t), peak in sorted(pools.items()):
+        print(f"{what}, {t} tokens: {peak / 2**20:.0f} MiB above the inputs")
     for (kind, t), peak in sorted(peaks.items()):
         print(f"PyTorch {kind}, {t} tokens: {peak / 2**20:.0f} MiB above the inputs")
 

@@ -52,6 +52,26 @@ fn slots_lie_in_one_segment_a_role_at_multiples_of_64_bytes() {
 }
 
 #[test]
+fn frozen_slots_are_state_by_name_or_by_a_part_of_it() {
+    let all = |name: &str| {
+        let mut error = None;
+        let params = build(|b| {
+            for slot in ["blocks.0.lag", "blocks.0.flag", "blocks.1.lag", "blocks.10.w"] {
+                b.add(slot, &[2], Init::Constant(1.0), Role::Plain).unwrap();
+            }
+            error = b.freeze(name).err();
+        });
+        let frozen = params.slots().iter().filter(|s| s.role == Role::State);
+        (frozen.map(|s| s.name.clone()).collect::<Vec<_>>(), error.map(|e| e.to_string()))
+    };
+    assert_eq!(all("lag"), (vec!["blocks.0.lag".into(), "blocks.1.lag".into()], None));
+    assert_eq!(all("blocks.1"), (vec!["blocks.1.lag".into()], None));
+    assert_eq!(all("blocks.0.flag"), (vec!["blocks.0.flag".into()], None));
+    let (none, error) = all("ag");
+    assert!(none.is_empty() && error.unwrap().contains("flag, lag, w"));
+}
+
+#[test]
 fn a_slot_without_elements_is_a_slot() {
     let params = build(|b| {
         b.add("empty", &[0, 3], Init::Normal(1.0), Role::Decay).unwrap();

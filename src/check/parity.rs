@@ -23,31 +23,37 @@ pub(super) fn exam(entry: &'static Entry, sample: &Sample, device: &Device) -> R
     let precisions = if rounds { &precisions[..] } else { &precisions[..1] };
     for (&precision, times) in precisions.iter().flat_map(|p| [(p, 1), (p, 2)]) {
         (here.precision, there.precision) = (precision, precision);
+        let unit = match precision {
+            Precision::Tf32 if sample.chained => 2f64.powi(-11),
+            Precision::Bf16 if sample.chained => 2f64.powi(-8),
+            _ => 0.0,
+        };
+        let tolerance = TOLERANCE + unit;
         let (a, b) = (here.run(&here.real, times)?, there.run(&there.real, times)?);
         for (i, (want, got)) in a.outputs.iter().zip(&b.outputs).enumerate() {
-            worst = worst.max(close(want, got, &format!("output {i}"))?);
+            worst = worst.max(close(want, got, &format!("output {i}"), tolerance)?);
         }
         for (i, (want, got)) in a.grads.iter().zip(&b.grads).enumerate() {
             let (Some(want), Some(got)) = (want, got) else { continue };
-            worst = worst.max(close(want, got, &format!("d{}", entry.input_name(i)))?);
+            worst = worst.max(close(want, got, &format!("d{}", entry.input_name(i)), tolerance)?);
         }
     }
     Ok(worst)
 }
 
-fn close(want: &Tensor, got: &Tensor, what: &str) -> Result<f64> {
+fn close(want: &Tensor, got: &Tensor, what: &str, tolerance: f64) -> Result<f64> {
     let got = got.to_host()?;
     let e = distance(&got, want)?;
-    if e <= TOLERANCE {
+    if e <= tolerance {
         return Ok(e);
     }
     let (w, g) = (want.to_f64()?, got.to_f64()?);
     let scale = w.iter().filter(|x| x.is_finite()).fold(1.0f64, |m, x| m.max(x.abs()));
-    let off = |i: &usize| (w[*i] - g[*i]).abs() > TOLERANCE * scale || w[*i].is_finite() != g[*i].is_finite();
+    let off = |i: &usize| (w[*i] - g[*i]).abs() > tolerance * scale || w[*i].is_finite() != g[*i].is_finite();
     let first = (0..w.len()).find(off).unwrap_or(0);
     let count = (0..w.len()).filter(off).count();
     failed(format!(
-        "{what}: element {first} of {} is {}, the CPU has {}; {count} of {} differ by more than {TOLERANCE} of the largest value",
+        "{what}: element {first} of {} is {}, the CPU has {}; {count} of {} differ by more than {tolerance:.1e} of the largest value",
         want.spec(),
         g[first],
         w[first],

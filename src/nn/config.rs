@@ -70,6 +70,8 @@ words! {
         Learned = "learned",
         /// Rotation of queries and keys.
         Rotary = "rotary",
+        /// By what attention may see alone: the causal mask, windows, earlier tokens in keys.
+        None = "none",
     }
 }
 words! {

@@ -45,7 +45,7 @@ impl Gpt {
         let token = Embedding::new(p, "token", vocabulary, c.dim)?;
         let position = match c.positions {
             Positions::Learned => Some(Embedding::new(p, "position", c.context, c.dim)?),
-            Positions::Rotary => None,
+            Positions::Rotary | Positions::None => None,
         };
         let shift = match c.shift {
             0 => None,

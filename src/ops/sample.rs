@@ -45,12 +45,15 @@ pub struct Sample {
     pub inputs: Vec<(Vec<usize>, Fill)>,
     /// True for sizes that only the benchmark runs.
     pub large: bool,
+    /// True where products round what other products gave, so that a last bit more or less there becomes a unit of the
+    /// rounding here.
+    pub chained: bool,
 }
 
 impl Sample {
     /// An example without inputs so far.
     pub fn new(note: &'static str) -> Sample {
-        Sample { note, attrs: vec![], inputs: vec![], large: false }
+        Sample { note, attrs: vec![], inputs: vec![], large: false, chained: false }
     }
     /// Sets an attribute.
     pub fn attr(mut self, name: &'static str, value: impl ToString) -> Sample {
@@ -69,6 +72,11 @@ impl Sample {
     /// Marks the example as large: for the benchmark only.
     pub fn large(mut self) -> Sample {
         self.large = true;
+        self
+    }
+    /// Says that products round what other products gave.
+    pub fn chained(mut self) -> Sample {
+        self.chained = true;
         self
     }
     /// Makes the input tensors, reals as `dtype`. The same seed gives the same values in every type, up to rounding.

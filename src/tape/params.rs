@@ -122,6 +122,33 @@ impl ParamsBuilder {
         Ok(Slot(self.slots.len() as u32 - 1))
     }
 
+    /// Keeps slots at their initial values: those named `name`, and those whose name begins or ends with it, at a dot.
+    ///
+    /// # Errors
+    /// When there is none; the error lists the last parts of the names there are.
+    pub fn freeze(&mut self, name: &str) -> Result<()> {
+        let meant = |s: &str| {
+            s == name
+                || s.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+                || s.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+        };
+        let mut found = false;
+        for (slot, _) in self.slots.iter_mut().filter(|(s, _)| meant(&s.name)) {
+            slot.role = Role::State;
+            found = true;
+        }
+        if found {
+            return Ok(());
+        }
+        let mut last: Vec<&str> = self.slots.iter().filter_map(|(s, _)| s.name.rsplit('.').next()).collect();
+        last.sort_unstable();
+        last.dedup();
+        Err(Error::config(
+            "freeze",
+            format!("names `{name}`, but no weight is named so; there are {}", last.join(", ")),
+        ))
+    }
+
     /// Allocates the segments and fills in the initial values.
     pub fn build(mut self) -> Result<Params> {
         let align = SLOT_ALIGN / self.dtype.size();

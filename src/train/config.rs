@@ -63,6 +63,8 @@ pub struct Config {
     pub seed: u64,
     /// Largest norm of the gradient; 0: no limit.
     pub clip: f64,
+    /// Weights that stay as they begin, by name or by the last part of it, with commas between.
+    pub freeze: String,
     /// Keep only the inputs of transformer blocks and recompute their inside during backward.
     pub checkpoint: bool,
     /// Steps between lines of metrics.jsonl.
@@ -121,6 +123,7 @@ impl Default for Config {
             accumulate: 1,
             seed: 1,
             clip: 1.0,
+            freeze: String::new(),
             checkpoint: false,
             log_every: 10,
             eval_every: 250,

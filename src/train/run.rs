@@ -392,5 +392,11 @@ fn watchers(config: &Config, kept: Option<&State>) -> Result<(Option<Gvc>, Optio
 pub fn build(config: &Config, task: &Task, device: &Device) -> Result<(Model, Params)> {
     let mut params = ParamsBuilder::new(device, DType::F32, config.seed);
     let model = nn::build(&config.model, task.io(), config.checkpoint, &mut params)?;
+    config
+        .freeze
+        .split(',')
+        .map(str::trim)
+        .filter(|n| !n.is_empty())
+        .try_for_each(|name| params.freeze(name))?;
     Ok((model, params.build()?))
 }

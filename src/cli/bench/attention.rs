@@ -47,7 +47,8 @@ pub(super) fn cases(device: &Device) -> Result<Vec<Case<'static>>> {
 }
 
 fn case(device: &Device, t: usize, how: How, what: &str) -> Result<Case<'static>> {
-    let device = device.clone();
+    // A pool of its own tells what a case takes.
+    let device = if device.is_host() { Device::new_cpu() } else { device.clone() };
     let normal = |dims: &[usize], name: &str| -> Result<Tensor> {
         let mut rng = Key::named(t as u64, name).rng();
         let v: Vec<f32> = (0..dims.iter().product()).map(|_| rng.normal() as f32).collect();
@@ -58,6 +59,9 @@ fn case(device: &Device, t: usize, how: How, what: &str) -> Result<Case<'static>
     let rotations = normal(&[ROUNDS, HASHES, WIDTH, BUCKETS / 2], "rotations")?;
     let span = Tensor::full(&device, Spec::new(DType::F32, &dims[..3])?, (WINDOW - 1) as f64)?;
     let seed = Tensor::full(&device, Spec::new(DType::F32, &dims)?, 1.0)?;
+    let (pool, inputs) = (device.clone(), device.stats().live_bytes);
+    let memory: Box<dyn Fn() -> usize> = Box::new(move || pool.stats().peak_bytes - inputs);
+    let memory = device.is_host().then_some(memory);
     // Keys a query sees, at most.
     let keys = match how {
         How::Dense => t / 2,
@@ -89,7 +93,7 @@ fn case(device: &Device, t: usize, how: How, what: &str) -> Result<Case<'static>
     };
     let flops = 14.0 * (HEADS * t * keys * WIDTH) as f64;
     let what = format!("{what}, {t} tokens, {HEADS} heads of {WIDTH}");
-    Ok(Case { elements: t as f64, flops, ..Case::timed("attention", &what, run) })
+    Ok(Case { elements: t as f64, flops, memory, ..Case::timed("attention", &what, run) })
 }
 
 fn route<'t>(q: &Var<'t>, k: &Var<'t>, rotations: &Var<'t>) -> Result<Var<'t>> {

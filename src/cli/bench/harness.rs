@@ -17,6 +17,8 @@ pub struct Case<'a> {
     pub flops: f64,
     /// Runs once.
     pub run: Box<dyn FnMut() -> Result<Duration> + 'a>,
+    /// Most bytes that a run held beside its inputs so far, where that is counted.
+    pub memory: Option<Box<dyn Fn() -> usize + 'a>>,
 }
 
 impl<'a> Case<'a> {
@@ -34,6 +36,7 @@ impl<'a> Case<'a> {
             bytes: 0.0,
             flops: 0.0,
             run: Box::new(run),
+            memory: None,
         }
     }
 }
@@ -51,6 +54,9 @@ pub struct Timing {
     pub elements: f64,
     pub bytes: f64,
     pub flops: f64,
+    /// Absent where it was not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<usize>,
 }
 
 /// A turn lasts at least this long: shorter runs are repeated in it, since a clock reading costs some 30 ns.
@@ -105,6 +111,7 @@ fn summary(case: Case<'_>, mut times: Vec<f64>) -> Timing {
         elements: case.elements,
         bytes: case.bytes,
         flops: case.flops,
+        memory: case.memory.map(|m| m()),
     }
 }
 

@@ -167,6 +167,7 @@ fn print(session: &Session<'_>, args: &Args, timings: &[Timing]) -> Result<()> {
         "of copy",
         "GFLOP/s",
         "of peak",
+        "MiB",
     ];
     let rows: Vec<Vec<String>> = timings.iter().map(|t| row(t, peak, copy)).collect();
     table(&head, &rows).iter().try_for_each(|line| say!(session, "{line}"))
@@ -193,5 +194,6 @@ fn row(t: &Timing, peak: f64, copy: f64) -> Vec<String> {
         share(gbs, copy),
         or_none(gflops > 0.0, format!("{gflops:.1}")),
         share(gflops, peak),
+        t.memory.map_or("-".into(), |bytes| format!("{:.1}", bytes as f64 / 1048576.0)),
     ]
 }

@@ -62,6 +62,40 @@ pub(crate) fn recall(_: &Inputs, w: &mut Writer) -> Result<()> {
     })
 }
 
+/// Tokens between a token of [`copy`] and what it repeats.
+const LAG: usize = 96;
+
+/// Random tokens; each is to be foretold from the one 96 before: it stands at the place of attention, or nowhere.
+pub(crate) fn copy(_: &Inputs, w: &mut Writer) -> Result<()> {
+    sequences(w, "copy", KIND as u32, |rng, tokens, targets| {
+        tokens.fill_with(|| rng.below(KIND) as u8);
+        for t in LAG..TOKENS {
+            targets[t] = tokens[t - LAG].into();
+        }
+    })
+}
+
+/// What tokens of [`spans`] ask about: the last 8 tokens or the last 64.
+const SPANS: [usize; 2] = [8, 64];
+
+/// Tokens 2·question + bit: how many of the last 8 bits (question 0) are set, or how many eighths of the last 64, rounded
+/// down (question 1).
+pub(crate) fn spans(_: &Inputs, w: &mut Writer) -> Result<()> {
+    sequences(w, "spans", 9, |rng, tokens, targets| {
+        // The share of ones drifts, or counts of 64 would hardly differ.
+        let mut share = rng.uniform();
+        for token in tokens.iter_mut() {
+            share = (share + 0.1 * (rng.uniform() - 0.5)).clamp(0.0, 1.0);
+            *token = (2 * rng.below(2) + u64::from(rng.uniform() < share)) as u8;
+        }
+        for t in SPANS[1]..TOKENS {
+            let n = SPANS[usize::from(tokens[t] >= 2)];
+            let ones: usize = tokens[t + 1 - n..=t].iter().map(|&x| usize::from(x % 2)).sum();
+            targets[t] = (8 * ones / n) as i32;
+        }
+    })
+}
+
 /// 0..n in random order.
 fn shuffled(rng: &mut Rng, n: usize) -> Vec<usize> {
     let mut v: Vec<usize> = (0..n).collect();

@@ -100,7 +100,7 @@ pub(super) fn samples() -> Vec<Sample> {
     ];
     for path in ["sparse", "dense"] {
         for mode in ["soft", "hard"] {
-            let s = |s: Sample| s.attr("path", path).attr("mode", mode);
+            let s = |s: Sample| s.attr("path", path).attr("mode", mode).chained();
             all.extend([
                 s(of("each row its own", &[2, 3], [4, 37, 5]).attr("density", 0.3)),
                 s(given(of("one for all", &[5], [3, 34, 20]), 1)),
