@@ -13,6 +13,7 @@ error is that of the sequences' sums (Cochran's ratio estimator), of all seeds t
 """
 
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import subprocess
@@ -26,14 +27,15 @@ LAST = 8
 def train(a, model, seed):
     run = a.out / f"{model}-{seed}"
     if not (run / "summary.json").exists():
-        command = [a.binary, "train", f"datasets/kjv/{model}.toml", "--seed", str(seed), "--out", run]
+        command = [a.binary, "train", f"datasets/kjv/{model}.toml", "--seed", seed, "--out", run, "--device", a.device]
         command += ["--steps", a.steps] if a.steps else []
-        if run.exists():
+        if (run / "config.toml").exists():
             command = [a.binary, "train", "--resume", run]
+        command += ["--quiet"] if a.jobs > 1 else []
         subprocess.run([str(x) for x in command], check=True)
     losses = run / "losses.safetensors"
     if not losses.exists():
-        command = [a.binary, "eval", run, "--losses", losses, "--json"]
+        command = [a.binary, "eval", run, "--losses", losses, "--json", "--device", a.device]
         told = subprocess.run([str(x) for x in command], check=True, stdout=subprocess.PIPE).stdout
         (run / "eval.json").write_bytes(told)
     from safetensors.numpy import load_file
@@ -101,8 +103,12 @@ def main():
     a.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/real-text"))
     a.add_argument("--plot", help="file for the picture of learned spans and lags")
     a.add_argument("--binary", default="target/release/ringtape")
+    a.add_argument("--device", default="cpu", help="cpu or cuda:0")
+    a.add_argument("--jobs", type=int, default=1, help="runs at a time")
     a = a.parse_args()
-    found = {(m, s): train(a, m, s) for s in a.seeds for m in MODELS}
+    with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
+        found = {(m, s): pool.submit(train, a, m, s) for s in a.seeds for m in MODELS}
+        found = {run: job.result() for run, job in found.items()}
 
     window, context = settings("window")["dynamic"]["window"], settings("dense")["context"]
     first = found[MODELS[0], a.seeds[0]][1]

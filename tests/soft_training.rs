@@ -87,6 +87,54 @@ fn a_small_gpt_learns_on_the_device_what_it_learns_on_the_cpu() {
     assert_eq!(on_cpu.targets, on_device.targets);
 }
 
+/// A window of learned size, one of learned place and blocks by hashing; an MLP that skips. Votes and thresholds decide, so a
+/// last bit more or less may show, rarely.
+const IDEAS: [&str; 17] = [
+    "model.attention=dynamic",
+    "model.router=lsh",
+    "model.shift=1",
+    "model.qk_norm=true",
+    "model.dynamic.dense=never",
+    "model.dynamic.window=8",
+    "model.dynamic.ramp=2",
+    "model.dynamic.place=lag",
+    "model.dynamic.form=gaussian",
+    "model.dynamic.width=4",
+    "model.dynamic.block=16",
+    "model.dynamic.blocks=2",
+    "model.dynamic.rounds=2",
+    "model.dynamic.buckets=4",
+    "model.activation=sparse",
+    "model.sparse.density=0.2",
+    "model.context=96",
+];
+
+#[test]
+fn dynamic_attention_and_sparse_activations_learn_there_too() {
+    let runs = ["cpu", "soft:3"].map(|device| {
+        let at = tempfile::tempdir().unwrap();
+        train(config(device, 12, &IDEAS), at.path());
+        losses(at.path())
+    });
+    for (step, (a, b)) in runs[0].iter().zip(&runs[1]).enumerate() {
+        assert!((a - b).abs() <= 1e-3 * a, "step {}: {a} on the CPU, {b} on the device", step + 1);
+    }
+    assert!(runs[1][11] <= 0.95 * runs[1][0], "{runs:?}");
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn dynamic_attention_and_sparse_activations_learn_through_cust_too() {
+    let runs = ["cpu", "cuda:0"].map(|device| {
+        let at = tempfile::tempdir().unwrap();
+        train(config(device, 12, &IDEAS), at.path());
+        losses(at.path())
+    });
+    for (a, b) in runs[0].iter().zip(&runs[1]) {
+        assert!((a - b).abs() <= 1e-3 * a, "{runs:?}");
+    }
+}
+
 #[test]
 fn a_controller_decides_there_as_here_and_brings_back_one_number_more() {
     let extra = ["controller.name=gvc", "controller.window=20", "clip=0.5", "model.layers=1", "model.dim=16"];

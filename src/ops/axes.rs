@@ -130,6 +130,11 @@ pub(crate) fn sum_to(cx: &Cx<'_>, x: &Tensor, scale: f64, dx: &mut Adjoint) -> R
     dx.write(cx, |cx, out, accumulate| fold_into(cx, &SUM, x, out, scale, accumulate))
 }
 
+/// y = x summed to the shape of y, or y +=.
+pub(crate) fn sum_into(cx: &Cx<'_>, x: &Tensor, y: &mut Tensor, accumulate: bool) -> Result<()> {
+    fold_into(cx, &SUM, x, y, 1.0, accumulate)
+}
+
 /// Groups of neighbouring axes are folded one after the other, the last group first.
 fn fold_into(
     cx: &Cx<'_>,

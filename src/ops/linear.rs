@@ -2,9 +2,9 @@
 //!
 //! dx = dy·W;  dW = dyᵀ·x and db = Σ dy, both over all rows. Cost: 2·rows·in·out flops forward, twice that backward.
 
-use super::axes::sum_to;
+use super::axes::{sum_into, sum_to};
 use super::elementwise::{expect_inputs, expect_real};
-use super::{Entry, Port, Sample};
+use super::{Entry, Port, Sample, matmul};
 use crate::error::{Error, Result};
 use crate::kernel::gemm::{self, Precision, View};
 use crate::kernel::reduce::SUM;
@@ -219,13 +219,46 @@ impl Op for Linear {
             let args = [Arg::In(dy), Arg::In(w), Arg::Out(out), r, i, o, Arg::Flag(add)];
             cx.launch_rounding([&BACKWARD_INPUT, &BACKWARD_INPUT_ROUNDED], args)
         })?;
-        dx[1].write(cx, |cx, out, add| {
-            let [r, i, o] = sizes();
-            let args = [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, Arg::Flag(add)];
-            cx.launch_rounding([&BACKWARD_WEIGHT, &BACKWARD_WEIGHT_ROUNDED], args)
-        })?;
+        dx[1].write(cx, |cx, out, add| backward_weight(cx, dy, x, out, [rows, input, output], add))?;
         dx.get_mut(2).map_or(Ok(()), |db| sum_to(cx, dy, 1.0, db))
     }
+}
+
+/// dw [output, input] = dyᵀ·x, or dw +=, dy [rows, output], x [rows, input].
+///
+/// A device makes a tile of 64 × 64 in one block, and most weights have fewer tiles than a GPU has room for blocks. There the
+/// rows are cut into parts of one length, whose products are summed in order.
+pub(super) fn backward_weight(
+    cx: &Cx<'_>,
+    dy: &Tensor,
+    x: &Tensor,
+    out: &mut Tensor,
+    [rows, input, output]: Extents,
+    add: bool,
+) -> Result<()> {
+    const BLOCKS: usize = 256;
+    const ROWS: usize = 64;
+    let most = if cx.device().is_host() { 1 } else { (BLOCKS / tiles(output, input)).min(rows / ROWS) };
+    let parts = (1..=most).rev().find(|&p| rows.is_multiple_of(p)).unwrap_or(1);
+    if parts == 1 {
+        let [r, i, o] = [rows, input, output].map(Arg::Size);
+        let args = [Arg::In(dy), Arg::In(x), Arg::Out(out), r, i, o, Arg::Flag(add)];
+        return cx.launch_rounding([&BACKWARD_WEIGHT, &BACKWARD_WEIGHT_ROUNDED], args);
+    }
+    let mut partial = cx.empty(Spec::new(out.dtype(), &[parts, output, input])?)?;
+    let (extents, lead, step) = ([parts, output, input, rows / parts], [parts], [1]);
+    let [transposed, plain, fresh] = [true, false, false].map(Arg::Flag);
+    let [a_step, b_step, c_step] = [&step; 3].map(|s| Arg::Dims(s));
+    let (product, extents, lead) = (Arg::Out(&mut partial), Arg::Dims(&extents), Arg::Dims(&lead));
+    let args =
+        [Arg::In(dy), Arg::In(x), product, extents, lead, a_step, b_step, c_step, transposed, plain, fresh];
+    cx.launch_rounding([&matmul::MATMUL, &matmul::MATMUL_ROUNDED], args)?;
+    sum_into(cx, &partial, out, add)
+}
+
+/// Tiles of 64 × 64 in a matrix.
+fn tiles(m: usize, n: usize) -> usize {
+    (m.div_ceil(64) * n.div_ceil(64)).max(1)
 }
 
 /// Rows, inputs and outputs of the product.
@@ -259,6 +292,8 @@ pub static ENTRY: Entry = Entry {
         &FORWARD_ROUNDED,
         &BACKWARD_INPUT_ROUNDED,
         &BACKWARD_WEIGHT_ROUNDED,
+        &matmul::MATMUL,
+        &matmul::MATMUL_ROUNDED,
         &SUM,
     ],
     samples: || {
@@ -267,6 +302,7 @@ pub static ENTRY: Entry = Entry {
             Sample::new("without bias, three axes").normal(&[2, 3, 4]).normal(&[2, 4]),
             Sample::new("one row").normal(&[4]).normal(&[3, 4]).normal(&[3]),
             Sample::new("more rows than a block").normal(&[150, 2]).normal(&[3, 2]).normal(&[3]),
+            Sample::new("rows in parts").normal(&[192, 3]).normal(&[5, 3]).normal(&[5]),
             Sample::new("no rows").normal(&[0, 4]).normal(&[3, 4]).normal(&[3]),
             Sample::new("4096 x 128 to 512").normal(&[4096, 128]).normal(&[512, 128]).normal(&[512]).large(),
             Sample::new("4096 x 512 to 128").normal(&[4096, 512]).normal(&[128, 512]).normal(&[128]).large(),

@@ -190,7 +190,5 @@ pub(super) fn product_transposed(
     [rows, n, m]: [usize; 3],
     add: bool,
 ) -> Result<()> {
-    let kernels = [&linear::BACKWARD_WEIGHT, &linear::BACKWARD_WEIGHT_ROUNDED];
-    let [r, n, m] = [rows, n, m].map(Arg::Size);
-    cx.launch_rounding(kernels, [Arg::In(a), Arg::In(b), Arg::Out(out), r, n, m, Arg::Flag(add)])
+    linear::backward_weight(cx, a, b, out, [rows, n, m], add)
 }
