@@ -82,16 +82,6 @@ def mean(by_seed):
     return numpy.mean(list(by_seed.values())) if by_seed else math.nan
 
 
-def paired(here, there):
-    """Mean of here/there - 1 over the seeds of both in percent, and its standard error."""
-    seeds = here.keys() & there.keys()
-    d = numpy.array([100 * (here[s] / there[s] - 1) for s in sorted(seeds)])
-    if not len(d) or not numpy.isfinite(d).all():
-        return "-"
-    error = f" ± {d.std(ddof=1) / len(d) ** 0.5:.1f}" if len(d) > 1 else ""
-    return f"{d.mean():+.1f}{error} %"
-
-
 def width(rates, means, limit):
     """Decades of rates around the least of `means` where straight lines between the means stay at or below `limit`."""
     x, y = numpy.log10(rates), numpy.array(means)
@@ -129,8 +119,8 @@ def show(name, a, found):
     print(" | ".join(f"decades within {p} %" for p in WITHIN) + " |\n|---" + "|---" * (5 + len(WITHIN)) + "|")
     for m in complete:
         untuned = found.get((m, a.default), {})
-        row = [m, f"{numpy.nanmin(means[m]):.4g}", f"{best[m]:g}", paired(found[m, best[m]], tuned)]
-        row += [f"{mean(untuned):.4g}", paired(untuned, tuned)]
+        row = [m, f"{numpy.nanmin(means[m]):.4g}", f"{best[m]:g}", sweep.paired(found[m, best[m]], tuned)]
+        row += [f"{mean(untuned):.4g}", sweep.paired(untuned, tuned)]
         row += [f"{width(a.rates, means[m], least * (1 + p / 100)):.1f}" for p in WITHIN]
         print("| " + " | ".join(row) + " |")
 
@@ -149,7 +139,12 @@ def plot(path, a, found):
             x = [r for r, _ in points]
             line = ax.plot(x, [v.mean() for _, v in points], ".-", label=m, linewidth=1.2)[0]
             ax.fill_between(
-                x, [v.min() for _, v in points], [v.max() for _, v in points], color=line.get_color(), alpha=0.2, linewidth=0
+                x,
+                [v.min() for _, v in points],
+                [v.max() for _, v in points],
+                color=line.get_color(),
+                alpha=0.2,
+                linewidth=0,
             )
         ax.set(xscale="log", xlabel="learning rate", ylabel=f"validation loss, {TASKS[name].unit}", title=name)
         ax.set_ylim(least - 0.05 * (top - least), top)

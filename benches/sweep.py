@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+import numpy
+
 DIVERGED = 6
 
 
@@ -104,7 +106,8 @@ def make(runs, a):
     have = records(a.out)
     todo = [r for r in runs if r.key() not in have]
     guess = sum(r.cost for r in todo)
-    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them complete; the rest takes about {guess / 60:.1f} core minutes")
+    done = len(runs) - len(todo)
+    print(f"{len(runs)} runs, {done} of them complete; the rest takes about {guess / 60:.1f} core minutes")
     if a.dry_run:
         raise SystemExit
     if a.plot_only or not todo:
@@ -136,7 +139,8 @@ def make(runs, a):
                     clear(folder)
                     done += 1
                     if done % 20 == 0:
-                        print(f"{done} done, {len(todo) + len(running)} left, {time.monotonic() - began:.0f} s", file=sys.stderr)
+                        took = f"{time.monotonic() - began:.0f} s"
+                        print(f"{done} done, {len(todo) + len(running)} left, {took}", file=sys.stderr)
                 if time.monotonic() > until:
                     raise Stopped
                 time.sleep(0.01)
@@ -179,6 +183,16 @@ def losses(runs, have):
             loss = have[r.key()]["val_loss"]
             found[r.seed] = math.inf if loss is None else loss
     return found
+
+
+def paired(here, there):
+    """Mean of here/there - 1 over the seeds of both in percent, and its standard error."""
+    seeds = here.keys() & there.keys()
+    d = numpy.array([100 * (here[s] / there[s] - 1) for s in sorted(seeds)])
+    if not len(d) or not numpy.isfinite(d).all():
+        return "-"
+    error = f" ± {d.std(ddof=1) / len(d) ** 0.5:.1f}" if len(d) > 1 else ""
+    return f"{d.mean():+.1f}{error} %"
 
 
 def canvas(columns, rows=1, width=3.2, height=3.0):
