@@ -135,17 +135,11 @@ def plot(path, a, found):
         least = min(every)
         top = max(1.15 * least, min(3 * least, max(every)))
         for m in a.methods:
-            points = [(r, numpy.clip(list(found[name][m, r].values()), 0, top)) for r in a.rates if found[name][m, r]]
-            x = [r for r, _ in points]
-            line = ax.plot(x, [v.mean() for _, v in points], ".-", label=m, linewidth=1.2)[0]
-            ax.fill_between(
-                x,
-                [v.min() for _, v in points],
-                [v.max() for _, v in points],
-                color=line.get_color(),
-                alpha=0.2,
-                linewidth=0,
-            )
+            x = [r for r in a.rates if found[name][m, r]]
+            each = [list(found[name][m, r].values()) for r in x]
+            middle, low, high = ([min(f(v), top) for v in each] for f in (numpy.mean, min, max))
+            line = ax.plot(x, middle, ".-", label=m, linewidth=1.2)[0]
+            ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.set(xscale="log", xlabel="learning rate", ylabel=f"validation loss, {TASKS[name].unit}", title=name)
         ax.set_ylim(least - 0.05 * (top - least), top)
     axes[0][0].legend(frameon=False, fontsize=8)
