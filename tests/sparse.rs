@@ -282,6 +282,16 @@ fn every_rule_leaves_the_density_that_theory_says() {
     }
 }
 
+/// The ablation: thresholds that nobody moves from where they begin leave nearly half of the units.
+#[test]
+fn a_frozen_threshold_keeps_no_density() {
+    for (r, steps) in [(Rule::RunningMean, 20), (Rule::Homeostatic, 700), (Rule::Learned, 400)] {
+        let [live, frozen] = [steps, 0].map(|n| achieved(rule(r, 0.08), Law::Gaussian, 1.0, n));
+        assert!((live - 0.08).abs() < 0.007, "{r}: {live:.4}");
+        assert!(frozen > 0.4, "{r}: {frozen:.4}");
+    }
+}
+
 /// Units of different scale and mean: a threshold for each brings each to the rate, one for all does not.
 #[test]
 fn homeostasis_brings_every_unit_to_its_rate() {
