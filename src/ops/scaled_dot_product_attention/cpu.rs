@@ -202,18 +202,26 @@ vectorized! {
     }
 }
 
+pub(super) fn attention_delta<T: Real>(o: &[T], d_o: &[T], delta: &mut [T]) {
+    let Some(d) = o.len().checked_div(delta.len()) else { return };
+    par::chunks_mut(delta, TILE, o.len(), |i, delta| {
+        for (i, delta) in (i * TILE..).zip(delta) {
+            *delta = dot(&d_o[i * d..][..d], &o[i * d..][..d]);
+        }
+    });
+}
+
 #[allow(clippy::too_many_arguments)]
 pub(super) fn attention_backward<T: Real>(
     q: &[T],
     k: &[T],
     v: &[T],
-    o: &[T],
     log_sum: &[T],
+    delta: &[T],
     d_o: &[T],
     dq: &mut [T],
     dk: &mut [T],
     dv: &mut [T],
-    delta: &mut [T],
     extents: &[usize],
     causal: bool,
 ) {
@@ -226,35 +234,29 @@ pub(super) fn attention_backward<T: Real>(
         return;
     }
     // One job is one key head with the query heads that share it: it alone writes their gradients.
-    let job = |j: usize, ((dq, delta), (dk, dv)): Gradients<'_, T>| {
-        for (g, (dq, delta)) in dq.chunks_mut(nq).zip(delta.chunks_mut(head.tq)).enumerate() {
+    let job = |j: usize, (dq, (dk, dv)): Gradients<'_, T>| {
+        for (g, dq) in dq.chunks_mut(nq).enumerate() {
             let h = j * group + g;
-            for (i, delta) in delta.iter_mut().enumerate() {
-                let at = h * nq + i * head.d;
-                *delta = dot(&d_o[at..][..head.d], &o[at..][..head.d]);
-            }
             let queries = Queries {
                 q: &q[h * nq..][..nq],
                 d_o: &d_o[h * nq..][..nq],
                 log_sum: &log_sum[h * head.tq..][..head.tq],
-                delta,
+                delta: &delta[h * head.tq..][..head.tq],
             };
             backward_head(head, &queries, &k[j * nk..][..nk], &v[j * nk..][..nk], dq, dk, dv);
         }
     };
     if par::worthwhile(2 * head.work() * (dq.len() / nq)) {
-        let queries = dq.par_chunks_mut(nq * group).zip(delta.par_chunks_mut(head.tq * group));
-        let jobs = queries.zip(dk.par_chunks_mut(nk).zip(dv.par_chunks_mut(nk))).enumerate();
+        let jobs = dq.par_chunks_mut(nq * group).zip(dk.par_chunks_mut(nk).zip(dv.par_chunks_mut(nk))).enumerate();
         jobs.for_each(|(j, gradients)| job(j, gradients));
     } else {
-        let queries = dq.chunks_mut(nq * group).zip(delta.chunks_mut(head.tq * group));
-        let jobs = queries.zip(dk.chunks_mut(nk).zip(dv.chunks_mut(nk))).enumerate();
+        let jobs = dq.chunks_mut(nq * group).zip(dk.chunks_mut(nk).zip(dv.chunks_mut(nk))).enumerate();
         jobs.for_each(|(j, gradients)| job(j, gradients));
     }
 }
 
-/// What one job of backward writes: ((dq, D), (dk, dv)).
-type Gradients<'a, T> = ((&'a mut [T], &'a mut [T]), (&'a mut [T], &'a mut [T]));
+/// What one job of backward writes: (dq, (dk, dv)).
+type Gradients<'a, T> = (&'a mut [T], (&'a mut [T], &'a mut [T]));
 
 /// What backward reads of one query head.
 struct Queries<'a, T> {

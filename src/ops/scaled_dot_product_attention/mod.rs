@@ -19,7 +19,9 @@ use crate::kernel::Arg;
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
-use cpu::{attention_backward, attention_forward};
+use cpu::{attention_backward, attention_delta, attention_forward};
+// One body on the CPU, which tiles by itself.
+use cpu::{attention_backward as attention_backward_tiled, attention_forward as attention_forward_tiled};
 use std::sync::Arc;
 
 kernel! {
@@ -28,12 +30,33 @@ kernel! {
     pub static FORWARD = attention_forward(
         q: in T, k: in T, v: in T, o: out T, log_sum: out T, extents: val dims, causal: val flag,
     ) blocks(log_sum.div_ceil(8));
-    /// dq, dk, dv from the same and from d_o; `extents` as above. `delta` [B·H, Tq] is memory for D.
+    /// D [B·H, Tq]: the dot product of each row of d_o with that of o.
+    pub static DELTA = attention_delta(o: in T, d_o: in T, delta: out T) blocks(delta.div_ceil(8));
+    /// dq, dk, dv from the same, from `delta` and from d_o; `extents` as above.
     pub static BACKWARD = attention_backward(
-        q: in T, k: in T, v: in T, o: in T, log_sum: in T, d_o: in T, dq: out T, dk: out T, dv: out T, delta: out T,
+        q: in T, k: in T, v: in T, log_sum: in T, delta: in T, d_o: in T, dq: out T, dk: out T, dv: out T,
         extents: val dims, causal: val flag,
     ) blocks((log_sum + k / extents[2].max(1)).div_ceil(8));
 }
+
+kernel! {
+    ptx "scaled_dot_product_attention_tiled";
+    /// [`FORWARD`] where d is at most [`TILED`]. A block of the grid has 64 queries.
+    pub static FORWARD_TILED = attention_forward_tiled(
+        q: in T, k: in T, v: in T, o: out T, log_sum: out T, extents: val dims, causal: val flag,
+    ) blocks(log_sum / extents[0].max(1) * extents[0].div_ceil(64));
+    /// [`BACKWARD`] where d is at most [`TILED`]. A block of the grid has 32 queries or 32 keys.
+    pub static BACKWARD_TILED = attention_backward_tiled(
+        q: in T, k: in T, v: in T, log_sum: in T, delta: in T, d_o: in T, dq: out T, dk: out T, dv: out T,
+        extents: val dims, causal: val flag,
+    ) blocks(
+        log_sum / extents[0].max(1) * extents[0].div_ceil(32)
+            + k / (extents[1] * extents[2]).max(1) * extents[1].div_ceil(32)
+    );
+}
+
+/// Widest heads whose tiles fit the shared memory of every GPU; the tiled kernels take no wider ones.
+const TILED: usize = 64;
 
 /// softmax(Q·Kᵀ/√d)·V.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +106,7 @@ impl Op for ScaledDotProductAttention {
         let extents = extents(&x[0].spec(), &x[1].spec());
         let (out, sum) = (Arg::Out(&mut o), Arg::Out(&mut log_sum));
         let args = &mut [Arg::In(x[0]), Arg::In(x[1]), Arg::In(x[2]), out, sum, Arg::Dims(&extents), Arg::Flag(self.is_causal)];
-        cx.launch(&FORWARD, args)?;
+        cx.launch(if extents[2] <= TILED { &FORWARD_TILED } else { &FORWARD }, args)?;
         x.iter().for_each(|t| cx.keep(t));
         cx.keep(&o);
         cx.keep(&log_sum);
@@ -94,22 +117,22 @@ impl Op for ScaledDotProductAttention {
         let Some(dy) = &dy[0] else { return Ok(()) };
         let [mut dq, mut dk, mut dv] = [cx.empty(kept[0].spec())?, cx.empty(kept[1].spec())?, cx.empty(kept[2].spec())?];
         let mut delta = cx.empty(kept[4].spec())?;
+        cx.launch(&DELTA, &mut [Arg::In(&kept[3]), Arg::In(dy), Arg::Out(&mut delta)])?;
         let extents = extents(&kept[0].spec(), &kept[1].spec());
         let args = &mut [
             Arg::In(&kept[0]),
             Arg::In(&kept[1]),
             Arg::In(&kept[2]),
-            Arg::In(&kept[3]),
             Arg::In(&kept[4]),
+            Arg::In(&delta),
             Arg::In(dy),
             Arg::Out(&mut dq),
             Arg::Out(&mut dk),
             Arg::Out(&mut dv),
-            Arg::Out(&mut delta),
             Arg::Dims(&extents),
             Arg::Flag(self.is_causal),
         ];
-        cx.launch(&BACKWARD, args)?;
+        cx.launch(if extents[2] <= TILED { &BACKWARD_TILED } else { &BACKWARD }, args)?;
         dx[0].add(cx, dq)?;
         dx[1].add(cx, dk)?;
         dx[2].add(cx, dv)
@@ -131,7 +154,7 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[AttrDoc { name: "is_causal", kind: Kind::Bool, default: Some("false"), doc: "query i sees keys j <= i only" }],
     build: |a| Ok(Arc::new(ScaledDotProductAttention { is_causal: a.flag("is_causal")? })),
-    kernels: &[&FORWARD, &BACKWARD],
+    kernels: &[&FORWARD, &DELTA, &BACKWARD, &FORWARD_TILED, &BACKWARD_TILED],
     samples: || {
         let qkv = |note, q: [usize; 4], k: [usize; 4]| Sample::new(note).normal(&q).normal(&k).normal(&k);
         vec![
@@ -141,6 +164,12 @@ pub static ENTRY: Entry = Entry {
             qkv("grouped queries, more keys than a tile", [1, 4, 3, 2], [1, 2, 67, 2]),
             qkv("causal, more queries than keys", [1, 1, 6, 3], [1, 1, 4, 3]).attr("is_causal", true),
             qkv("one token", [2, 1, 1, 3], [2, 1, 1, 3]).attr("is_causal", true),
+            qkv("a width of 5, grouped, causal, tails of tiles", [1, 2, 65, 5], [1, 1, 65, 5]).attr("is_causal", true),
+            qkv("a width of 1, causal, five tiles", [1, 1, 130, 1], [1, 1, 130, 1]).attr("is_causal", true),
+            qkv("a width of 32, grouped, more keys than queries", [1, 2, 5, 32], [1, 1, 35, 32]),
+            qkv("a width of 36, causal, more queries than keys", [1, 1, 66, 36], [1, 1, 5, 36]).attr("is_causal", true),
+            qkv("a width of 64, causal", [1, 1, 34, 64], [1, 1, 34, 64]).attr("is_causal", true),
+            qkv("a width of 66, causal, grouped", [1, 2, 6, 66], [1, 1, 6, 66]).attr("is_causal", true),
             qkv("16 x 4 heads x 256 x 32", [16, 4, 256, 32], [16, 4, 256, 32]).attr("is_causal", true).large(),
             qkv("1 x 4 heads x 1024 x 64", [1, 4, 1024, 64], [1, 4, 1024, 64]).attr("is_causal", true).large(),
             qkv("1 x 4 heads x 2048 x 64", [1, 4, 2048, 64], [1, 4, 2048, 64]).attr("is_causal", true).large(),
