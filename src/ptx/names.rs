@@ -104,6 +104,9 @@ fn declare<'a>(scope: &mut Scope<'a>, v: &Variable<'a>) -> Read<()> {
         return wrong(v.at, format!("`{}` takes {} bytes, more than any device has", v.name, v.bytes()));
     }
     let room = v.extents.iter().fold(u64::from(v.lanes), |n, &e| n.saturating_mul(e));
+    if v.init.iter().any(|i| matches!(i, Init::Address(n, ..) if *n == v.name)) {
+        return wrong(v.at, format!("`{}` is its own initial value, which ptxas refuses", v.name));
+    }
     let texts = v.init.iter().any(|i| matches!(i, Init::Text(_)));
     if !texts && v.init.len() as u64 > room {
         return wrong(v.at, format!("`{}` has room for {room} values and is given {}", v.name, v.init.len()));

@@ -149,6 +149,7 @@ fn conversion(
         f.precision = Some(number(chars).min(LONGEST));
     }
     while let Some(c) = chars.next_if(|c| "lhzjtL".contains(*c)) {
+        // CUDA knows h, l and ll alone: with `%zu` an H200 takes the wrong arguments from there on.
         f.long |= matches!(c, 'l' | 'z' | 'j' | 't');
     }
     f.letter = chars.next()?;
