@@ -68,6 +68,7 @@ def sees(told):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    a.add_argument("--tasks", nargs="+", default=["spans", "copy", "recall"])
     a.add_argument("--steps", type=int, help="of each run [default: as the recipes say]")
     a.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/ablations"))
     a.add_argument("--jobs", type=int, default=1, help="runs at a time, a thread each")
@@ -76,7 +77,7 @@ def main():
     a.out.mkdir(parents=True, exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         # The slowest first, so that none is left alone at the end.
-        jobs = [pool.submit(train, a, name, seed) for name in reversed(RUNS) for seed in a.seeds]
+        jobs = [pool.submit(train, a, name, seed) for name in reversed(RUNS) if name.split(",")[0] in a.tasks for seed in a.seeds]
         done = [job.result() for job in jobs]
     table = {}
     for seed, found in done:

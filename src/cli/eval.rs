@@ -84,12 +84,26 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     Ok(())
 }
 
-const UNITS: [&str; 8] = ["layer", "units", "active", "least", "most", "dead", "always on", "Gini"];
+const UNITS: [&str; 11] = [
+    "layer",
+    "units",
+    "active",
+    "least",
+    "a tenth",
+    "half",
+    "nine tenths",
+    "most",
+    "dead",
+    "always on",
+    "Gini",
+];
 
 fn units_row(l: &LayerActivity) -> Vec<String> {
     let share = |x: f64| format!("{:.1} %", 100.0 * x);
     let counts = [l.layer, l.units].map(|n| n.to_string());
-    let shares = [l.density, l.range[0], l.range[1]].map(share);
+    let [least, most] = l.range;
+    let [tenth, half, nine] = l.tenths;
+    let shares = [l.density, least, tenth, half, nine, most].map(share);
     let ends = [l.dead.to_string(), l.always_on.to_string(), format!("{:.2}", l.gini)];
     [counts.to_vec(), shares.to_vec(), ends.to_vec()].concat()
 }

@@ -22,7 +22,7 @@ mod layers;
 mod mlp;
 mod sparse;
 
-pub use activity::{Census, LayerActivity};
+pub use activity::{Census, DeadUnits, LayerActivity};
 pub use attention::{DynamicConfig, is_dense, router};
 pub use cnn::Cnn;
 pub use config::{Activation, Attention, ModelConfig, ModelKind, Norm, Positions};

@@ -56,6 +56,7 @@ impl Rule for Adam {
     fn trail(&self, t: u64, decay: f64) -> [f64; TRAIL] {
         self.moments.trail(t, decay)
     }
+    // ANCHOR: next
     #[inline(always)]
     fn next<T: Real>(w: T, [g, _]: [T; 2], s: &mut [T; STATES], c: &[T; NUMBERS]) -> T {
         let [decay, beta1, beta2, rate, root, eps, ..] = *c;
@@ -64,6 +65,7 @@ impl Rule for Adam {
         s[1] = beta2 * s[1] + (T::ONE - beta2) * (g * g);
         w - rate * s[0] / (s[1].sqrt() * root + eps)
     }
+    // ANCHOR_END: next
     #[inline(always)]
     fn direction<T: Real>(_: T, [m, v, ..]: [T; STATES], [first, root, eps, _]: [T; TRAIL]) -> T {
         first * (m / (v.sqrt() * root + eps))

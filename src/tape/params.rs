@@ -122,31 +122,30 @@ impl ParamsBuilder {
         Ok(Slot(self.slots.len() as u32 - 1))
     }
 
-    /// Keeps slots at their initial values: those named `name`, and those whose name begins or ends with it, at a dot.
+    /// Keeps slots at their initial values: of each of `names` (commas between) the slot named so, and those whose name begins or
+    /// ends with it, at a dot.
     ///
     /// # Errors
-    /// When there is none; the error lists the last parts of the names there are.
-    pub fn freeze(&mut self, name: &str) -> Result<()> {
-        let meant = |s: &str| {
-            s == name
-                || s.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
-                || s.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
-        };
-        let mut found = false;
-        for (slot, _) in self.slots.iter_mut().filter(|(s, _)| meant(&s.name)) {
-            slot.role = Role::State;
-            found = true;
+    /// When there is none for one of the names; the error lists the last parts of the names there are.
+    pub fn freeze(&mut self, names: &str) -> Result<()> {
+        for name in names.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+            let meant = |s: &str| {
+                s == name
+                    || s.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+                    || s.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+            };
+            if !self.slots.iter().any(|(s, _)| meant(&s.name)) {
+                let mut last: Vec<&str> =
+                    self.slots.iter().filter_map(|(s, _)| s.name.rsplit('.').next()).collect();
+                last.sort_unstable();
+                last.dedup();
+                let known = last.join(", ");
+                let what = format!("names `{name}`, but no weight is named so; there are {known}");
+                return Err(Error::config("freeze", what));
+            }
+            self.slots.iter_mut().filter(|(s, _)| meant(&s.name)).for_each(|(s, _)| s.role = Role::State);
         }
-        if found {
-            return Ok(());
-        }
-        let mut last: Vec<&str> = self.slots.iter().filter_map(|(s, _)| s.name.rsplit('.').next()).collect();
-        last.sort_unstable();
-        last.dedup();
-        Err(Error::config(
-            "freeze",
-            format!("names `{name}`, but no weight is named so; there are {}", last.join(", ")),
-        ))
+        Ok(())
     }
 
     /// Allocates the segments and fills in the initial values.

@@ -4,7 +4,7 @@ use super::{Task, ngram};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::attention::inspect::HeadReport;
-use crate::nn::{Census, Io, LayerActivity, Model, Module};
+use crate::nn::{Census, DeadUnits, Io, LayerActivity, Model, Module};
 use crate::shape::DType;
 use crate::tape::{Params, Tape, Var};
 use crate::tensor::Tensor;
@@ -112,12 +112,14 @@ pub fn attention(
 /// Held-out batches over which hidden units are counted.
 const COUNTED: usize = 8;
 
-/// Which hidden units are at work on the first held-out batches; None for models whose units are never 0.
+/// Which hidden units are at work on the first held-out batches; None for models whose units are never 0. `before` holds those
+/// that were dead the time before, and then those that are now.
 pub fn activity(
     task: &Task,
     model: &Model,
     params: &Params,
     device: &Device,
+    before: &mut DeadUnits,
 ) -> Result<Option<Vec<LayerActivity>>> {
     if !model.has_silent_units() {
         return Ok(None);
@@ -126,7 +128,7 @@ pub fn activity(
     for batch in task.evaluation(device)?.take(COUNTED) {
         model.count(params, task.parts(&batch?)?.0, &mut census)?;
     }
-    Ok(Some(census.report()))
+    Ok(Some(census.report(before)))
 }
 
 /// Largest training text that is counted: counting sorts 16 bytes a symbol and order.

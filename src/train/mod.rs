@@ -34,18 +34,18 @@ pub use evaluate::{Evaluation, Losses, activity, attention, evaluate, losses};
 pub use folder::write_whole;
 pub use keys::KEYS;
 pub use metrics::Metrics;
-pub use run::{Run, build};
+pub use run::Run;
 pub use stop::Stop;
 pub use task::{Objective, Task};
 pub use text::Alphabet;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
-use crate::nn::{Io, Model, Sampler};
+use crate::nn::{self, DeadUnits, Io, LayerActivity, Model, Sampler};
 use crate::optim::{self, ControllerName, Optimizer};
-use crate::tape::Params;
+use crate::shape::DType;
+use crate::tape::{Params, ParamsBuilder};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -193,7 +193,7 @@ impl Trained {
 
     /// Which hidden units are at work; None for models whose units are never 0.
     pub fn activity(&self) -> Result<Option<Vec<LayerActivity>>> {
-        activity(&self.task, &self.model, &self.params, self.params.device())
+        activity(&self.task, &self.model, &self.params, self.params.device(), &mut DeadUnits::new())
     }
 
     /// Held-out loss and accuracy.
@@ -227,4 +227,12 @@ impl Trained {
         let ids = alphabet.encode(prompt)?;
         gpt.generate(&self.params, &ids, count, sampler, |id| emit(alphabet.symbol(id)))
     }
+}
+
+/// The model of `config` for `task`, with its initial parameters.
+pub fn build(config: &Config, task: &Task, device: &Device) -> Result<(Model, Params)> {
+    let mut params = ParamsBuilder::new(device, DType::F32, config.seed);
+    let model = nn::build(&config.model, task.io(), config.checkpoint, &mut params)?;
+    params.freeze(&config.freeze)?;
+    Ok((model, params.build()?))
 }

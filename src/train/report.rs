@@ -208,12 +208,13 @@ fn units(h: &mut String, lines: &[Metrics]) {
         let lines = last.iter().enumerate().map(line).collect();
         *h += &Chart { x: "step", y: "active units, in %".into(), lines, levels: vec![] }.svg();
     }
-    *h += "<table><tr><th>layer<th>units<th>active<th>least<th>most<th>dead<th>always on<th>Gini</tr>";
+    *h += "<table><tr><th>layer<th>units<th>active<th>least<th>median<th>most<th>dead<th>revived<th>always on<th>Gini</tr>";
     for l in *last {
         let [least, most] = l.range.map(|x| 100.0 * x);
+        let (median, revived) = (100.0 * l.tenths[1], l.revived.map_or("-".into(), |n| n.to_string()));
         let _ = write!(
             h,
-            "<tr><td>{}<td>{}<td>{:.1} %<td>{least:.1} %<td>{most:.1} %<td>{}<td>{}<td>{:.2}</tr>",
+            "<tr><td>{}<td>{}<td>{:.1} %<td>{least:.1} %<td>{median:.1} %<td>{most:.1} %<td>{}<td>{revived}<td>{}<td>{:.2}</tr>",
             l.layer,
             l.units,
             100.0 * l.density,
@@ -223,7 +224,7 @@ fn units(h: &mut String, lines: &[Metrics]) {
         );
     }
     *h += "</table><p>Over the first held-out batches. Active: the share of units that are not 0, in the mean, in the row with \
-           the fewest, in that with the most. Dead: never active; always on: active in every row. Gini: 0 where all units \
+           the fewest, in the middle one, in that with the most. Dead: never active; revived: dead at the evaluation before; always on: active in every row. Gini: 0 where all units \
            are active equally often.</p>";
 }
 

@@ -1,5 +1,6 @@
 //! The loop: batch, tape, forward, loss, backward, clip, step, log.
 
+use super::build;
 use super::changes;
 use super::evaluate::{Evaluation, activity, attention, evaluate, ngrams};
 use super::folder::Folder;
@@ -11,11 +12,10 @@ use super::{Config, Observer, Stop, Summary, Task, report};
 use crate::data::{Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{self, Model};
+use crate::nn::{self, DeadUnits, Model};
 use crate::optim::noise::NoiseScale;
 use crate::optim::{self, Gvc, Optimizer, clip};
-use crate::shape::DType;
-use crate::tape::{Grads, Params, ParamsBuilder};
+use crate::tape::{Grads, Params};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -38,6 +38,8 @@ pub struct Run {
     events: Option<EventWriter>,
     step: u64,
     best: Option<(u64, f64)>,
+    /// Hidden units that were dead at the last evaluation.
+    silent: DeadUnits,
     notices: Vec<String>,
     ngrams: Option<Receiver<Vec<f64>>>,
     baselines: Vec<f64>,
@@ -129,6 +131,7 @@ impl Run {
             ngrams: ngrams(&task)?,
             step: state.as_ref().map_or(0, |s| s.step),
             best: state.as_ref().and_then(|s| s.best),
+            silent: DeadUnits::new(),
             baselines: vec![],
             meter: Meter { started: Instant::now(), excluded: 0.0, wall: 0.0, stall: 0.0, units: 0 },
             config,
@@ -196,7 +199,10 @@ impl Run {
                 (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
                 m.attention =
                     self.pause(|run| attention(&run.task, &run.model, &run.used()?, &run.device))?;
-                m.activity = self.pause(|run| activity(&run.task, &run.model, &run.used()?, &run.device))?;
+                let mut silent = std::mem::take(&mut self.silent);
+                m.activity = self
+                    .pause(|run| activity(&run.task, &run.model, &run.used()?, &run.device, &mut silent))?;
+                self.silent = silent;
                 evaluation = Some(found);
                 improved = self.best.is_none_or(|(_, b)| found.loss < b);
                 if improved {
@@ -386,17 +392,4 @@ fn watchers(config: &Config, kept: Option<&State>) -> Result<(Option<Gvc>, Optio
         n.restore(kept);
     }
     Ok((controller, noise))
-}
-
-/// The model of `config` for `task`, with its initial parameters.
-pub fn build(config: &Config, task: &Task, device: &Device) -> Result<(Model, Params)> {
-    let mut params = ParamsBuilder::new(device, DType::F32, config.seed);
-    let model = nn::build(&config.model, task.io(), config.checkpoint, &mut params)?;
-    config
-        .freeze
-        .split(',')
-        .map(str::trim)
-        .filter(|n| !n.is_empty())
-        .try_for_each(|name| params.freeze(name))?;
-    Ok((model, params.build()?))
 }

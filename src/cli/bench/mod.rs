@@ -73,6 +73,8 @@ pub struct Args {
 
 const TARGETS: [&str; 11] =
     ["all", "gemm", "elementwise", "op", "step", "attention", "sparse", "tiny", "loader", "soft", "ladder"];
+/// Makes the cases of a target.
+type Group<'a> = &'a dyn Fn() -> Result<Vec<Case<'static>>>;
 /// Those that run on any device.
 const ANYWHERE: [&str; 5] = ["elementwise", "op", "step", "attention", "ladder"];
 
@@ -102,7 +104,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     };
     let mut cases = machine::cases()?;
     // `all` has no ladder: on the CPU there is none, and `soft` holds the software device's.
-    let groups: [(&str, &dyn Fn() -> Result<Vec<Case<'static>>>); 8] = [
+    let groups: [(&str, Group<'_>); 8] = [
         ("gemm", &gemm::cases),
         ("step", &|| step::step(&args.device)),
         ("attention", &|| attention::cases(&device)),

@@ -256,6 +256,7 @@ fn dots_rows<T: Real>(dy: &[T], w: &[T], mask: &[i32], d: &mut [T], h: usize, m:
 }
 
 /// y += Σ value[c]·w_c over active units; rows of w are `pitch` apart.
+// ANCHOR: active
 #[inline(always)]
 fn add_active<T: Real>(y: &mut [T], value: &[T], words: &[i32], w: &[T], pitch: usize) {
     let (n, mut units, mut count) = (y.len(), [0; TERMS], 0);
@@ -277,6 +278,7 @@ fn add_active<T: Real>(y: &mut [T], value: &[T], words: &[i32], w: &[T], pitch: 
         add_product(y, &w[c * pitch..][..n], value[c]);
     }
 }
+// ANCHOR_END: active
 
 vectorized! {
     fn row_statistics<T: Real>(x: &[T]) -> (T, T) {

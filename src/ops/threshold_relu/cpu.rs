@@ -47,12 +47,14 @@ pub(in crate::ops) fn statistics<T: Real>(x: &[T]) -> (T, T) {
 }
 
 /// Slope of θ by an element: α + β·x, for dθ = 1.
+// ANCHOR: slope
 #[inline(always)]
 pub(in crate::ops) fn slope<T: Real>(mean: T, deviation: T, factor: T, n: usize) -> [T; 2] {
     let n = T::of(n as f64);
     let beta = if deviation == T::ZERO { T::ZERO } else { factor / (n * deviation) };
     [T::ONE / n - beta * mean, beta]
 }
+// ANCHOR_END: slope
 
 /// One threshold for each of n features.
 pub(in crate::ops) fn spread<'a, T: Real>(threshold: &'a [T], wide: &'a mut Vec<T>, n: usize) -> &'a [T] {
