@@ -13,8 +13,8 @@ Four parts (--parts), each a table of means over seeds; differences are paired, 
   (learned without its penalty).
 - `dead`: units that die at a rate that is too large, in a network of two layers on the small digits: relu, the rule of the
   running mean with a jump, soft, and thresholds of each unit.
-- `controller-gpt`, `controller-cnn`: gvc beside cuts by timetable (at the end of every window, whatever its slopes say;
-  the early looks stay), none at all (a constant rate), and a cosine that knows the number of steps.
+- `controller-gpt`, `controller-cnn`: gvc beside cuts that do not ask for the slopes, or not for the losses, or for neither
+  (at the end of every window), beside none at all, and a cosine that knows the number of steps.
 """
 
 import math
@@ -24,11 +24,13 @@ import sweep
 
 TEXT = {"schedule.name": "cosine", "schedule.min_lr": 0.0, "schedule.warmup_steps": 75, "optimizer.lr": 2e-3}
 GVC = {"schedule.name": "constant", "controller.name": "gvc"}
-# z of 100 slopes is at most 8.66: a bound near that is no condition any more.
+# z of 100 slopes is at most 8.66, how surely 100 losses fall at most 9.95: a bound near that is no condition any more.
 CONTROLLED = {
     "cosine": {},
     "gvc": GVC,
-    "gvc by timetable": GVC | {"controller.threshold": 8.6},
+    "gvc without slopes": GVC | {"controller.threshold": 8.6},
+    "gvc without losses": GVC | {"controller.fall": 10.0},
+    "gvc by timetable": GVC | {"controller.threshold": 8.6, "controller.fall": 10.0},
     "constant": {"schedule.name": "constant"},
 }
 

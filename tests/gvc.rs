@@ -36,12 +36,12 @@ impl Walk {
         self.params.segment(0).to_f64().unwrap()
     }
     /// One step of rate `lr` times the controller's scale; `watch` changes the slope that the controller is shown.
-    fn step(&mut self, g: &[f64], lr: f64, watch: impl Fn(f64) -> f64) {
+    fn step(&mut self, g: &[f64], loss: f64, lr: f64, watch: impl Fn(f64) -> f64) {
         self.grads.segment_mut::<f64>(0).unwrap()[..g.len()].copy_from_slice(g);
         let how = Step { slope: true, ..Step::new(lr * self.controller.scale()) };
         let slope = self.optimizer.advance(&mut self.params, &self.grads, how).unwrap();
         self.step += 1;
-        let decided = slope.and_then(|d| self.controller.observe(watch(d)));
+        let decided = slope.and_then(|d| self.controller.observe(watch(d), loss));
         self.decisions.extend(decided.map(|d| (self.step, d)));
     }
     fn cuts(&self) -> usize {
@@ -60,7 +60,7 @@ fn pure_noise_is_cut_as_one_over_the_steps() {
         let mut scales = Vec::new();
         for t in 1..=30_000u64 {
             let g: Vec<f64> = (0..40).map(|_| rng.normal()).collect();
-            w.step(&g, lr, |d| d);
+            w.step(&g, rng.normal(), lr, |d| d);
             if [3_000, 30_000].contains(&t) {
                 scales.push(w.controller.scale());
             }
@@ -79,7 +79,8 @@ fn noiseless_descent_is_never_cut() {
         let mut w = Walk::new("sgd", &[], &vec![1.0; curvatures.len()], &gvc());
         for _ in 0..5_000 {
             let g: Vec<f64> = w.weights().iter().zip(curvatures).map(|(w, h)| h * w).collect();
-            w.step(&g, lr, |d| d);
+            let loss = w.weights().iter().zip(&g).map(|(w, g)| 0.5 * w * g).sum();
+            w.step(&g, loss, lr, |d| d);
         }
         assert_eq!(w.cuts(), 0, "rate {lr}: {:?}", w.decisions);
         assert!(w.decisions.len() >= 49);
@@ -90,7 +91,8 @@ fn noiseless_descent_is_never_cut() {
         for _ in 0..9_000 {
             let (x, y) = (w.weights()[0], w.weights()[1]);
             let bend = y - x * x;
-            w.step(&[-2.0 * (1.0 - x) - 400.0 * x * bend, 200.0 * bend], lr, |d| d);
+            let loss = (1.0 - x).powi(2) + 100.0 * bend * bend;
+            w.step(&[-2.0 * (1.0 - x) - 400.0 * x * bend, 200.0 * bend], loss, lr, |d| d);
         }
         assert_eq!(w.cuts(), 0, "{name}: {:?}", w.decisions.iter().find(|(_, d)| d.cut));
     }
@@ -113,7 +115,9 @@ fn noisy(
         let at = w.weights();
         let g: Vec<f64> =
             at.iter().zip(&curvatures).map(|(w, h)| scale * (h * w + 0.5 * rng.normal())).collect();
-        w.step(&g, lr, &watch);
+        // Of a batch: its noise is a tilt of the loss.
+        let loss = at.iter().zip(&curvatures).zip(&g).map(|((w, h), g)| w * (g - 0.5 * scale * h * w)).sum();
+        w.step(&g, loss, lr, &watch);
         if t > steps - steps / 10 {
             let loss: f64 = w.weights().iter().zip(&curvatures).map(|(w, h)| 0.5 * h * w * w).sum();
             excess += loss / (steps / 10) as f64;
@@ -162,14 +166,14 @@ fn a_rate_that_is_far_too_large_is_found_before_the_window_ends() {
 #[test]
 fn it_goes_on_from_its_state_to_the_bit() {
     let mut rng = Key::new(3, 3).rng();
-    let slopes: Vec<f64> = (0..5_000).map(|_| rng.normal() + 0.05).collect();
+    let slopes: Vec<[f64; 2]> = (0..5_000).map(|_| [rng.normal() + 0.05, rng.normal()]).collect();
     let mut whole = gvc().build().unwrap().unwrap();
-    let all: Vec<_> = slopes.iter().map(|&d| whole.observe(d)).collect();
+    let all: Vec<_> = slopes.iter().map(|&[d, l]| whole.observe(d, l)).collect();
     let mut first = gvc().build().unwrap().unwrap();
-    let mut got: Vec<_> = slopes[..1_234].iter().map(|&d| first.observe(d)).collect();
+    let mut got: Vec<_> = slopes[..1_234].iter().map(|&[d, l]| first.observe(d, l)).collect();
     let mut second = gvc().build().unwrap().unwrap();
     second.restore(first.state().clone());
-    got.extend(slopes[1_234..].iter().map(|&d| second.observe(d)));
+    got.extend(slopes[1_234..].iter().map(|&[d, l]| second.observe(d, l)));
     assert_eq!(all, got);
     assert!(all.iter().flatten().any(|d| d.cut) && all.iter().flatten().any(|d| !d.cut));
 }
@@ -182,7 +186,24 @@ fn impossible_settings_are_named() {
     assert!(bad(ControllerConfig { factor: f64::NAN, ..gvc() }).contains("controller.factor"));
     assert!(bad(ControllerConfig { threshold: 9.0, ..gvc() }).contains("controller.threshold"));
     assert!(bad(ControllerConfig { threshold: f64::NAN, ..gvc() }).contains("controller.threshold"));
+    assert!(bad(ControllerConfig { fall: f64::NAN, ..gvc() }).contains("controller.fall"));
     assert!(bad(ControllerConfig { raise: -1.0, ..gvc() }).contains("controller.raise"));
+}
+
+/// Across a steep valley every step goes too far, along it every step gets on: not a reason to cut while losses fall.
+#[test]
+fn slopes_alone_cut_nothing_while_losses_fall() {
+    for (falls, cuts) in [(1.0, 0), (0.0, 5)] {
+        let mut controller = gvc().build().unwrap().unwrap();
+        let mut rng = Key::new(4, 4).rng();
+        let observed: Vec<_> = (0..3_000)
+            .filter_map(|t| {
+                controller.observe(-1.0 + 0.1 * rng.normal(), rng.normal() - falls * 0.02 * t as f64)
+            })
+            .collect();
+        let found = observed.iter().filter(|d| d.cut).count();
+        assert!(found >= cuts && (cuts > 0 || found == 0), "{found} cuts: {observed:?}");
+    }
 }
 
 #[test]
@@ -192,7 +213,8 @@ fn raising_finds_a_rate_from_one_that_is_far_too_low() {
     for w in [&mut low, &mut raised] {
         for _ in 0..3_000 {
             let g = w.weights();
-            w.step(&g, 1e-5, |d| d);
+            let loss = g.iter().map(|g| 0.5 * g * g).sum();
+            w.step(&g, loss, 1e-5, |d| d);
         }
     }
     assert!(low.weights()[0] > 0.9 && raised.weights()[0] < 1e-3, "{:?}", raised.weights());

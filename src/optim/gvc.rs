@@ -2,19 +2,21 @@
 //! and no state of its own beside the weights.
 //!
 //! At each step the optimizer gives the slope of the loss along its last update, d = Σ u·g, with u what that update
-//! subtracted and g the gradient of a batch that it has not seen. While training gets on, d is positive more often than not:
-//! the last step could have gone further. Once the weights only wander about a place, because the rate is too large for the
-//! noise, the last step went too far as often as not, or more often. The controller cuts when the slopes of a window cannot
-//! be told from zero any more.
+//! subtracted and g the gradient of a batch that it has not seen. Once the weights only wander about a place, because the
+//! rate is too large for the noise, the last step went too far as often as not, or more often. That alone does not tell: in a
+//! valley with steep walls nearly every step goes too far across it while all of them go down along it. So the loss of each
+//! batch counts too: the controller cuts when the slopes of a window cannot be told from zero any more, or are negative,
+//! and the losses of that window do not surely fall.
 //!
-//! A window is [`ControllerConfig::window`] blocks of b steps each; the slopes of a block are summed. Of the sums it takes
-//! Wilcoxon's signed-rank statistic, scaled to z: without trend z is normal with deviation 1, and its largest value,
-//! where every sum is positive, is √(3n)/2 for n blocks. If z < threshold at the end of a window, the rate is cut by `factor`;
-//! a fifth, two, three and four fifths through it, z < −3 is enough: a rate that is far too large is found early. Then a new
-//! window begins.
+//! A window is [`ControllerConfig::window`] blocks of b steps each; the slopes of a block are summed, and so are its losses.
+//! Of the slopes it takes Wilcoxon's signed-rank statistic, scaled to z: without trend z is normal with deviation 1, and its
+//! largest value, where every sum is positive, is √(3n)/2 for n blocks. Of the losses it takes Spearman's correlation with
+//! time, scaled in the same way and positive where they fall: f, at most √(n − 1). If z < threshold and f < fall at the end
+//! of a window, the rate is cut by `factor`. A fifth, two, three and four fifths through it, z < −3 is enough where losses
+//! surely rise, f < −2: a rate that is far too large is found early. Then a new window begins.
 //!
 //! - **No decision depends on the scale of the loss**: ranks do not.
-//! - **Noiseless descent is never cut**: every slope is positive then, however fast they shrink. (Their mean over their deviation,
+//! - **Noiseless descent is never cut**: every slope is positive then, however fast they shrink, and every loss the least so far. (Their mean over their deviation,
 //!   which is the usual statistic, is no more than √((1 + r²)/(1 − r²)) where gradients shrink by r a step: a threshold
 //!   of 1 to 2 takes fast descent for noise.)
 //! - **Pure noise is cut as 1/t**: b grows as the rate falls, 1/scale steps to a block, because a smaller rate takes that many
@@ -52,18 +54,29 @@ pub struct ControllerConfig {
     pub factor: f64,
     /// z at the end of a window above which the rate is raised, by 1/factor; 0: never.
     pub raise: f64,
+    /// How surely the losses of a window fell, in standard deviations, below which the rate is cut.
+    pub fall: f64,
 }
 
 impl Default for ControllerConfig {
     fn default() -> ControllerConfig {
-        ControllerConfig { name: ControllerName::None, window: 100, threshold: 0.0, factor: 0.7, raise: 0.0 }
+        ControllerConfig {
+            name: ControllerName::None,
+            window: 100,
+            threshold: 0.0,
+            factor: 0.7,
+            raise: 0.0,
+            fall: 1.0,
+        }
     }
 }
 
 /// Looks at a window, the last at its end.
 const LOOKS: u64 = 5;
-/// z below which a look before the last cuts: once in two hundred windows of pure noise.
+/// z below which a look before the last cuts.
 const SURE: f64 = -3.0;
+/// How surely losses must rise for that, as a fall: once in many hundred windows of pure noise.
+const RISES: f64 = -2.0;
 /// Fewest and most blocks of a window.
 const WINDOWS: std::ops::RangeInclusive<u64> = 20..=10_000;
 
@@ -85,11 +98,15 @@ impl ControllerConfig {
                 format!("is {}, but z of {} blocks lies within ±{most:.2}", self.threshold, self.window);
             return bad("threshold", what);
         }
+        if self.fall.is_nan() {
+            return bad("fall", "is NaN, but must be a number, such as 1".into());
+        }
         if self.raise != 0.0 && !(self.raise > self.threshold && self.raise.is_finite()) {
             let what = format!("is {}, but must be above controller.threshold, or 0 for never", self.raise);
             return bad("raise", what);
         }
-        let state = State { scale: 1.0, block: 1, filled: 0, sum: 0.0, sums: vec![] };
+        let state =
+            State { scale: 1.0, block: 1, filled: 0, sum: 0.0, sums: vec![], loss: 0.0, losses: vec![] };
         Ok((self.name == ControllerName::Gvc).then(|| Gvc { config: self.clone(), state }))
     }
 }
@@ -99,6 +116,9 @@ impl ControllerConfig {
 pub struct Decision {
     /// How surely the slopes of the window were positive, in standard deviations.
     pub z: f64,
+    /// How surely its losses fell, in standard deviations.
+    #[serde(default)]
+    pub fall: f64,
     /// Steps of the window.
     pub steps: u64,
     /// True when the rate was cut.
@@ -118,6 +138,11 @@ pub struct State {
     sum: f64,
     /// Sums of the blocks of this window that are complete.
     sums: Vec<f64>,
+    /// The same of losses; a snapshot of 0.1 has none.
+    #[serde(default)]
+    loss: f64,
+    #[serde(default)]
+    losses: Vec<f64>,
 }
 
 /// The controller.
@@ -139,37 +164,67 @@ impl Gvc {
     /// Goes on from what a snapshot kept.
     pub fn restore(&mut self, state: State) {
         self.state = state;
+        let s = &mut self.state;
+        if s.losses.len() != s.sums.len() {
+            // Slopes without their losses: the window begins anew.
+            (s.sum, s.filled, s.loss) = (0.0, 0, 0.0);
+            s.sums.clear();
+            s.losses.clear();
+        }
     }
 
-    /// Takes the slope of one step; at the end of a window, or of a look that is sure, says what was decided.
-    pub fn observe(&mut self, slope: f64) -> Option<Decision> {
+    /// Takes the slope of one step and the loss of its batch; at the end of a window, or of a look that is sure, says what was decided.
+    pub fn observe(&mut self, slope: f64, loss: f64) -> Option<Decision> {
         let s = &mut self.state;
         s.sum += slope;
+        s.loss += loss;
         s.filled += 1;
         if s.filled < s.block {
             return None;
         }
         s.sums.push(s.sum);
-        (s.sum, s.filled) = (0.0, 0);
+        s.losses.push(s.loss);
+        (s.sum, s.loss, s.filled) = (0.0, 0.0, 0);
         let (count, window) = (s.sums.len() as u64, self.config.window);
         let whole = count == window;
         if !whole && !count.is_multiple_of((window / LOOKS).max(1)) {
             return None;
         }
         let z = signed_rank(&s.sums);
-        let cut = z < if whole { self.config.threshold } else { SURE };
+        let fall = falling(&s.losses);
+        let (sure, falls) = if whole { (self.config.threshold, self.config.fall) } else { (SURE, RISES) };
+        let cut = z < sure && fall < falls;
         if !(whole || cut) {
             return None;
         }
         let steps = count * s.block;
         s.sums.clear();
+        s.losses.clear();
         let raised = !cut && self.config.raise > 0.0 && z > self.config.raise;
         if cut || raised {
             s.scale *= if cut { self.config.factor } else { 1.0 / self.config.factor };
             s.block = (1.0 / s.scale).round().max(1.0) as u64;
         }
-        Some(Decision { z, steps, cut, scale: s.scale })
+        Some(Decision { z, fall, steps, cut, scale: s.scale })
     }
+}
+
+/// How surely `x` falls: Spearman's correlation of its values with their places, times −√(n − 1), which is normal with
+/// deviation 1 where there is no trend. Equal values share their ranks.
+fn falling(x: &[f64]) -> f64 {
+    let n = x.len() as f64;
+    let mut order: Vec<usize> = (0..x.len()).collect();
+    order.sort_by(|&i, &j| x[i].total_cmp(&x[j]));
+    let middle = (n - 1.0) / 2.0;
+    let (mut both, mut ranks, mut first) = (0.0, 0.0, 0);
+    for run in order.chunk_by(|&i, &j| x[i] == x[j]) {
+        let rank = first as f64 + (run.len() as f64 - 1.0) / 2.0 - middle;
+        both += run.iter().map(|&i| rank * (i as f64 - middle)).sum::<f64>();
+        ranks += run.len() as f64 * rank * rank;
+        first += run.len();
+    }
+    let places = n * (n * n - 1.0) / 12.0;
+    if ranks > 0.0 { -both / (ranks * places).sqrt() * (n - 1.0).sqrt() } else { 0.0 }
 }
 
 /// Wilcoxon's signed-rank statistic of `x` over its deviation where the signs are those of a fair coin. Zeros are left out,

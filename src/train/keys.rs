@@ -127,6 +127,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("controller.window", "gvc: blocks of a window; a block is a step, of more steps as the rate falls"),
     ("controller.threshold", "gvc: the rate is cut when z, how surely the loss still falls, is below this"),
     ("controller.factor", "gvc: what a cut multiplies the rate by"),
+    (
+        "controller.fall",
+        "gvc: the rate is cut only where z, how surely losses fell over the window, is below this",
+    ),
     ("controller.raise", "gvc: the rate is raised when z is above this; 0: never"),
 ];
 

@@ -334,7 +334,7 @@ impl Run {
         // While the rate still rises, slopes say nothing of where it leads.
         let settled = self.step >= self.config.schedule.warmup_steps;
         let controller = match (&mut self.controller, slope.filter(|_| settled)) {
-            (Some(controller), Some(slope)) => controller.observe(slope),
+            (Some(controller), Some(slope)) => controller.observe(slope, loss),
             _ => None,
         };
         for (slot, value) in deferred {
