@@ -12,17 +12,20 @@
 //! Of the slopes it takes Wilcoxon's signed-rank statistic, scaled to z: without trend z is normal with deviation 1, and its
 //! largest value, where every sum is positive, is √(3n)/2 for n blocks. Of the losses it takes Spearman's correlation with
 //! time, scaled in the same way and positive where they fall: f, at most √(n − 1). If z < threshold and f < fall at the end
-//! of a window, the rate is cut by `factor`. A fifth, two, three and four fifths through it, z < −3 is enough where losses
-//! surely rise, f < −2: a rate that is far too large is found early. Then a new window begins.
+//! of a window, the rate is cut by `factor`. A fifth, two, three and four fifths through it, both below −3 is enough: a rate
+//! at which losses surely rise is found early. Then a new window begins.
 //!
 //! - **No decision depends on the scale of the loss**: ranks do not.
-//! - **Noiseless descent is never cut**: every slope is positive then, however fast they shrink, and every loss the least so far. (Their mean over their deviation,
-//!   which is the usual statistic, is no more than √((1 + r²)/(1 − r²)) where gradients shrink by r a step: a threshold
-//!   of 1 to 2 takes fast descent for noise.)
+//! - **Noiseless descent is never cut**: every slope is positive then, however fast they shrink, and every loss the least so
+//!   far. (The mean of slopes over their deviation, which is the usual statistic, is no more than √((1 + r²)/(1 − r²)) where
+//!   gradients shrink by r a step: a threshold of 1 to 2 takes fast descent for noise.)
 //! - **Pure noise is cut as 1/t**: b grows as the rate falls, 1/scale steps to a block, because a smaller rate takes that many
 //!   more steps to show where it leads. So where every window ends in a cut, the rate falls as 1/t: Robbins and Monro's
 //!   condition holds (the rates have an infinite sum, their squares a finite one), where windows of one length would make it
 //!   fall exponentially and stop training.
+//!
+//! With schedule-free AdamW the slope is that along the way from the mean to the newest iterate, which noise makes negative
+//! from early on: there the losses decide, those at the weights in training.
 //!
 //! `raise` lets the rate grow too, while the slopes of whole windows are surely positive. It helps where the rate begins far
 //! too low; without noise it leads to the edge of stability, where cuts begin, so it is off unless asked for.
@@ -66,17 +69,15 @@ impl Default for ControllerConfig {
             threshold: 0.0,
             factor: 0.7,
             raise: 0.0,
-            fall: 1.0,
+            fall: 2.0,
         }
     }
 }
 
 /// Looks at a window, the last at its end.
 const LOOKS: u64 = 5;
-/// z below which a look before the last cuts.
+/// What both statistics must be below for a look before the last to cut.
 const SURE: f64 = -3.0;
-/// How surely losses must rise for that, as a fall: once in many hundred windows of pure noise.
-const RISES: f64 = -2.0;
 /// Fewest and most blocks of a window.
 const WINDOWS: std::ops::RangeInclusive<u64> = 20..=10_000;
 
@@ -173,7 +174,8 @@ impl Gvc {
         }
     }
 
-    /// Takes the slope of one step and the loss of its batch; at the end of a window, or of a look that is sure, says what was decided.
+    /// Takes the slope of one step and the loss of its batch; at the end of a window, or of a look that is sure, says what was
+    /// decided.
     pub fn observe(&mut self, slope: f64, loss: f64) -> Option<Decision> {
         let s = &mut self.state;
         s.sum += slope;
@@ -192,8 +194,8 @@ impl Gvc {
         }
         let z = signed_rank(&s.sums);
         let fall = falling(&s.losses);
-        let (sure, falls) = if whole { (self.config.threshold, self.config.fall) } else { (SURE, RISES) };
-        let cut = z < sure && fall < falls;
+        let (least, falls) = if whole { (self.config.threshold, self.config.fall) } else { (SURE, SURE) };
+        let cut = z < least && fall < falls;
         if !(whole || cut) {
             return None;
         }
@@ -247,4 +249,27 @@ fn signed_rank(x: &[f64]) -> f64 {
         first += run.len();
     }
     sum / squares.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_of_ranks_with_ties_and_zeros() {
+        // By numpy: corrcoef of mean ranks with places, and mean ranks of sizes with their signs.
+        assert!((falling(&[5.0, 3.0, 4.0, 4.0, 1.5, 2.0, 2.0, 0.0]) - 2.231518495721684).abs() < 1e-12);
+        assert!((signed_rank(&[0.5, -1.0, 2.0, 2.0, -2.0, 0.0, 3.0]) - 0.953998092005724).abs() < 1e-12);
+    }
+
+    #[test]
+    fn statistics_reach_their_largest_values_and_no_trend_is_zero() {
+        let down: Vec<f64> = (0..50).map(|i| (-i as f64).exp()).collect();
+        let up: Vec<f64> = down.iter().rev().copied().collect();
+        assert!((falling(&down) - 7.0).abs() < 1e-12 && (falling(&up) + 7.0).abs() < 1e-12);
+        assert_eq!(falling(&[2.0; 50]), 0.0);
+        // Distinct sizes: n(n + 1)/2 over the root of n(n + 1)(2n + 1)/6, just below √(3n)/2.
+        assert!((signed_rank(&down) - 1275.0 / 42925f64.sqrt()).abs() < 1e-12);
+        assert_eq!(signed_rank(&[0.0; 12]), 3.0);
+    }
 }

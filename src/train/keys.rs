@@ -123,14 +123,17 @@ pub const KEYS: &[(&str, &str)] = &[
     ("schedule.name", "constant, cosine, linear"),
     ("schedule.warmup_steps", "steps of linear rise at the start"),
     ("schedule.min_lr", "learning rate at the last step"),
-    ("controller.name", "none; gvc: cuts the learning rate when gradients have become noise"),
-    ("controller.window", "gvc: blocks of a window; a block is a step, of more steps as the rate falls"),
-    ("controller.threshold", "gvc: the rate is cut when z, how surely the loss still falls, is below this"),
-    ("controller.factor", "gvc: what a cut multiplies the rate by"),
     (
-        "controller.fall",
-        "gvc: the rate is cut only where z, how surely losses fell over the window, is below this",
+        "controller.name",
+        "none; gvc: cuts the learning rate when gradients have become noise and losses do not fall",
     ),
+    ("controller.window", "gvc: blocks of a window; a block is a step, of more steps as the rate falls"),
+    (
+        "controller.threshold",
+        "gvc: the rate is cut where z, how surely the loss falls along the updates, is below this",
+    ),
+    ("controller.fall", "gvc: and f, how surely the losses of the window fall, is below this"),
+    ("controller.factor", "gvc: what a cut multiplies the rate by"),
     ("controller.raise", "gvc: the rate is raised when z is above this; 0: never"),
 ];
 

@@ -122,17 +122,24 @@ fn decisions(h: &mut String, lines: &[Metrics], config: &Config) {
     if made.is_empty() {
         return;
     }
-    let points = made.iter().map(|(step, d)| (*step as f64, d.z)).collect();
-    let line = Line { name: "z of a window".into(), class: "a", points };
-    let level = (config.controller.threshold, "threshold: below it the rate is cut".into());
-    let chart = Chart { x: "step", y: "z".into(), lines: vec![line], levels: vec![level] };
+    let line = |name: &str, class, of: fn(&Decision) -> f64| {
+        let points = made.iter().map(|(step, d)| (*step as f64, of(d))).collect();
+        Line { name: name.into(), class, points }
+    };
+    let lines = vec![line("slopes", "a", |d| d.z), line("fall of losses", "b", |d| d.fall)];
+    let of = &config.controller;
+    let levels =
+        vec![(of.threshold, "threshold of slopes".into()), (of.fall, "threshold of the fall".into())];
+    let chart = Chart { x: "step", y: "standard deviations".into(), lines, levels };
     let _ = write!(h, "<h2>What the controller decided</h2>{}", chart.svg());
-    *h += "<table><tr><th>step<th>window<th>z<th>rate of the schedule times</tr>";
+    *h += "<table><tr><th>step<th>window<th>slopes<th>fall<th>rate of the schedule times</tr>";
     for (step, d) in made.iter().filter(|(_, d)| d.cut) {
-        let _ = write!(h, "<tr><td>{step}<td>{}<td>{:.2}<td>{:.3}</tr>", d.steps, d.z, d.scale);
+        let _ =
+            write!(h, "<tr><td>{step}<td>{}<td>{:.2}<td>{:.2}<td>{:.3}</tr>", d.steps, d.z, d.fall, d.scale);
     }
-    *h += "</table><p class=\"soft\">z: how surely the loss still fell along the updates of a window of steps, in standard \
-           deviations. Listed are the cuts.</p>";
+    *h += "</table><p class=\"soft\">Slopes: how surely the loss fell along the updates of a window of steps, in standard \
+           deviations of noise; fall: how surely the losses of its batches fell from its beginning to its end. The rate is cut \
+           where both are below their thresholds. Listed are the cuts.</p>";
 }
 
 /// The gradient noise scale, and what it says of the size of batches.
