@@ -41,11 +41,11 @@ kernel! {
 
 kernel! {
     ptx "scaled_dot_product_attention_tiled";
-    /// [`FORWARD`] where d is at most [`TILED`]. A block of the grid has 64 queries.
+    /// [`FORWARD`] where d is at most 64. A block of the grid has 64 queries.
     pub static FORWARD_TILED = attention_forward_tiled(
         q: in T, k: in T, v: in T, o: out T, log_sum: out T, extents: val dims, causal: val flag,
     ) blocks(log_sum / extents[0].max(1) * extents[0].div_ceil(64));
-    /// [`BACKWARD`] where d is at most [`TILED`]. A block of the grid has 32 queries or 32 keys.
+    /// [`BACKWARD`] where d is at most 64. A block of the grid has 32 queries or 32 keys.
     pub static BACKWARD_TILED = attention_backward_tiled(
         q: in T, k: in T, v: in T, log_sum: in T, delta: in T, d_o: in T, dq: out T, dk: out T, dv: out T,
         extents: val dims, causal: val flag,
