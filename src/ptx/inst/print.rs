@@ -21,6 +21,10 @@ pub(super) fn run(cx: &mut Cx<'_>, op: &Op) -> Flow {
             let what = format!("the format of printf at {format:#x} is no readable text");
             return cx.fail(op, FaultKind::GlobalOutOfBounds, l, format, what);
         };
+        if let Some(size) = unknown_size(&text) {
+            let what = format!("printf has `%{size}`, and CUDA knows the sizes h, l and ll alone");
+            return cx.fail(op, FaultKind::Unsupported, l, format, what);
+        }
         let line = formatted(cx, &text, args, l);
         cx.launch.printed.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
         if let Some(at) = result {
@@ -31,6 +35,14 @@ pub(super) fn run(cx: &mut Cx<'_>, op: &Op) -> Flow {
         told(cx, cx.mask, Event::Wrote(at, 4));
     }
     Flow::Next
+}
+
+/// A size that C knows and CUDA does not: an H200 takes the wrong arguments from there on, with an illegal access in the end.
+fn unknown_size(format: &str) -> Option<char> {
+    format.replace("%%", "").split('%').skip(1).find_map(|rest| {
+        let rest = rest.trim_start_matches(|c: char| "-+ #.*".contains(c) || c.is_ascii_digit());
+        rest.chars().next().filter(|c| "zjtL".contains(*c))
+    })
 }
 
 /// A value at a generic address, when it can be read.
@@ -148,9 +160,8 @@ fn conversion(
     if chars.next_if_eq(&'.').is_some() {
         f.precision = Some(number(chars).min(LONGEST));
     }
-    while let Some(c) = chars.next_if(|c| "lhzjtL".contains(*c)) {
-        // CUDA knows h, l and ll alone: with `%zu` an H200 takes the wrong arguments from there on.
-        f.long |= matches!(c, 'l' | 'z' | 'j' | 't');
+    while let Some(c) = chars.next_if(|c| "lh".contains(*c)) {
+        f.long |= c == 'l';
     }
     f.letter = chars.next()?;
     Some(f)

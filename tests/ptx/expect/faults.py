@@ -231,5 +231,10 @@ def stack_overflow(c):
 
 
 @planted
+def printf_size(c):
+    c.twins(1, 1, [u64(5), any_(c, 1)], [u64(5), c.output(np.array([7], "u4"))])
+
+
+@planted
 def unsupported(c):
     c.twins(1, 1, [u64(0), any_(c, 4)])
