@@ -178,8 +178,7 @@ pub fn run_on(device: &Device, programs: &mut Programs, folder: &Path, m: &Manif
     let path = folder.join(&m.ptx);
     let program = programs.get(&path)?;
     let entry = &program.functions[entry(&path, program, &m.kernel)?];
-    let no = || Error::Device { device: device.name().into(), what: "runs no PTX".into() };
-    let driver = device.driver().ok_or_else(no)?.as_ref();
+    let driver = device.ptx_driver()?.as_ref();
     let room = Rented { driver, all: Mutex::default() };
     let (params, buffers) = arguments(folder, m, &entry.params, entry.param_bytes, &room)?;
     let module = driver.load(&path.display().to_string(), &text(&path)?)?;

@@ -102,6 +102,15 @@ impl Device {
         self.0.driver.as_ref()
     }
 
+    /// [`Device::driver`], where there has to be one.
+    ///
+    /// # Errors
+    /// On the CPU.
+    pub fn ptx_driver(&self) -> Result<&Arc<dyn Driver>> {
+        let what = "runs no PTX; choose --device soft:0 or cuda:0";
+        self.driver().ok_or_else(|| Error::Device { device: self.name().into(), what: what.into() })
+    }
+
     /// True when kernels run on the host's own memory.
     pub fn is_host(&self) -> bool {
         self.0.driver.is_none()

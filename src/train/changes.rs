@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 
 /// Keys whose change would make another run: other weights, other data, other state of the optimizer. (`data.path` is free:
 /// a file may have moved, and what it holds is compared with the snapshot.)
-const FIXED: [&str; 5] = ["seed", "model", "data.input", "data.target", "optimizer.name"];
+const FIXED: [&str; 6] = ["seed", "model", "freeze", "data.input", "data.target", "optimizer.name"];
 /// Below them, and free.
 const FREE: [&str; 1] = ["model.dropout"];
 
@@ -71,8 +71,14 @@ mod tests {
 
     #[test]
     fn what_would_be_another_run_is_refused() {
-        for setting in ["model.dim=64", "seed=9", "optimizer.name=sgd", "data.target=label", "model.norm=rms"]
-        {
+        for setting in [
+            "model.dim=64",
+            "seed=9",
+            "freeze=token",
+            "optimizer.name=sgd",
+            "data.target=label",
+            "model.norm=rms",
+        ] {
             let e = changed(&[setting]).unwrap_err();
             let key = setting.split('=').next().unwrap();
             assert_eq!(e.exit_code(), 2);

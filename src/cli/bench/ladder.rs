@@ -1,9 +1,8 @@
 //! The ladder of matrix products in PTX, rung by rung, on any device that runs PTX.
 
 use super::Case;
-use crate::device::{Call, Device, Driver};
-use crate::error::{Error, Result};
-use std::sync::Arc;
+use crate::device::{Call, Device};
+use crate::error::Result;
 
 macro_rules! text {
     ($file:literal) => {
@@ -34,20 +33,9 @@ pub(super) fn cases(device: &Device) -> Result<Vec<Case<'static>>> {
     sizes.flat_map(|n| RUNGS.map(|rung| product(device, rung, n))).collect()
 }
 
-/// The driver behind a device.
-///
-/// # Errors
-/// When the device runs no PTX.
-pub(super) fn driver(device: &Device) -> Result<Arc<dyn Driver>> {
-    device.driver().cloned().ok_or_else(|| Error::Device {
-        device: device.name().into(),
-        what: "runs no PTX; choose --device soft:0 or cuda:0".into(),
-    })
-}
-
 /// One launch of a rung, c = a b with n rows, columns and depth, until the device has done it.
 pub(super) fn product(device: &Device, (entry, text, tile, block): Rung, n: u32) -> Result<Case<'static>> {
-    let driver = driver(device)?;
+    let driver = device.ptx_driver()?.clone();
     let stream = driver.default_stream();
     let module = driver.load(entry, text)?;
     let bytes = 4 * u64::from(n) * u64::from(n);

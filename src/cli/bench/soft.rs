@@ -27,7 +27,7 @@ fn machine(check: bool) -> Arc<Machine> {
 }
 
 fn empty() -> Result<Case<'static>> {
-    let driver = ladder::driver(&soft::device(&machine(false), 0)?)?;
+    let driver = soft::device(&machine(false), 0)?.ptx_driver()?.clone();
     let module = driver.load("empty.ptx", EMPTY)?;
     Ok(Case::timed("soft", "empty launch", move || {
         let call = Call { module, entry: "empty", grid: [1; 3], block: [1; 3], shared_bytes: 0, params: &[] };
