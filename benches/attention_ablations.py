@@ -1,7 +1,7 @@
 """What dynamic attention loses when one idea is taken out of it, on made tasks that need that idea.
 
     cargo build --release
-    python benches/attention_ablations.py --out runs/ablations --jobs 2
+    python benches/attention_ablations.py --out runs/attention-ablations --jobs 2
 
 | task | needs | idea | without it |
 |---|---|---|---|
@@ -70,7 +70,7 @@ def main():
     a.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     a.add_argument("--tasks", nargs="+", default=["spans", "copy", "recall"])
     a.add_argument("--steps", type=int, help="of each run [default: as the recipes say]")
-    a.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/ablations"))
+    a.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/attention-ablations"))
     a.add_argument("--jobs", type=int, default=1, help="runs at a time, a thread each")
     a.add_argument("--binary", default="target/release/ringtape")
     a = a.parse_args()
