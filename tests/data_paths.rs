@@ -171,8 +171,8 @@ fn the_library_refuses_the_same() {
     assert!(check_regular_file(Path::new("/dev/zero")).is_err() && open_regular(d).is_err());
     let nul = open_regular(Path::new("a\0b")).unwrap_err();
     assert!(nul.exit_code() == 2 && nul.to_string().contains("NUL"), "{nul}");
-    assert_eq!(ringtape::data::check_written("a\0b").unwrap_err().exit_code(), 2);
-    assert!(ringtape::data::check_written("moby-dick").is_ok());
+    assert_eq!(ringtape::data::check_written("data.path", "a\0b").unwrap_err().exit_code(), 2);
+    assert!(ringtape::data::check_written("data.path", "moby-dick").is_ok());
     assert_eq!(check_folder(d).unwrap_err().exit_code(), 2);
     fs::remove_file(d.join("pipe")).unwrap();
     fs::write(d.join("a"), "").unwrap();

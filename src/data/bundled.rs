@@ -21,16 +21,15 @@ pub fn open(name: &str, access: Access) -> Result<Rtd> {
     if known && !Path::new(name).is_file() { open_named(name, access) } else { open_file(name, access) }
 }
 
-/// Errors when `name`, the `data.path` that a configuration file holds, is neither the name of a set nor a file below the
-/// folder that the program runs in. What a user types is not asked: it may be any regular file.
-pub fn check_written(name: &str) -> Result<()> {
+/// Errors when `name`, which a configuration file gives for `key`, is neither the name of a set nor a path below the folder
+/// that the program runs in. What a user types is not asked: it may be any.
+pub fn check_written(key: &str, name: &str) -> Result<()> {
     if SETS.iter().any(|s| s.name == name) {
         return Ok(());
     }
     stays_below(Path::new("."), name).map_err(|e| match e {
         Error::Usage(what) => {
-            let what = format!("{what}; a path of your own is given by --set data.path=…");
-            Error::config("data.path", what)
+            Error::config(key, format!("{what}; a path of your own is given by --set {key}=…"))
         }
         other => other,
     })

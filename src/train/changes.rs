@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 
 /// Keys whose change would make another run: other weights, other data, other state of the optimizer. (`data.path` is free:
 /// a file may have moved, and what it holds is compared with the snapshot.)
-const FIXED: [&str; 6] = ["seed", "model", "freeze", "data.input", "data.target", "optimizer.name"];
+const FIXED: [&str; 7] = ["seed", "init", "model", "freeze", "data.input", "data.target", "optimizer.name"];
 /// Below them, and free.
 const FREE: [&str; 1] = ["model.dropout"];
 

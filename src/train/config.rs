@@ -65,6 +65,8 @@ pub struct Config {
     pub clip: f64,
     /// Weights that stay as they begin, by name or by the last part of it, with commas between.
     pub freeze: String,
+    /// Folder of the run whose weights these begin as, where names agree; empty: all are drawn.
+    pub init: String,
     /// Keep only the inputs of transformer blocks and recompute their inside during backward.
     pub checkpoint: bool,
     /// Steps between lines of metrics.jsonl.
@@ -124,6 +126,7 @@ impl Default for Config {
             seed: 1,
             clip: 1.0,
             freeze: String::new(),
+            init: String::new(),
             checkpoint: false,
             log_every: 10,
             eval_every: 250,
@@ -189,9 +192,12 @@ impl Config {
         }
         let config = keys::read(&texts, settings)?;
         // What stands in a file that may come from elsewhere is kept to this folder; what is typed is not.
-        let typed = settings.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == "data.path"));
-        if !texts.is_empty() && !typed {
-            crate::data::check_written(&config.data.path)?;
+        let typed = |key: &str| settings.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == key));
+        for (key, path) in [("data.path", &config.data.path), ("init", &config.init)] {
+            let asked = key != "init" || !path.is_empty();
+            if asked && !texts.is_empty() && !typed(key) {
+                crate::data::check_written(key, path)?;
+            }
         }
         config.validate()?;
         Ok(config)

@@ -8,6 +8,7 @@
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
+//! | `init.rs` | beginning with the weights of another run |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
 //! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
@@ -16,6 +17,7 @@ mod changes;
 pub mod config;
 mod evaluate;
 mod folder;
+mod init;
 mod keys;
 pub mod metrics;
 pub mod ngram;

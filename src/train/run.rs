@@ -4,6 +4,7 @@ use super::build;
 use super::changes;
 use super::evaluate::{Evaluation, activity, attention, evaluate, ngrams};
 use super::folder::Folder;
+use super::init;
 use super::metrics::{Log, Metrics};
 use super::pass::Pass;
 use super::snapshot::{self, State};
@@ -113,10 +114,9 @@ impl Run {
         }
         // Other data are refused before other weights: that is the error that helps.
         let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
-        match (&snapshot, resumed) {
-            (Some(snapshot), _) => snapshot.restore(&mut params, optimizer.as_mut())?,
-            (None, true) => notices.push("the run has no snapshot yet; it starts from step 0".into()),
-            (None, false) => {}
+        match &snapshot {
+            Some(snapshot) => snapshot.restore(&mut params, optimizer.as_mut())?,
+            None => notices.extend(init::begin(&config, resumed, &mut params)?),
         }
         let (controller, noise) = watchers(&config, state.as_ref())?;
         let first = state.as_ref().map_or(0, |s| s.step);

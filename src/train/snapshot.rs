@@ -200,6 +200,15 @@ pub struct Snapshot {
     files: [Vec<u8>; 2],
 }
 
+/// What [`Snapshot::lend_params`] left over, by name.
+#[derive(Default)]
+pub struct Left {
+    /// Weights of the model that the snapshot has not.
+    pub fresh: Vec<String>,
+    /// Weights of the snapshot that the model has not.
+    pub unused: Vec<String>,
+}
+
 /// What [`load_latest`] found.
 pub struct Found {
     /// The newest complete snapshot.
@@ -308,6 +317,28 @@ impl Snapshot {
             ));
         }
         Ok(())
+    }
+
+    /// Puts those weights into `params` that it has by name; tells which it has not, and which were not wanted. Errors if a
+    /// weight has another shape, or if `params` has none of them.
+    pub fn lend_params(&self, params: &mut Params) -> Result<Left> {
+        let path = self.path.join(FILES[0]);
+        let tensors = parse(&self.files[0], &path)?;
+        let mut left = Left::default();
+        for slot in params.all() {
+            let (name, shape) = (params.info(slot).name.clone(), params.info(slot).shape);
+            match tensors.tensor(&name) {
+                Ok(view) => params.set(slot, &tensor(&view, params, &path, &name, shape.dims())?)?,
+                Err(_) => left.fresh.push(name),
+            }
+        }
+        left.unused =
+            tensors.names().iter().filter(|n| params.find(n).is_none()).map(|n| n.to_string()).collect();
+        left.unused.sort();
+        if left.fresh.len() == params.slots().len() {
+            return Err(Error::snapshot(&path, "has no weights of the names that this model has"));
+        }
+        Ok(left)
     }
 
     /// Puts weights and optimizer state back.
