@@ -64,6 +64,8 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         ("lsh, shift, normalised queries and keys", shifted(config(w(), "lsh"))),
         ("gate", config(w(), "gate")),
         ("lsh, shared keys", config(DynamicConfig { shared_keys: true, ..w() }, "lsh")),
+        ("lsh, a recall head, turned others", shifted(ModelConfig { recall_heads: 1, ..config(w(), "lsh") })),
+        ("window, recall heads alone", shifted(ModelConfig { recall_heads: 2, ..config(w(), "none") })),
         ("indexer", config(DynamicConfig { index_heads: 2, index_width: 3, ..w() }, "indexer")),
         ("random", config(w(), "random")),
         ("sort", config(sorted.clone(), "sort")),
@@ -105,7 +107,6 @@ fn every_parameter_of_windows_has_the_right_gradient() {
     for (what, config) in configs() {
         let config = ModelConfig { dynamic: DynamicConfig { penalty: 0.3, ..config.dynamic }, ..config };
         let (gpt, mut params) = model(&config, false, DType::F64);
-        // Off the kinks of a window that begins at a whole number.
         // Off the kinks of a window that begins at a whole number.
         for slot in
             params.all().filter(|&s| params.info(s).name.contains("attention.span")).collect::<Vec<_>>()

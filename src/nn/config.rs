@@ -116,6 +116,9 @@ pub struct ModelConfig {
     pub shift: usize,
     /// Queries and keys have length 1 times a learned scale.
     pub qk_norm: bool,
+    /// Heads of each layer, the first ones, whose key is the query of the token before, scaled to one length, and which no
+    /// position turns: they find what followed upon contexts like this one (an induction head by construction).
+    pub recall_heads: usize,
     /// How queries find the blocks of keys beyond their windows: a name of [`router::ALL`](super::router::ALL), or `none`.
     pub router: String,
     /// Windows and blocks of `attention = "window"` and `"dynamic"`.
@@ -139,6 +142,7 @@ impl Default for ModelConfig {
             tied: false,
             shift: 0,
             qk_norm: false,
+            recall_heads: 0,
             router: "none".into(),
             dynamic: DynamicConfig::default(),
         }
@@ -165,6 +169,10 @@ impl ModelConfig {
         if self.shift > MOST_SHIFT {
             let what = format!("is {}, but must be at most {MOST_SHIFT}", self.shift);
             return Err(Error::config("model.shift", what));
+        }
+        if self.recall_heads > self.heads {
+            let what = format!("is {}, but model.heads is {}", self.recall_heads, self.heads);
+            return Err(Error::config("model.recall_heads", what));
         }
         if self.kind == ModelKind::Gpt {
             if !self.dim.is_multiple_of(self.heads) {

@@ -94,6 +94,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.dropout", "share of activations dropped in training"),
     ("model.shift", "each token carries linear maps of this many before it; 0: of none"),
     ("model.qk_norm", "queries and keys have length 1 times a learned scale"),
+    ("model.recall_heads", "heads whose key is the query of the token before: they find what followed upon contexts like this"),
     ("model.tied", "use the token embedding as output layer too"),
     (
         "optimizer.name",

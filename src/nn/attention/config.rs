@@ -193,6 +193,15 @@ impl DynamicConfig {
                 format!("is `{}`, but only model.attention = \"dynamic\" takes a router", model.router);
             return Err(Error::config("model.router", what));
         }
-        router::find(&model.router).map(drop)
+        let router = router::find(&model.router)?;
+        if model.recall_heads > 0 && (self.shared_keys || router.is_some_and(|r| r.shares_keys)) {
+            let what = format!(
+                "is {}, but the keys of all heads are their queries already (model.dynamic.shared_keys, or the router); \
+                 set it to 0",
+                model.recall_heads
+            );
+            return Err(Error::config("model.recall_heads", what));
+        }
+        Ok(())
     }
 }

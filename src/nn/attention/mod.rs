@@ -19,6 +19,7 @@ use super::{Attention, Linear, ModelConfig, ModelKind, Module, NormLayer, Positi
 use crate::error::{Error, Result};
 use crate::ops::dynamic_attention::{DynamicAttention, Sights};
 use crate::ops::rotary_embedding::RotaryEmbedding;
+use crate::shape::Spec;
 use crate::tape::{Init, ParamsBuilder, Var};
 use crate::tensor::Tensor;
 use sight::Sight;
@@ -30,6 +31,8 @@ pub(super) struct SelfAttention {
     shares_keys: bool,
     out: Linear,
     heads: usize,
+    /// The first of them, whose keys are the queries of the tokens before, and which no position turns.
+    recall: usize,
     rotary: bool,
     /// Of queries and of keys.
     qk_norm: [Option<NormLayer>; 2],
@@ -43,6 +46,8 @@ pub(super) struct Past {
     /// [B, H, seen, d]; not turned by their positions where routers look at them.
     keys: Option<Tensor>,
     values: Option<Tensor>,
+    /// The last token's queries of heads whose next key they are, [B, recall, 1, d].
+    query: Option<Tensor>,
     /// Of the router.
     routing: Option<Tensor>,
     /// Of the last call, for [`inspect`].
@@ -80,14 +85,15 @@ impl SelfAttention {
         };
         let router = if is_dense(c) { None } else { router::find(&c.router)? };
         let shares_keys = !is_dense(c) && c.dynamic.shared_keys || router.is_some_and(|r| r.shares_keys);
-        let (qkv, parts) = if shares_keys { ("qv", 2) } else { ("qkv", 3) };
+        let (qkv, keys) = if shares_keys { ("qv", 0) } else { ("qkv", c.heads - c.recall_heads) };
         Ok(SelfAttention {
-            qkv: Linear::new(p, &format!("{name}.{qkv}"), c.dim, parts * c.dim, Init::Normal(0.02))?,
+            qkv: Linear::new(p, &format!("{name}.{qkv}"), c.dim, 2 * c.dim + keys * width, Init::Normal(0.02))?,
             shares_keys,
             out: Linear::new(p, &format!("{name}.out"), c.dim, c.dim, residual)?,
             heads: c.heads,
+            recall: if shares_keys { 0 } else { c.recall_heads },
             rotary: c.positions == Positions::Rotary,
-            qk_norm: [norm(p, "query_norm", c.qk_norm)?, norm(p, "key_norm", c.qk_norm && !shares_keys)?],
+            qk_norm: [norm(p, "query_norm", c.qk_norm)?, norm(p, "key_norm", c.qk_norm && keys > 0)?],
             sight: if is_dense(c) { None } else { Some(Sight::new(c, name, index, p)?) },
         })
     }
@@ -105,16 +111,16 @@ impl SelfAttention {
                 format!("input has shape {}, but must be [batch, tokens, dim]", x.shape()),
             ));
         };
-        let seen = past.as_ref().and_then(|p| p.keys.as_ref()).map_or(0, |t| t.dims()[2]);
-        let [mut q, mut k, mut v] = self.project(x)?;
+        let mut none = Past::default();
+        let generates = past.is_some();
+        let past = past.unwrap_or(&mut none);
+        let seen = past.keys.as_ref().map_or(0, |t| t.dims()[2]);
+        let [mut q, mut k, mut v] = self.project(x, &mut past.query)?;
         // Routers look for contents, wherever they stand: they are shown queries and keys before these are turned.
         let late = self.sight.is_some();
         if !late {
             (q, k) = (self.turned(&q, seen)?, self.turned(&k, seen)?);
         }
-        let mut none = Past::default();
-        let generates = past.is_some();
-        let past = past.unwrap_or(&mut none);
         if generates {
             k = extend(&mut past.keys, &k)?;
             v = extend(&mut past.values, &v)?;
@@ -138,31 +144,79 @@ impl SelfAttention {
         Ok((self.out.forward(&y.permute(&[0, 2, 1, 3])?.reshape(&[batch, tokens, dim])?)?, penalty))
     }
 
-    /// Queries, keys and values [B, H, T, d] of tokens x [B, T, dim], which no position has turned yet.
-    fn project<'t>(&self, x: &Var<'t>) -> Result<[Var<'t>; 3]> {
+    /// Queries, keys and values [B, H, T, d] of tokens x [B, T, dim], which no position has turned yet. `before` holds the last
+    /// queries of the tokens before x, and then of x.
+    fn project<'t>(&self, x: &Var<'t>, before: &mut Option<Tensor>) -> Result<[Var<'t>; 3]> {
+        let normed =
+            |v: &Var<'t>, norm: &Option<NormLayer>| norm.as_ref().map_or(Ok(v.clone()), |n| n.forward(v));
+        let [query_norm, key_norm] = &self.qk_norm;
+        let (q, k, v) = self.parts(x)?;
+        let q = normed(&q, query_norm)?;
+        // Of length √d, which the scale of products takes away again: s = ‖q‖·cos of the angle.
+        let k = match k {
+            None if self.recall == 0 => q.rms_norm(None, None)?,
+            None => self.queries_before(&q, before)?.rms_norm(None, None)?,
+            Some(k) if self.recall == 0 => normed(&k, key_norm)?,
+            Some(k) => {
+                Var::cat(&[&self.queries_before(&q, before)?.rms_norm(None, None)?, &normed(&k, key_norm)?], 1)?
+            }
+        };
+        Ok([q, k, v])
+    }
+
+    /// The linear parts of it, [B, heads, T, d] each; None for keys where all of them are queries.
+    fn parts<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>, Var<'t>)> {
         let &[batch, tokens, dim] = x.dims() else { unreachable!("forward saw three axes") };
         let (heads, width) = (self.heads, dim / self.heads);
-        let parts = if self.shares_keys { 2 } else { 3 };
-        // [B, T, parts·dim] to as many of [B, H, T, d]: one copy, then views.
-        let all = self.qkv.forward(x)?.reshape(&[batch, tokens, parts, heads, width])?;
-        let mut all = all.permute(&[2, 0, 3, 1, 4])?.split(1, 0)?.into_iter();
-        let mut next = || -> Result<Var<'t>> {
-            all.next().expect("split into parts").reshape(&[batch, heads, tokens, width])
+        let all = self.qkv.forward(x)?;
+        if self.recall == 0 {
+            // [B, T, parts·dim] to as many of [B, H, T, d]: one copy, then views.
+            let parts = if self.shares_keys { 2 } else { 3 };
+            let all = all.reshape(&[batch, tokens, parts, heads, width])?;
+            let mut all = all.permute(&[2, 0, 3, 1, 4])?.split(1, 0)?.into_iter();
+            let mut next = || -> Result<Var<'t>> {
+                all.next().expect("split into parts").reshape(&[batch, heads, tokens, width])
+            };
+            let q = next()?;
+            return Ok((q, if self.shares_keys { None } else { Some(next()?) }, next()?));
+        }
+        // Fewer keys than queries.
+        let part = |from: usize, heads: usize| -> Result<Var<'t>> {
+            let part = all.narrow(2, from * width, heads * width)?;
+            part.reshape(&[batch, tokens, heads, width])?.permute(&[0, 2, 1, 3])
         };
-        let normed =
-            |v: Var<'t>, norm: &Option<NormLayer>| norm.as_ref().map_or(Ok(v.clone()), |n| n.forward(&v));
-        let [query_norm, key_norm] = &self.qk_norm;
-        let q = normed(next()?, query_norm)?;
-        // Of length √d, which the scale of products takes away again: s = ‖q‖·cos of the angle.
-        let k = if self.shares_keys { q.rms_norm(None, None)? } else { normed(next()?, key_norm)? };
-        Ok([q, k, next()?])
+        let keys = heads - self.recall;
+        let k = if keys > 0 { Some(part(heads, keys)?) } else { None };
+        Ok((part(0, heads)?, k, part(heads + keys, heads)?))
+    }
+
+    /// The queries of `recall` heads as keys of the tokens behind them: [B, recall, T, d]. Nothing stands before the first token.
+    fn queries_before<'t>(&self, q: &Var<'t>, before: &mut Option<Tensor>) -> Result<Var<'t>> {
+        let &[batch, _, tokens, width] = q.dims() else { unreachable!("queries have four axes") };
+        let mine = q.narrow(1, 0, self.recall)?;
+        let first = match before.take() {
+            Some(last) => last,
+            None => {
+                let spec = Spec::new(q.value().dtype(), &[batch, self.recall, 1, width])?;
+                Tensor::zeros(q.value().device(), spec)?
+            }
+        };
+        *before = Some(mine.narrow(2, tokens - 1, 1)?.into_value());
+        let first = q.tape().constant(first);
+        if tokens == 1 { Ok(first) } else { Var::cat(&[&first, &mine.narrow(2, 0, tokens - 1)?], 2) }
     }
 
     /// Queries or keys [B, H, T, d] turned by their positions `from` and on, where the model does that.
     fn turned<'t>(&self, v: &Var<'t>, from: usize) -> Result<Var<'t>> {
-        match self.rotary {
-            true => v.rotary_embedding(RotaryEmbedding { offset: from, ..RotaryEmbedding::default() }),
-            false => Ok(v.clone()),
+        let rotary = RotaryEmbedding { offset: from, ..RotaryEmbedding::default() };
+        match (self.rotary, self.recall) {
+            (false, _) => Ok(v.clone()),
+            (true, 0) => v.rotary_embedding(rotary),
+            (true, n) if n == self.heads => Ok(v.clone()),
+            (true, n) => {
+                let others = v.narrow(1, n, self.heads - n)?.rotary_embedding(rotary)?;
+                Var::cat(&[&v.narrow(1, 0, n)?, &others], 1)
+            }
         }
     }
 
