@@ -8,6 +8,7 @@
 //! | `sample.rs` | [`Sample`]: example inputs, described so that they can be made in any type |
 //! | `ids.rs` | the range check of ids and labels |
 //! | `lists.rs` | which blocks of keys a query may choose, and the list of those that it chose |
+//! | `present.rs` | which tokens a sample has, by a padding mask |
 //! | `rows.rs` | loops over rows, and sums over all rows in fixed blocks |
 //! | `window.rs`, `patches.rs` | windows over images; what lies under them, as a matrix |
 //! | `elementwise/` | what all unary and all binary elementwise ops share |
@@ -25,6 +26,7 @@ mod entry;
 mod ids;
 mod lists;
 mod patches;
+mod present;
 mod range;
 mod rows;
 mod sample;

@@ -325,6 +325,29 @@ case("scaled_dot_product_attention", "sharp", {n: normal(1, 2, 6, 4, std=8.0) fo
      lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), is_causal=True)
 
 
+def keys(*samples):
+    """A padding mask of samples written down: x for a key that is there."""
+    return real(*[0.0 if c == "x" else -math.inf for s in samples for c in s], shape=(len(samples), 1, 1, len(samples[0])))
+
+
+def masked(q, k, v, m, causal):
+    """torch takes a mask or is_causal, not both; grouped heads by repetition."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    future = torch.full((q.shape[2], k.shape[2]), -math.inf, dtype=q.dtype).triu(1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=m.detach() + future if causal else m.detach())
+
+
+for name, q, k, m, causal in [
+    ("masked", (2, 2, 5, 4), (2, 2, 6, 4), keys("xx.x.x", ".x...."), False),
+    ("masked, one mask, causal, grouped", (2, 4, 6, 3), (2, 2, 6, 3), keys("x.xx.x"), True),
+    ("masked, a sample without keys", (2, 2, 3, 4), (2, 2, 4, 4), keys(".xx.", "...."), False),
+    ("masked, causal, queries that see nothing", (1, 2, 5, 4), (1, 2, 5, 4), keys("..xx."), True),
+    ("masked, past a block", (1, 1, 70, 4), (1, 1, 70, 4), keys("x..xxx." * 10), True),
+]:
+    case("scaled_dot_product_attention", name, {"query": normal(*q), "key": normal(*k), "value": normal(*k), "attn_mask": m},
+         lambda q, k, v, m, c=causal: masked(q, k, v, m, c), is_causal=causal)
+
+
 # Windows, routers --------------------------------------------------------------------------------------------------
 
 

@@ -12,23 +12,33 @@ const TILES: usize = 4;
 
 /// Extents of one head.
 #[derive(Clone, Copy)]
-struct Head<T> {
+struct Head<'a, T> {
     tq: usize,
     tk: usize,
     d: usize,
     causal: bool,
     scale: T,
+    /// How many keys each query sees, none fewer than the query before; empty without a mask.
+    limits: &'a [i32],
 }
 
-impl<T: Real> Head<T> {
-    fn new(extents: &[usize], causal: bool) -> (Head<T>, usize) {
+impl<'a, T: Real> Head<'a, T> {
+    fn new(extents: &[usize], causal: bool) -> (Head<'a, T>, usize) {
         let (tq, tk, d, group) = (extents[0], extents[1], extents[2], extents[3]);
-        (Head { tq, tk, d, causal, scale: T::of(1.0 / (d as f64).sqrt()) }, group)
+        (Head { tq, tk, d, causal, scale: T::of(1.0 / (d as f64).sqrt()), limits: &[] }, group)
+    }
+    /// The same for head `h`, whose part of `seen` says what its queries see.
+    fn of(self, h: usize, seen: &'a [i32]) -> Head<'a, T> {
+        Head { limits: if seen.is_empty() { seen } else { &seen[h * self.tq..][..self.tq] }, ..self }
     }
     /// Keys from `start` on, at most a tile, that query `i` sees.
     fn seen(&self, i: usize, start: usize) -> usize {
         let all = TILE.min(self.tk - start);
-        if self.causal { (i + 1).saturating_sub(start).min(all) } else { all }
+        match self.limits.get(i) {
+            Some(&limit) => (limit as usize).saturating_sub(start).min(all),
+            None if self.causal => (i + 1).saturating_sub(start).min(all),
+            None => all,
+        }
     }
     /// Work of one head in about nanoseconds.
     fn work(&self) -> usize {
@@ -77,10 +87,12 @@ impl<'a, T: Real> Columns<'a, T> {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 pub(super) fn attention_forward<T: Real>(
     q: &[T],
     k: &[T],
     v: &[T],
+    seen: &[i32],
     o: &mut [T],
     log_sum: &mut [T],
     extents: &[usize],
@@ -99,7 +111,7 @@ pub(super) fn attention_forward<T: Real>(
     let (unit, some) = (tiles * TILE * head.d, tiles * TILE);
     let run = |h: usize, i: usize, o: &mut [T], sum: &mut [T]| {
         let (q, kv) = (&q[h * nq + i * unit..][..o.len()], h / group * nk);
-        forward_queries(head, i * some, q, &k[kv..][..nk], &v[kv..][..nk], o, sum);
+        forward_queries(head.of(h, seen), i * some, q, &k[kv..][..nk], &v[kv..][..nk], o, sum);
     };
     if parallel {
         let jobs = o.par_chunks_mut(nq).zip(log_sum.par_chunks_mut(head.tq)).enumerate();
@@ -115,7 +127,7 @@ pub(super) fn attention_forward<T: Real>(
 }
 
 /// Output and log-sum of the queries from `first` on, at most [`TILES`] tiles of them.
-fn forward_queries<T: Real>(h: Head<T>, first: usize, q: &[T], k: &[T], v: &[T], o: &mut [T], log_sum: &mut [T]) {
+fn forward_queries<T: Real>(h: Head<'_, T>, first: usize, q: &[T], k: &[T], v: &[T], o: &mut [T], log_sum: &mut [T]) {
     let d = h.d;
     let (mut scores, mut memory) = ([T::ZERO; TILE * TILE], [T::ZERO; TURNED]);
     let (mut max, mut sum) = ([T::NEG_INFINITY; TILES * TILE], [T::ZERO; TILES * TILE]);
@@ -144,6 +156,11 @@ fn forward_queries<T: Real>(h: Head<T>, first: usize, q: &[T], k: &[T], v: &[T],
         }
     }
     for (i, (o, log_sum)) in o.chunks_exact_mut(d).zip(log_sum).enumerate() {
+        if h.seen(first + i, 0) == 0 {
+            // o is 0; with a finite log-sum its probabilities are 0 in backward too.
+            *log_sum = T::ZERO;
+            continue;
+        }
         scale_row(o, T::ONE / sum[i]);
         *log_sum = max[i] + sum[i].ln();
     }
@@ -216,6 +233,7 @@ pub(super) fn attention_backward<T: Real>(
     q: &[T],
     k: &[T],
     v: &[T],
+    seen: &[i32],
     log_sum: &[T],
     delta: &[T],
     d_o: &[T],
@@ -243,7 +261,7 @@ pub(super) fn attention_backward<T: Real>(
                 log_sum: &log_sum[h * head.tq..][..head.tq],
                 delta: &delta[h * head.tq..][..head.tq],
             };
-            backward_head(head, &queries, &k[j * nk..][..nk], &v[j * nk..][..nk], dq, dk, dv);
+            backward_head(head.of(h, seen), &queries, &k[j * nk..][..nk], &v[j * nk..][..nk], dq, dk, dv);
         }
     };
     if par::worthwhile(2 * head.work() * (dq.len() / nq)) {
@@ -267,7 +285,7 @@ struct Queries<'a, T> {
 }
 
 /// Keys outside, queries inside: a tile of keys and values is transposed once, and its gradients stay in cache.
-fn backward_head<T: Real>(h: Head<T>, x: &Queries<'_, T>, k: &[T], v: &[T], dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
+fn backward_head<T: Real>(h: Head<'_, T>, x: &Queries<'_, T>, k: &[T], v: &[T], dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
     let d = h.d;
     let (mut p, mut ds) = ([T::ZERO; TILE * TILE], [T::ZERO; TILE * TILE]);
     let (mut k_memory, mut v_memory) = ([T::ZERO; TURNED], [T::ZERO; TURNED]);

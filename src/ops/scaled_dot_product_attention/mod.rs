@@ -1,5 +1,9 @@
 //! scaled_dot_product_attention: O = softmax(Q·Kᵀ/√d)·V for each head, streaming over blocks of keys, so memory grows
-//! linearly with the number of tokens. With `is_causal` query i sees keys j ≤ i.
+//! linearly with the number of tokens. With `is_causal` query i sees keys j ≤ i. With `attn_mask` [B or 1, 1, 1, Tk], which is
+//! added to the scores and holds 0 or -inf, it sees only keys that a sample has: those keys and their values are brought to
+//! the front of a copy (`present.rs`), of which query i sees the first n_i. A query that sees no key gives 0 and a gradient
+//! of 0, as in PyTorch 2.5 and later (before, and from a plain softmax, NaN). Nothing of a masked key is read (in PyTorch a NaN
+//! there reaches the output), and its gradient is exactly 0.
 //!
 //! Forward, one block of queries against one block of keys after the other (Milakov and Gimelshein 2018; Dao et al. 2022):
 //!   m' = max(m, rowmax S),  c = e^{m − m'},  P = e^{S − m'},  l' = c·l + rowsum P,  O' = c·O + P·V;  at the end O/l and
@@ -10,9 +14,11 @@
 //! 10·Tq·Tk·d backward; half of both when causal.
 
 mod cpu;
+mod samples;
 
 use super::elementwise::{expect_inputs, expect_real};
-use super::{AttrDoc, Entry, Kind, Port, Sample};
+use super::present::{self, Present};
+use super::{AttrDoc, Entry, Kind, Port};
 use crate::error::{Error, Result};
 use crate::kernel;
 use crate::kernel::Arg;
@@ -27,15 +33,16 @@ use std::sync::Arc;
 kernel! {
     ptx "scaled_dot_product_attention";
     /// o [B·H, Tq, d] and log_sum [B·H, Tq] from q [B·H, Tq, d], k and v [B·H/group, Tk, d]. `extents` = [Tq, Tk, d, group].
+    /// `seen` [B·H, Tq], absent without a mask, says how many of the keys each query sees.
     pub static FORWARD = attention_forward(
-        q: in T, k: in T, v: in T, o: out T, log_sum: out T, extents: val dims, causal: val flag,
+        q: in T, k: in T, v: in T, seen: in i32, o: out T, log_sum: out T, extents: val dims, causal: val flag,
     ) blocks(log_sum.div_ceil(8));
     /// D [B·H, Tq]: the dot product of each row of d_o with that of o.
     pub static DELTA = attention_delta(o: in T, d_o: in T, delta: out T) blocks(delta.div_ceil(8));
     /// dq, dk, dv from the same, from `delta` and from d_o; `extents` as above.
     pub static BACKWARD = attention_backward(
-        q: in T, k: in T, v: in T, log_sum: in T, delta: in T, d_o: in T, dq: out T, dk: out T, dv: out T,
-        extents: val dims, causal: val flag,
+        q: in T, k: in T, v: in T, seen: in i32, log_sum: in T, delta: in T, d_o: in T, dq: out T, dk: out T,
+        dv: out T, extents: val dims, causal: val flag,
     ) blocks((log_sum + k / extents[2].max(1)).div_ceil(8));
 }
 
@@ -43,12 +50,12 @@ kernel! {
     ptx "scaled_dot_product_attention_tiled";
     /// [`FORWARD`] where d is at most 64. A block of the grid has 64 queries.
     pub static FORWARD_TILED = attention_forward_tiled(
-        q: in T, k: in T, v: in T, o: out T, log_sum: out T, extents: val dims, causal: val flag,
+        q: in T, k: in T, v: in T, seen: in i32, o: out T, log_sum: out T, extents: val dims, causal: val flag,
     ) blocks(log_sum / extents[0].max(1) * extents[0].div_ceil(64));
     /// [`BACKWARD`] where d is at most 64. A block of the grid has 32 queries or 32 keys.
     pub static BACKWARD_TILED = attention_backward_tiled(
-        q: in T, k: in T, v: in T, log_sum: in T, delta: in T, d_o: in T, dq: out T, dk: out T, dv: out T,
-        extents: val dims, causal: val flag,
+        q: in T, k: in T, v: in T, seen: in i32, log_sum: in T, delta: in T, d_o: in T, dq: out T, dk: out T,
+        dv: out T, extents: val dims, causal: val flag,
     ) blocks(
         log_sum / extents[0].max(1) * extents[0].div_ceil(32)
             + k / (extents[1] * extents[2]).max(1) * extents[1].div_ceil(32)
@@ -79,7 +86,7 @@ impl Op for ScaledDotProductAttention {
     }
 
     fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
-        expect_inputs(NAME, x, 3, 3)?;
+        expect_inputs(NAME, x, 3, 4)?;
         for (s, name) in x.iter().zip(["query", "key", "value"]) {
             expect_real(NAME, name, s)?;
             if s.shape.rank() != 4 || s.dtype != x[0].dtype {
@@ -97,6 +104,9 @@ impl Op for ScaledDotProductAttention {
         if k[2] == 0 && q[2] > 0 {
             return Err(Error::shape(NAME, format!("key has shape {}: a softmax over no keys has no value", x[1].shape)));
         }
+        if let Some(mask) = x.get(3) {
+            present::expect_mask(NAME, "attn_mask", mask, &x[1])?;
+        }
         Ok(smallvec::smallvec![x[0]])
     }
 
@@ -104,12 +114,25 @@ impl Op for ScaledDotProductAttention {
         let mut o = cx.empty(x[0].spec())?;
         let mut log_sum = cx.empty(Spec::new(x[0].dtype(), &x[0].dims()[..3])?)?;
         let extents = extents(&x[0].spec(), &x[1].spec());
-        let (out, sum) = (Arg::Out(&mut o), Arg::Out(&mut log_sum));
-        let args = &mut [Arg::In(x[0]), Arg::In(x[1]), Arg::In(x[2]), out, sum, Arg::Dims(&extents), Arg::Flag(self.is_causal)];
+        let dims = &x[0].dims()[..3];
+        let mask = x.get(3).map(|m| Present::new(cx, (NAME, "attn_mask"), m, dims, self.is_causal)).transpose()?;
+        let [k, v] = match &mask {
+            Some(m) => [present::rows(cx, x[1], &m.list)?, present::rows(cx, x[2], &m.list)?],
+            None => [x[1].clone(), x[2].clone()],
+        };
+        let args = &mut [
+            Arg::In(x[0]),
+            Arg::In(&k),
+            Arg::In(&v),
+            mask.as_ref().map_or(Arg::Absent, |m| Arg::In(&m.seen)),
+            Arg::Out(&mut o),
+            Arg::Out(&mut log_sum),
+            Arg::Dims(&extents),
+            Arg::Flag(self.is_causal),
+        ];
         cx.launch(if extents[2] <= TILED { &FORWARD_TILED } else { &FORWARD }, args)?;
-        x.iter().for_each(|t| cx.keep(t));
-        cx.keep(&o);
-        cx.keep(&log_sum);
+        [x[0], &k, &v, &o, &log_sum].into_iter().for_each(|t| cx.keep(t));
+        mask.iter().flat_map(|m| [&m.seen, &m.rank]).for_each(|t| cx.keep(t));
         Ok(smallvec::smallvec![o])
     }
 
@@ -123,6 +146,7 @@ impl Op for ScaledDotProductAttention {
             Arg::In(&kept[0]),
             Arg::In(&kept[1]),
             Arg::In(&kept[2]),
+            kept.get(5).map_or(Arg::Absent, Arg::In),
             Arg::In(&kept[4]),
             Arg::In(&delta),
             Arg::In(dy),
@@ -133,6 +157,9 @@ impl Op for ScaledDotProductAttention {
             Arg::Flag(self.is_causal),
         ];
         cx.launch(if extents[2] <= TILED { &BACKWARD_TILED } else { &BACKWARD }, args)?;
+        if let Some(rank) = kept.get(6) {
+            [dk, dv] = [present::rows(cx, &dk, rank)?, present::rows(cx, &dv, rank)?];
+        }
         dx[0].add(cx, dq)?;
         dx[1].add(cx, dk)?;
         dx[2].add(cx, dv)
@@ -144,37 +171,27 @@ impl<'t> Var<'t> {
     pub fn scaled_dot_product_attention(&self, key: &Var<'t>, value: &Var<'t>, is_causal: bool) -> Result<Var<'t>> {
         self.tape().apply1(ScaledDotProductAttention { is_causal }, &[self, key, value])
     }
+
+    /// The same where sample b has only the keys for which `mask` [B or 1, 1, 1, Tk] is 0, and not those for which it is -inf. A
+    /// query that sees no key gives 0.
+    pub fn masked_attention(&self, key: &Var<'t>, value: &Var<'t>, mask: &Var<'t>, is_causal: bool) -> Result<Var<'t>> {
+        self.tape().apply1(ScaledDotProductAttention { is_causal }, &[self, key, value, mask])
+    }
 }
 
 /// scaled_dot_product_attention in the table of ops.
 pub static ENTRY: Entry = Entry {
     name: NAME,
     doc: "softmax(Q·Kᵀ/√d)·V for each head, memory linear in tokens",
-    inputs: &[Port::real("query"), Port::real("key"), Port::real("value")],
+    inputs: &[
+        Port::real("query"),
+        Port::real("key"),
+        Port::real("value"),
+        Port::constant("attn_mask").optional(),
+    ],
     outputs: &["output"],
     attrs: &[AttrDoc { name: "is_causal", kind: Kind::Bool, default: Some("false"), doc: "query i sees keys j <= i only" }],
     build: |a| Ok(Arc::new(ScaledDotProductAttention { is_causal: a.flag("is_causal")? })),
-    kernels: &[&FORWARD, &DELTA, &BACKWARD, &FORWARD_TILED, &BACKWARD_TILED],
-    samples: || {
-        let qkv = |note, q: [usize; 4], k: [usize; 4]| Sample::new(note).normal(&q).normal(&k).normal(&k);
-        vec![
-            qkv("causal", [2, 2, 5, 4], [2, 2, 5, 4]).attr("is_causal", true),
-            qkv("full", [1, 2, 3, 4], [1, 2, 6, 4]),
-            qkv("causal, several tiles", [1, 1, 70, 2], [1, 1, 70, 2]).attr("is_causal", true),
-            qkv("grouped queries, more keys than a tile", [1, 4, 3, 2], [1, 2, 67, 2]),
-            qkv("causal, more queries than keys", [1, 1, 6, 3], [1, 1, 4, 3]).attr("is_causal", true),
-            qkv("one token", [2, 1, 1, 3], [2, 1, 1, 3]).attr("is_causal", true),
-            qkv("a width of 5, grouped, causal, tails of tiles", [1, 2, 65, 5], [1, 1, 65, 5]).attr("is_causal", true),
-            qkv("a width of 1, causal, five tiles", [1, 1, 130, 1], [1, 1, 130, 1]).attr("is_causal", true),
-            qkv("a width of 32, grouped, more keys than queries", [1, 2, 5, 32], [1, 1, 35, 32]),
-            qkv("a width of 36, causal, more queries than keys", [1, 1, 66, 36], [1, 1, 5, 36]).attr("is_causal", true),
-            qkv("a width of 64, causal", [1, 1, 34, 64], [1, 1, 34, 64]).attr("is_causal", true),
-            qkv("a width of 66, causal, grouped", [1, 2, 6, 66], [1, 1, 6, 66]).attr("is_causal", true),
-            qkv("16 x 4 heads x 256 x 32", [16, 4, 256, 32], [16, 4, 256, 32]).attr("is_causal", true).large(),
-            qkv("1 x 4 heads x 1024 x 64", [1, 4, 1024, 64], [1, 4, 1024, 64]).attr("is_causal", true).large(),
-            qkv("1 x 4 heads x 2048 x 64", [1, 4, 2048, 64], [1, 4, 2048, 64]).attr("is_causal", true).large(),
-            qkv("1 x 4 heads x 4096 x 64", [1, 4, 4096, 64], [1, 4, 4096, 64]).attr("is_causal", true).large(),
-            qkv("1 x 4 heads x 8192 x 64", [1, 4, 8192, 64], [1, 4, 8192, 64]).attr("is_causal", true).large(),
-        ]
-    },
+    kernels: &[&FORWARD, &DELTA, &BACKWARD, &FORWARD_TILED, &BACKWARD_TILED, &present::TOKENS, &present::ROWS],
+    samples: samples::all,
 };
