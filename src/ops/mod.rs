@@ -89,6 +89,7 @@ ops! {
     scale,
     scaled_dot_product_attention,
     scatter_add,
+    shared_attention,
     sigmoid,
     silu,
     softmax,

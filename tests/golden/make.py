@@ -348,6 +348,29 @@ for name, q, k, m, causal in [
          lambda q, k, v, m, c=causal: masked(q, k, v, m, c), is_causal=causal)
 
 
+def shared(q, k, a, b, query_mask=None, key_mask=None):
+    """Two softmaxes of one matrix. Absent tokens take no part; who sees nothing gets 0."""
+    s = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    there = lambda m, x: torch.ones_like(x[..., :1]) if m is None else (m == 0).double().transpose(-1, -2) + 0 * x[..., :1].detach()
+    rows, cols = there(query_mask, q), there(key_mask, k)
+
+    def weigh(dim):
+        w = torch.exp(s - s.amax(dim, keepdim=True).detach()) * rows * cols.transpose(-1, -2)
+        total = w.sum(dim, keepdim=True)
+        return w / (total + (total == 0))
+
+    return {"query_output": weigh(-1) @ b, "key_output": weigh(-2).transpose(-1, -2) @ a}
+
+
+for name, (n, h), (ta, tb), (d, e), masks in [
+    ("both ways", (2, 2), (3, 5), (4, 2), {}), ("one token each", (1, 2), (1, 1), (3, 3), {}), ("past a block", (1, 1), (70, 66), (4, 3), {}),
+    ("queries masked", (2, 1), (5, 3), (2, 4), {"query_mask": keys("x.xx.")}),
+    ("samples without tokens", (4, 2), (4, 3), (3, 2), {"query_mask": keys("xx.x", ".x..", "....", "xxxx"), "key_mask": keys("x.x", "...", "xxx", ".xx")}),
+]:
+    inputs = {"query": normal(n, h, ta, d), "key": normal(n, h, tb, d), "query_value": normal(n, h, ta, e), "key_value": normal(n, h, tb, e)}
+    case("shared_attention", name, {**inputs, **masks}, lambda *x: shared(*x[:4], *(m.detach() for m in x[4:])))
+
+
 # Windows, routers --------------------------------------------------------------------------------------------------
 
 
