@@ -9,6 +9,7 @@
 //! | `gemm.rs` | matrix products of a GPT training step |
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
 //! | `attention.rs` | dense, windowed and dynamic attention over long sequences |
+//! | `fusion.rs` | two sides that attend to each other, by one matrix of scores and by two |
 //! | `ladder.rs` | matrix products in PTX, version by version, on a device |
 //! | `soft.rs` | the software CUDA device |
 //! | `sparse.rs` | an MLP whose inactive units are skipped, by density |
@@ -16,6 +17,7 @@
 //! | `op.rs` | every op's large samples, forward and backward |
 
 mod attention;
+mod fusion;
 mod gemm;
 mod harness;
 mod ladder;
@@ -42,6 +44,7 @@ Examples:
   ringtape bench gemm               matrix products of a GPT step, beside this machine's peak
   ringtape bench attention          dense, windowed and dynamic attention over 1,024 to 65,536 tokens
   ringtape bench sparse             an MLP whose inactive units are skipped, by share of active ones
+  ringtape bench fusion             cross-attention by one matrix of scores, and by two
   ringtape bench soft               the software CUDA device: launches, PTX read, matrix products
   ringtape bench ladder --device cuda:0   the versions of the matrix product in PTX
   ringtape bench op softmax         one op, forward and backward
@@ -55,12 +58,12 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, attention, sparse, tiny, loader, soft, ladder, all
+    /// gemm, elementwise, op NAME, step, attention, fusion, sparse, tiny, loader, soft, ladder, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
     op: Option<String>,
-    /// Device of `op`, `elementwise`, `step`, `attention` and `ladder`
+    /// Device of `op`, `elementwise`, `step`, `attention`, `fusion` and `ladder`
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
     /// Seconds to spend on each case
@@ -71,12 +74,24 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 11] =
-    ["all", "gemm", "elementwise", "op", "step", "attention", "sparse", "tiny", "loader", "soft", "ladder"];
+const TARGETS: [&str; 12] = [
+    "all",
+    "gemm",
+    "elementwise",
+    "op",
+    "step",
+    "attention",
+    "fusion",
+    "sparse",
+    "tiny",
+    "loader",
+    "soft",
+    "ladder",
+];
 /// Makes the cases of a target.
 type Group<'a> = &'a dyn Fn() -> Result<Vec<Case<'static>>>;
 /// Those that run on any device.
-const ANYWHERE: [&str; 5] = ["elementwise", "op", "step", "attention", "ladder"];
+const ANYWHERE: [&str; 6] = ["elementwise", "op", "step", "attention", "fusion", "ladder"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -104,10 +119,11 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     };
     let mut cases = machine::cases()?;
     // `all` has no ladder: on the CPU there is none, and `soft` holds the software device's.
-    let groups: [(&str, Group<'_>); 8] = [
+    let groups: [(&str, Group<'_>); 9] = [
         ("gemm", &gemm::cases),
         ("step", &|| step::step(&args.device)),
         ("attention", &|| attention::cases(&device)),
+        ("fusion", &|| fusion::cases(&device)),
         ("sparse", &sparse::cases),
         ("tiny", &tiny::cases),
         ("loader", &step::loader),
@@ -172,7 +188,8 @@ fn print(session: &Session<'_>, args: &Args, timings: &[Timing]) -> Result<()> {
         "MiB",
     ];
     let rows: Vec<Vec<String>> = timings.iter().map(|t| row(t, peak, copy)).collect();
-    table(&head, &rows).iter().try_for_each(|line| say!(session, "{line}"))
+    table(&head, &rows).iter().try_for_each(|line| say!(session, "{line}"))?;
+    fusion::shares(timings).iter().try_for_each(|line| say!(session, "{line}"))
 }
 
 fn build() -> &'static str {
