@@ -3,7 +3,8 @@
 
 use ringtape::device::Device;
 use ringtape::error::Result;
-use ringtape::nn::{self, Io, Model, ModelConfig, ModelKind, Module};
+use ringtape::nn::fusion::{Form, FusionConfig, FusionMode, Modality};
+use ringtape::nn::{self, Io, Model, ModelConfig, ModelKind};
 use ringtape::shape::DType;
 use ringtape::tape::{Grads, Params, ParamsBuilder, Tape};
 use ringtape::tensor::Tensor;
@@ -55,7 +56,7 @@ struct Task {
     name: &'static str,
     model: Model,
     params: Params,
-    input: Tensor,
+    inputs: Vec<Tensor>,
     target: Tensor,
 }
 
@@ -68,26 +69,37 @@ impl Task {
             let v: Vec<i32> = (0..n).map(|i| (i * i % limit) as i32).collect();
             Tensor::from_slice(&device, &v, dims).unwrap()
         };
-        let (input, target) = match io {
+        let reals = |shape: &[usize]| {
+            let dims: Vec<usize> = [32].iter().chain(shape).copied().collect();
+            let x: Vec<f32> =
+                (0..dims.iter().product()).map(|i| ((i * 37 % 100) as f32 - 50.0) / 50.0).collect();
+            Tensor::from_slice(&device, &x, &dims).unwrap()
+        };
+        let (inputs, target) = match io {
             Io::Tokens { vocabulary } => {
                 let dims = [4, config.context];
                 let n = dims[0] * dims[1];
-                (ids(n, vocabulary, &dims), ids(n, vocabulary - 1, &dims))
+                (vec![ids(n, vocabulary, &dims)], ids(n, vocabulary - 1, &dims))
             }
-            Io::Samples { ref shape, outputs } => {
-                let dims: Vec<usize> = [32].iter().chain(shape).copied().collect();
-                let x: Vec<f32> =
-                    (0..dims.iter().product()).map(|i| ((i * 37 % 100) as f32 - 50.0) / 50.0).collect();
-                (Tensor::from_slice(&device, &x, &dims).unwrap(), ids(32, outputs, &[32]))
+            Io::Samples { ref shape, outputs } => (vec![reals(shape)], ids(32, outputs, &[32])),
+            Io::Modalities { ref modalities, outputs } => {
+                let values = modalities.iter().map(|m| match m.form {
+                    Form::Image(shape) => reals(&shape),
+                    Form::Sound(shape) => reals(&shape),
+                    Form::Text { length, vocabulary } => ids(32 * length, vocabulary, &[32, length]),
+                });
+                (values.collect(), ids(32, outputs, &[32]))
             }
         };
-        Task { name, model, params: b.build().unwrap(), input, target }
+        Task { name, model, params: b.build().unwrap(), inputs, target }
     }
 
     /// One step of gradient descent; returns the loss and the number of nodes.
     fn step(&mut self, grads: &mut Grads, n: u64) -> Result<(f64, u64)> {
         let tape = Tape::train(&self.params, 0, n);
-        let y = self.model.forward(&tape.constant(self.input.clone()))?;
+        let values: Vec<_> = self.inputs.iter().map(|x| Some(tape.constant(x.clone()))).collect();
+        let y = self.model.predict(&values)?.output;
+        drop(values);
         let loss = y.cross_entropy(&tape.constant(self.target.clone()))?;
         tape.backward(&loss, grads)?;
         let (value, nodes) = (loss.value().item()?, tape.len() as u64);
@@ -153,4 +165,12 @@ fn a_step_after_the_second_takes_no_tensor_memory_and_allocates_the_same() {
     let (images, nodes) =
         Task::new("cnn", cnn, Io::Samples { shape: vec![1, 8, 8], outputs: 10 }, false).run();
     assert!(images <= PER_NODE * nodes, "{images} allocations for {nodes} nodes");
+    let fused = FusionConfig { patch: 4, modality_dropout: 0.3, ..FusionConfig::default() };
+    let (kind, fusion) = (ModelKind::Fusion, FusionMode::Experts);
+    let fusion = ModelConfig { kind, fusion, fused, layers: 2, dim: 32, heads: 2, ..ModelConfig::default() };
+    let image = Modality { name: "image".into(), form: Form::Image([1, 8, 8]) };
+    let words = Modality { name: "words".into(), form: Form::Text { length: 6, vocabulary: 9 } };
+    let io = Io::Modalities { modalities: vec![image, words], outputs: 10 };
+    let (several, nodes) = Task::new("fusion", fusion, io, false).run();
+    assert!(several <= PER_NODE * nodes, "{several} allocations for {nodes} nodes");
 }

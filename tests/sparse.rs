@@ -352,7 +352,8 @@ fn ids() -> Tensor {
 /// Gradients of a step and the changes of state that it asks for.
 fn step(model: &Model, params: &Params) -> (Grads, Vec<(String, Vec<u8>)>) {
     let tape = Tape::train(params, 1, 0);
-    let (y, penalty) = model.forward_penalised(&tape.constant(ids())).unwrap();
+    let ringtape::nn::Prediction { output: y, penalty, .. } =
+        model.predict(&[Some(tape.constant(ids()))]).unwrap();
     let loss = y.mul(&y).unwrap().mean().unwrap();
     let one = || Tensor::full(&Device::cpu(), loss.value().spec(), 1.0).unwrap();
     let mut ends = vec![(&loss, one())];
@@ -390,7 +391,7 @@ fn evaluation_asks_for_nothing_and_does_not_depend_on_what_was_seen() {
     for r in [Rule::RunningMean, Rule::Homeostatic] {
         let (model, params) = gpt(rule(r, 0.3), false);
         for tape in [Tape::eval(&params), Tape::new(&params)] {
-            let (_, penalty) = model.forward_penalised(&tape.constant(ids())).unwrap();
+            let penalty = model.predict(&[Some(tape.constant(ids()))]).unwrap().penalty;
             assert!(penalty.is_none());
             assert!(tape.into_deferred().is_empty(), "{r}");
         }

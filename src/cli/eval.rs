@@ -5,7 +5,7 @@ use super::tensors;
 use crate::error::Result;
 use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
-use crate::train::{Losses, Trained};
+use crate::train::{Losses, Trained, modalities};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -52,12 +52,12 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         }
         None => trained.evaluate()?,
     };
-    let (heads, units) = (trained.attention()?, trained.activity()?);
+    let (heads, units, through) = (trained.attention()?, trained.activity()?, trained.modalities()?);
     let split = trained.task.held_out();
     if args.json {
         let all = serde_json::json!({
             "step": trained.step, "split": split, "loss": found.loss, "accuracy": found.accuracy, "targets": found.targets,
-            "attention": heads, "activity": units,
+            "attention": heads, "activity": units, "modalities": through,
         });
         return say!(session, "{}", super::json(&all)?);
     }
@@ -68,6 +68,13 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
     if let Some(accuracy) = found.accuracy {
         say!(session, "accuracy  {:.2} %", 100.0 * accuracy)?;
+    }
+    if let Some(through) = through {
+        say!(session)?;
+        let rows: Vec<Vec<String>> = modalities::rows(&through).iter().map(|r| r.to_vec()).collect();
+        for line in table(&["given", "by", "loss", "accuracy"], &rows) {
+            say!(session, "{line}")?;
+        }
     }
     if let Some(heads) = heads {
         say!(session)?;

@@ -2,6 +2,7 @@
 
 use super::SparseConfig;
 use super::attention::DynamicConfig;
+use super::fusion::{FusionConfig, FusionMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -35,6 +36,8 @@ words! {
         Mlp = "mlp",
         /// Small convolutional network.
         Cnn = "cnn",
+        /// Transformers over several modalities.
+        Fusion = "fusion",
     }
 }
 words! {
@@ -123,6 +126,10 @@ pub struct ModelConfig {
     pub router: String,
     /// Windows and blocks of `attention = "window"` and `"dynamic"`.
     pub dynamic: DynamicConfig,
+    /// Where the modalities of `kind = "fusion"` meet.
+    pub fusion: FusionMode,
+    /// Its other settings.
+    pub fused: FusionConfig,
 }
 
 impl Default for ModelConfig {
@@ -145,6 +152,8 @@ impl Default for ModelConfig {
             recall_heads: 0,
             router: "none".into(),
             dynamic: DynamicConfig::default(),
+            fusion: FusionMode::Early,
+            fused: FusionConfig::default(),
         }
     }
 }
@@ -174,7 +183,7 @@ impl ModelConfig {
             let what = format!("is {}, but model.heads is {}", self.recall_heads, self.heads);
             return Err(Error::config("model.recall_heads", what));
         }
-        if self.kind == ModelKind::Gpt {
+        if matches!(self.kind, ModelKind::Gpt | ModelKind::Fusion) {
             if !self.dim.is_multiple_of(self.heads) {
                 let what = format!("is {}, which is not divisible by model.heads = {}", self.dim, self.heads);
                 return Err(Error::config("model.dim", what));
@@ -193,6 +202,7 @@ impl ModelConfig {
             let what = format!("is `{}`, but only model.attention = \"dynamic\" takes a router", self.router);
             return Err(Error::config("model.router", what));
         }
+        self.fused.validate()?;
         if self.activation == Activation::Sparse {
             self.sparse.validate()?;
             if self.kind == ModelKind::Cnn {

@@ -11,12 +11,14 @@
 //! | `activity.rs` | which hidden units are at work |
 //! | `sparse.rs` | thresholds of sparse activations, the two linear layers around one |
 //! | `mlp.rs`, `cnn.rs` | classifiers and regressors |
+//! | `fusion/` | classifiers of samples of several modalities |
 
 mod activity;
 pub mod attention;
 mod cnn;
 mod config;
 mod decode;
+pub mod fusion;
 mod gpt;
 mod layers;
 mod mlp;
@@ -27,6 +29,7 @@ pub use attention::{DynamicConfig, is_dense, router};
 pub use cnn::Cnn;
 pub use config::{Activation, Attention, ModelConfig, ModelKind, Norm, Positions};
 pub use decode::{Cache, Sampler};
+pub use fusion::{Fusion, FusionConfig, FusionMode, Modality};
 pub use gpt::Gpt;
 pub use layers::{Dropout, Embedding, Linear, NormLayer};
 pub use mlp::Mlp;
@@ -56,6 +59,23 @@ pub enum Io {
         /// Classes, or numbers to predict.
         outputs: usize,
     },
+    /// Samples of several modalities, a value for each: to [B, outputs].
+    Modalities {
+        /// What they are, in the order of the values.
+        modalities: Vec<Modality>,
+        /// Classes, or numbers to predict.
+        outputs: usize,
+    },
+}
+
+/// What a model makes of a batch.
+pub struct Prediction<'t> {
+    /// Logits or numbers: [B, T, vocabulary] or [B, outputs].
+    pub output: Var<'t>,
+    /// Number of a modality and the logits of its own head, 0 for samples without it; for models of several modalities.
+    pub heads: Vec<(usize, Var<'t>)>,
+    /// What layers add to the loss of training, such as a price of wide windows.
+    pub penalty: Option<Var<'t>>,
 }
 
 /// A model with its parameters' names and slots; values live in [`Params`](crate::tape::Params).
@@ -66,6 +86,8 @@ pub enum Model {
     Mlp(Mlp),
     /// Small convolutional network over images.
     Cnn(Cnn),
+    /// Transformers over samples of several modalities.
+    Fusion(Fusion),
 }
 
 impl Module for Model {
@@ -74,6 +96,7 @@ impl Module for Model {
             Model::Gpt(m) => m.forward(x),
             Model::Mlp(m) => m.forward(x),
             Model::Cnn(m) => m.forward(x),
+            Model::Fusion(m) => Ok(m.forward(&[Some(x.clone())])?.output),
         }
     }
 }
@@ -87,13 +110,19 @@ impl Model {
         }
     }
 
-    /// The output for input `x`, and what layers add to the loss of training, such as a price of wide windows.
-    pub fn forward_penalised<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
-        match self {
-            Model::Gpt(m) => m.forward_penalised(x),
-            Model::Mlp(m) => m.forward_penalised(x),
-            _ => Ok((self.forward(x)?, None)),
-        }
+    /// What the model makes of `inputs`, a value for each field that it reads; None for a modality that no sample has.
+    pub fn predict<'t>(&self, inputs: &[Option<Var<'t>>]) -> Result<Prediction<'t>> {
+        let only = || {
+            let first = inputs.first().and_then(Option::as_ref);
+            first.ok_or_else(|| Error::shape("model", "reads one input, and there is none"))
+        };
+        let (output, penalty) = match self {
+            Model::Gpt(m) => m.forward_penalised(only()?)?,
+            Model::Mlp(m) => m.forward_penalised(only()?)?,
+            Model::Cnn(m) => (m.forward(only()?)?, None),
+            Model::Fusion(m) => return m.forward(inputs),
+        };
+        Ok(Prediction { output, heads: vec![], penalty })
     }
 }
 
@@ -111,6 +140,13 @@ pub fn build(config: &ModelConfig, io: &Io, checkpoint: bool, params: &mut Param
         (ModelKind::Cnn, Io::Samples { shape, outputs }) => {
             Ok(Model::Cnn(Cnn::new(config, shape, *outputs, params)?))
         }
+        (ModelKind::Fusion, Io::Modalities { modalities, outputs }) => {
+            Ok(Model::Fusion(Fusion::new(config, modalities, *outputs, params)?))
+        }
+        (kind, Io::Modalities { .. }) => Err(Error::config(
+            "model.kind",
+            format!("`{kind}` reads one field, but data.input names several; use `fusion`"),
+        )),
         (kind, Io::Tokens { .. }) => Err(Error::config(
             "model.kind",
             format!("`{kind}` takes samples, but the data are a text; use `gpt`"),

@@ -4,7 +4,7 @@ use super::{Task, ngram};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::attention::inspect::HeadReport;
-use crate::nn::{Census, DeadUnits, Io, LayerActivity, Model, Module};
+use crate::nn::{Census, DeadUnits, Io, LayerActivity, Model};
 use crate::shape::DType;
 use crate::tape::{Params, Tape, Var};
 use crate::tensor::Tensor;
@@ -33,6 +33,58 @@ pub fn evaluate(
     evaluate_each(task, model, params, device, batches, |_, _, _| Ok(()))
 }
 
+/// The model with the modalities that are `given` only; beside it the sum of what their own heads say, if it has such.
+pub(super) fn evaluate_some(
+    task: &Task,
+    model: &Model,
+    params: &Params,
+    device: &Device,
+    batches: usize,
+    given: &[bool],
+) -> Result<(Evaluation, Option<Evaluation>)> {
+    let limit = if batches == 0 { usize::MAX } else { batches };
+    let (mut whole, mut own) = (Tally::default(), Tally::default());
+    for batch in task.evaluation(device)?.take(limit) {
+        let batch = batch?;
+        let target = task.parts(&batch)?.1;
+        let tape = Tape::eval(params).with_precision(task.precision());
+        let mut values = task.values(&batch, &tape)?;
+        values.iter_mut().zip(given).filter(|(_, given)| !**given).for_each(|(v, _)| *v = None);
+        let p = model.predict(&values)?;
+        whole.add(task, &p.output, target)?;
+        let mut heads = p.heads.iter().map(|(_, y)| y.log_softmax(-1));
+        if let Some(first) = heads.next() {
+            let sum = heads.try_fold(first?, |sum, y| sum.add(&y?))?;
+            own.add(task, &sum, target)?;
+        }
+    }
+    Ok((whole.evaluation(task), (own.targets > 0).then(|| own.evaluation(task))))
+}
+
+/// Sums over the batches of an evaluation.
+#[derive(Default)]
+struct Tally {
+    loss: f64,
+    targets: u64,
+    hits: u64,
+}
+
+impl Tally {
+    fn add(&mut self, task: &Task, y: &Var<'_>, target: &Tensor) -> Result<()> {
+        self.loss += task.loss(y, target, true)?.value().item()?;
+        let (n, right) = task.score(y.value(), target)?;
+        self.targets += n;
+        self.hits += right;
+        Ok(())
+    }
+    fn evaluation(&self, task: &Task) -> Evaluation {
+        let share = |x: f64| x / self.targets.max(1) as f64;
+        let classes = task.objective() == super::Objective::Classify;
+        let accuracy = classes.then(|| share(self.hits as f64));
+        Evaluation { loss: share(self.loss), accuracy, targets: self.targets }
+    }
+}
+
 /// [`evaluate`], which hands input, target and prediction of each batch to `each`.
 fn evaluate_each(
     task: &Task,
@@ -43,20 +95,16 @@ fn evaluate_each(
     mut each: impl FnMut(&Tensor, &Tensor, &Var<'_>) -> Result<()>,
 ) -> Result<Evaluation> {
     let limit = if batches == 0 { usize::MAX } else { batches };
-    let (mut sum, mut targets, mut hits) = (0.0, 0, 0);
+    let mut tally = Tally::default();
     for batch in task.evaluation(device)?.take(limit) {
         let batch = batch?;
         let (input, target) = task.parts(&batch)?;
         let tape = Tape::eval(params).with_precision(task.precision());
-        let y = model.forward(&tape.constant(input.clone()))?;
-        sum += task.loss(&y, target, true)?.value().item()?;
-        let (n, right) = task.score(y.value(), target)?;
-        (targets, hits) = (targets + n, hits + right);
+        let y = model.predict(&task.values(&batch, &tape)?)?.output;
+        tally.add(task, &y, target)?;
         each(input, target, &y)?;
     }
-    let share = |x: f64| x / targets.max(1) as f64;
-    let classes = task.objective() == super::Objective::Classify;
-    Ok(Evaluation { loss: share(sum), accuracy: classes.then(|| share(hits as f64)), targets })
+    Ok(tally.evaluation(task))
 }
 
 /// The held-out sequences and the loss at each of their positions, all [sequences, length] on the host.

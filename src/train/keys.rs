@@ -29,9 +29,12 @@ pub const KEYS: &[(&str, &str)] = &[
     ("tensorboard", "write TensorBoard event files too"),
     ("data.path", "a packed file *.rtd, or the name of a bundled set (`data list`)"),
     ("data.map", "how it is read: mmap; read; sealed: copied to memory, immune to changes of the file"),
-    ("data.input", "field that the model reads; empty: the first real one"),
+    (
+        "data.input",
+        "field that the model reads, or several with commas between; empty: the first real one, for fusion all",
+    ),
     ("data.target", "field that is predicted; empty: the last labelled one"),
-    ("model.kind", "gpt, mlp, cnn"),
+    ("model.kind", "gpt, mlp, cnn, fusion"),
     ("model.layers", "blocks of a gpt, hidden layers of an mlp, convolutions of a cnn"),
     ("model.dim", "width; channels of a cnn's first convolution"),
     ("model.heads", "attention heads"),
@@ -74,6 +77,20 @@ pub const KEYS: &[(&str, &str)] = &[
         "model.dynamic.dense",
         "dense attention instead: auto (where the context is so short that it is faster), never",
     ),
+    ("model.fusion", "where modalities of kind fusion meet: early, late, hybrid, experts"),
+    (
+        "model.fused.cross",
+        "how they attend to each other in early fusion and the joint expert: joint, affinity, projections",
+    ),
+    ("model.fused.bottleneck", "tokens through which modalities speak in hybrid fusion"),
+    (
+        "model.fused.modality_dropout",
+        "probability that training drops a modality of a sample; at least one stays",
+    ),
+    ("model.fused.head_loss", "added to the loss: this times the loss of each modality's own head"),
+    ("model.fused.image", "how an image becomes tokens: patches, cnn"),
+    ("model.fused.patch", "side of an image's patches, in pixels"),
+    ("model.fused.frames", "frames of sound that make a token"),
     ("model.activation", "gelu, gelu_tanh, relu, silu, sparse"),
     ("model.sparse.rule", "sparse: what thresholds follow from: top_k, running_mean, homeostatic, learned"),
     (
@@ -94,7 +111,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("model.dropout", "share of activations dropped in training"),
     ("model.shift", "each token carries linear maps of this many before it; 0: of none"),
     ("model.qk_norm", "queries and keys have length 1 times a learned scale"),
-    ("model.recall_heads", "heads whose key is the query of the token before: they find what followed upon contexts like this"),
+    (
+        "model.recall_heads",
+        "heads whose key is the query of the token before: they find what followed upon contexts like this",
+    ),
     ("model.tied", "use the token embedding as output layer too"),
     (
         "optimizer.name",

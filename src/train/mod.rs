@@ -7,6 +7,7 @@
 //! | `task.rs` | [`Task`]: which fields of which data, under which loss |
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
+//! | `modalities.rs` | a model with some of its modalities missing |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `init.rs` | beginning with the weights of another run |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
@@ -20,6 +21,7 @@ mod folder;
 mod init;
 mod keys;
 pub mod metrics;
+pub mod modalities;
 pub mod ngram;
 mod pass;
 pub(crate) mod plot;
@@ -92,6 +94,9 @@ pub struct Summary {
     pub wall_s: f64,
     /// Text that the model wrote, for text.
     pub sample: Option<String>,
+    /// The held-out split with some modalities missing, for models of several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub modalities: Option<Vec<modalities::Through>>,
 }
 
 impl Summary {
@@ -107,6 +112,7 @@ impl Summary {
             ngram_losses: run.baselines().to_vec(),
             wall_s: run.wall(),
             sample,
+            modalities: None,
         }
     }
 }
@@ -201,6 +207,11 @@ impl Trained {
     /// Held-out loss and accuracy.
     pub fn evaluate(&self) -> Result<Evaluation> {
         evaluate(&self.task, &self.model, &self.params, self.params.device(), 0)
+    }
+
+    /// The held-out split with some modalities missing; None for models of one input.
+    pub fn modalities(&self) -> Result<Option<Vec<modalities::Through>>> {
+        modalities::modalities(&self.task, &self.model, &self.params, self.params.device(), 0)
     }
 
     /// [`Trained::evaluate`], and the loss of every target of the held-out sequences.

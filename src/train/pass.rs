@@ -3,7 +3,7 @@
 use super::{Config, Task};
 use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::nn::{Model, Module};
+use crate::nn::Model;
 use crate::optim::clip;
 use crate::tape::{Grads, Params, Slot, Tape};
 use crate::tensor::Tensor;
@@ -60,17 +60,18 @@ impl Pass<'_> {
         index: u64,
         share: f64,
     ) -> Result<(f64, Vec<(Slot, Tensor)>)> {
-        let (input, target) = self.task.parts(batch)?;
+        let (_, target) = self.task.parts(batch)?;
         let tape = self.tape(params, index);
-        let (y, penalty) = self.model.forward_penalised(&tape.constant(input.clone()))?;
-        let loss = self.task.loss(&y, target, false)?;
+        let prediction = self.model.predict(&self.task.values(batch, &tape)?)?;
+        let loss = self.task.loss(&prediction.output, target, false)?;
         let value = loss.value().item()?;
         if !value.is_finite() {
-            drop((loss, y));
-            return Err(self.first_bad_op(params, input, target, index, value));
+            drop((loss, prediction));
+            return Err(self.first_bad_op(params, batch, index, value));
         }
         let seed = Tensor::full(params.device(), loss.value().spec(), share)?;
-        drop(y);
+        let penalty = self.task.penalty(&prediction, target)?;
+        drop(prediction);
         let mut ends = vec![(&loss, seed)];
         if let Some(penalty) = &penalty {
             ends.push((penalty, Tensor::full(params.device(), penalty.value().spec(), share)?));
@@ -86,18 +87,11 @@ impl Pass<'_> {
     }
 
     /// Runs the same batch again with every op checked: the same bits, so the same op fails.
-    fn first_bad_op(
-        &self,
-        params: &Params,
-        input: &Tensor,
-        target: &Tensor,
-        index: u64,
-        value: f64,
-    ) -> Error {
+    fn first_bad_op(&self, params: &Params, batch: &Batch, index: u64, value: f64) -> Error {
         let tape = self.tape(params, index).check_finite();
         let again = || -> Result<()> {
-            let y = self.model.forward(&tape.constant(input.clone()))?;
-            self.task.loss(&y, target, false).map(drop)
+            let y = self.model.predict(&self.task.values(batch, &tape)?)?.output;
+            self.task.loss(&y, self.task.parts(batch)?.1, false).map(drop)
         };
         let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
         let step = self.step + 1;

@@ -1,6 +1,7 @@
 //! `report.html`: one file that shows a run, with nothing to fetch and no script.
 
 use super::metrics::{self, Metrics};
+use super::modalities::{self, Through};
 use super::plot::{Chart, Line, escape};
 use super::{Config, Summary, write_whole};
 use crate::error::Result;
@@ -65,6 +66,9 @@ fn page(
     if let Some(sample) = summary.and_then(|s| s.sample.as_deref()) {
         let _ = write!(h, "<h2>What it writes</h2><pre>{}</pre>", escape(sample));
     }
+    if let Some(all) = summary.and_then(|s| s.modalities.as_deref()) {
+        through(&mut h, all);
+    }
     heads(&mut h, lines);
     units(&mut h, lines);
     let run = escape(dir);
@@ -114,6 +118,16 @@ fn facts(h: &mut String, lines: &[Metrics], config: &Config, summary: Option<&Su
         fact("seconds of training", format!("{:.0}", m.wall_s));
     }
     *h += "</div>";
+}
+
+/// The model with some of its modalities missing.
+fn through(h: &mut String, all: &[Through]) {
+    *h += "<h2>With some modalities missing</h2><table><tr><th>given</th><th>by</th><th>loss</th><th>accuracy</th></tr>";
+    for row in modalities::rows(all) {
+        let cells: String = row.iter().map(|c| format!("<td>{}</td>", escape(c))).collect();
+        let _ = write!(h, "<tr>{cells}</tr>");
+    }
+    *h += "</table>";
 }
 
 /// What the controller of the learning rate decided, and why.

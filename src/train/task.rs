@@ -5,10 +5,11 @@ use crate::data::{self, Cursor, Dataset, IGNORE, Loader, LoaderOptions, Rtd, Sam
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
-use crate::nn::{Io, ModelKind};
+use crate::nn::fusion::Form;
+use crate::nn::{Io, Modality, ModelKind, Prediction};
 use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 use crate::shape::DType;
-use crate::tape::Var;
+use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -28,9 +29,12 @@ pub struct Task {
     io: Io,
     /// Samples are sequences of tokens with a target each, not windows of one text.
     sequences: bool,
-    input: String,
+    /// Fields that the model reads.
+    inputs: Vec<String>,
     target: String,
     objective: Objective,
+    /// Price of the losses of modalities' own heads.
+    head_loss: f64,
     held_out: String,
     context: usize,
     batch: usize,
@@ -47,12 +51,13 @@ impl Task {
         let first = set.header().fields.first();
         let tokens = first.is_some_and(|f| f.kind == data::Kind::Tokens);
         let held_out = set.held_out()?.name;
-        let common = |io, input: String, target: String, objective| Task {
+        let common = |io, inputs: Vec<String>, target: String, objective| Task {
             sequences: !tokens && matches!(io, Io::Tokens { .. }),
             io,
-            input,
+            inputs,
             target,
             objective,
+            head_loss: config.model.fused.head_loss,
             held_out: held_out.clone(),
             context: config.model.context,
             batch: config.batch_size,
@@ -63,15 +68,14 @@ impl Task {
         if tokens {
             let bound = first.map_or(0, |f| f.bound as usize).max(set.header().about.vocabulary.len());
             let io = Io::Tokens { vocabulary: bound };
-            return Ok(common(io, "input".into(), "target".into(), Objective::Classify));
+            return Ok(common(io, vec!["input".into()], "target".into(), Objective::Classify));
         }
         if config.model.kind == ModelKind::Gpt
             && let Some((input, target, vocabulary)) = sequences(config, &set)?
         {
-            return Ok(common(Io::Tokens { vocabulary }, input, target, Objective::Classify));
+            return Ok(common(Io::Tokens { vocabulary }, vec![input], target, Objective::Classify));
         }
-        let (input, target) = fields(config, &set)?;
-        let shape = set.field(&input)?.dims();
+        let (inputs, target) = fields(config, &set)?;
         let field = set.field(&target)?;
         let (objective, outputs) = match (field.batch_dtype(), field.bound) {
             (DType::F32, _) => (Objective::Regress, field.elements() as usize),
@@ -82,7 +86,13 @@ impl Task {
             }
             (_, classes) => (Objective::Classify, classes as usize),
         };
-        Ok(common(Io::Samples { shape, outputs }, input, target, objective))
+        let io = if config.model.kind == ModelKind::Fusion {
+            let modalities = inputs.iter().map(|name| modality(&set, name)).collect::<Result<_>>()?;
+            Io::Modalities { modalities, outputs }
+        } else {
+            Io::Samples { shape: set.field(&inputs[0])?.dims(), outputs }
+        };
+        Ok(common(io, inputs, target, objective))
     }
 
     /// What the data look like to a model.
@@ -122,7 +132,10 @@ impl Task {
         Ok(match (self.is_text(), exact) {
             (true, false) => Box::new(Windows::training(self.set.clone(), split, self.context)?),
             (true, true) => Box::new(Windows::evaluation(self.set.clone(), split, self.context)?),
-            _ => Box::new(Samples::select(self.set.clone(), split, &[&self.input, &self.target])?),
+            _ => {
+                let names: Vec<&str> = self.inputs.iter().chain([&self.target]).map(|n| &n[..]).collect();
+                Box::new(Samples::select(self.set.clone(), split, &names)?)
+            }
         })
     }
 
@@ -149,9 +162,34 @@ impl Task {
         Loader::new(self.source(&self.held_out, true)?, device, &LoaderOptions::evaluation(self.batch))
     }
 
-    /// Input and target of a batch.
+    /// Input, the first where there are several, and target of a batch.
     pub fn parts<'b>(&self, batch: &'b data::Batch) -> Result<(&'b Tensor, &'b Tensor)> {
-        Ok((batch.get(&self.input)?, batch.get(&self.target)?))
+        Ok((batch.get(&self.inputs[0])?, batch.get(&self.target)?))
+    }
+
+    /// Names of the fields that the model reads.
+    pub fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    /// The values of a batch that the model reads, as constants of `tape`.
+    pub fn values<'t>(&self, batch: &data::Batch, tape: &'t Tape) -> Result<Vec<Option<Var<'t>>>> {
+        self.inputs.iter().map(|name| Ok(Some(tape.constant(batch.get(name)?.clone())))).collect()
+    }
+
+    /// What is added to the loss of training: the price that layers ask, and that of the losses of modalities' own heads.
+    pub fn penalty<'t>(&self, p: &Prediction<'t>, target: &Tensor) -> Result<Option<Var<'t>>> {
+        let mut sum = p.penalty.clone();
+        if self.head_loss > 0.0 {
+            for (_, y) in &p.heads {
+                let loss = self.loss(y, target, false)?.scale(self.head_loss)?;
+                sum = Some(match sum {
+                    Some(sum) => sum.add(&loss)?,
+                    None => loss,
+                });
+            }
+        }
+        Ok(sum)
     }
 
     /// Loss of predictions `y`: its mean, or its sum over the targets that count.
@@ -221,23 +259,66 @@ fn sequences(config: &Config, set: &Rtd) -> Result<Option<(String, String, usize
     Ok(Some((input.name, target.name, vocabulary)))
 }
 
-/// The fields that are input and target: as configured, else the first real field and the first labelled one.
-fn fields(config: &Config, set: &Rtd) -> Result<(String, String)> {
+/// The fields that are inputs and target: as configured, else the first real field (for fusion every image, sound and text) and
+/// the last labelled one.
+fn fields(config: &Config, set: &Rtd) -> Result<(Vec<String>, String)> {
     let all = &set.header().fields;
     let names = || all.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
-    let pick = |key: &str, wanted: &str, default: Option<&data::Field>| {
-        if wanted.is_empty() {
-            let what = format!("must be given: the fields of {} are {}", set.path().display(), names());
-            return default.map(|f| f.name.clone()).ok_or_else(|| Error::config(key, what));
-        }
+    let find = |key: &str, wanted: &str| {
         let found = all.iter().find(|f| f.name == wanted);
         let what = format!("is `{wanted}`, but the fields of {} are {}", set.path().display(), names());
         found.map(|f| f.name.clone()).ok_or_else(|| Error::config(key, what))
     };
+    let missing = |key: &str| {
+        let what = format!("must be given: the fields of {} are {}", set.path().display(), names());
+        Error::config(key, what)
+    };
+    let several = config.model.kind == ModelKind::Fusion;
     let real = |f: &&data::Field| f.batch_dtype() == DType::F32;
-    let input = pick("data.input", &config.data.input, all.iter().find(real))?;
-    let label = all.iter().rfind(|f| f.bound > 0 && f.shape.is_empty() && f.name != input);
-    let target =
-        pick("data.target", &config.data.target, label.or_else(|| all.iter().rfind(|f| f.name != input)))?;
-    Ok((input, target))
+    let inputs: Vec<String> = match config.data.input.as_str() {
+        "" if several => {
+            all.iter().filter(|f| modality(set, &f.name).is_ok()).map(|f| f.name.clone()).collect()
+        }
+        "" => all.iter().find(real).map(|f| f.name.clone()).into_iter().collect(),
+        wanted => wanted.split(',').map(|w| find("data.input", w.trim())).collect::<Result<_>>()?,
+    };
+    if inputs.is_empty() {
+        return Err(missing("data.input"));
+    }
+    if inputs.len() > 1 && !several {
+        let what =
+            format!("names {} fields, but a model of kind {} reads one", inputs.len(), config.model.kind);
+        return Err(Error::config("data.input", what));
+    }
+    if let Some(twice) = (1..inputs.len()).find(|&i| inputs[..i].contains(&inputs[i])) {
+        return Err(Error::config("data.input", format!("names `{}` twice", inputs[twice])));
+    }
+    let target = match config.data.target.as_str() {
+        "" => {
+            let label = all.iter().rfind(|f| f.bound > 0 && f.shape.is_empty() && !inputs.contains(&f.name));
+            let other = label.or_else(|| all.iter().rfind(|f| !inputs.contains(&f.name)));
+            other.map(|f| f.name.clone()).ok_or_else(|| missing("data.target"))?
+        }
+        wanted => find("data.target", wanted)?,
+    };
+    Ok((inputs, target))
+}
+
+/// The modality that a field holds: an image [channels, height, width], frames of sound [frames, coefficients] or the symbols of
+/// a text.
+fn modality(set: &Rtd, name: &str) -> Result<Modality> {
+    let field = set.field(name)?;
+    let form = match (field.batch_dtype(), &field.dims()[..]) {
+        (DType::F32, &[c, h, w]) => Form::Image([c, h, w]),
+        (DType::F32, &[t, w]) => Form::Sound([t, w]),
+        (DType::I32, &[length]) if field.bound > 0 => Form::Text { length, vocabulary: field.bound as usize },
+        (_, dims) => {
+            let what = format!(
+                "names `{name}` of shape {dims:?}, which is no image [channels, height, width], no sound \
+                 [frames, coefficients] and no text of ids below a bound"
+            );
+            return Err(Error::config("data.input", what));
+        }
+    };
+    Ok(Modality { name: name.into(), form })
 }

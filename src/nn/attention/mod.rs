@@ -87,7 +87,13 @@ impl SelfAttention {
         let shares_keys = !is_dense(c) && c.dynamic.shared_keys || router.is_some_and(|r| r.shares_keys);
         let (qkv, keys) = if shares_keys { ("qv", 0) } else { ("qkv", c.heads - c.recall_heads) };
         Ok(SelfAttention {
-            qkv: Linear::new(p, &format!("{name}.{qkv}"), c.dim, 2 * c.dim + keys * width, Init::Normal(0.02))?,
+            qkv: Linear::new(
+                p,
+                &format!("{name}.{qkv}"),
+                c.dim,
+                2 * c.dim + keys * width,
+                Init::Normal(0.02),
+            )?,
             shares_keys,
             out: Linear::new(p, &format!("{name}.out"), c.dim, c.dim, residual)?,
             heads: c.heads,
@@ -157,9 +163,10 @@ impl SelfAttention {
             None if self.recall == 0 => q.rms_norm(None, None)?,
             None => self.queries_before(&q, before)?.rms_norm(None, None)?,
             Some(k) if self.recall == 0 => normed(&k, key_norm)?,
-            Some(k) => {
-                Var::cat(&[&self.queries_before(&q, before)?.rms_norm(None, None)?, &normed(&k, key_norm)?], 1)?
-            }
+            Some(k) => Var::cat(
+                &[&self.queries_before(&q, before)?.rms_norm(None, None)?, &normed(&k, key_norm)?],
+                1,
+            )?,
         };
         Ok([q, k, v])
     }

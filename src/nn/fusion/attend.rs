@@ -1,0 +1,161 @@
+//! Attention of tokens to tokens that are there, and the blocks made of it.
+
+use super::Cross;
+use super::stream::{Stream, masks};
+use crate::error::Result;
+use crate::nn::{Dropout, FeedForward, Linear, ModelConfig, Module, NormLayer, both, join};
+use crate::tape::{Init, ParamsBuilder, Var};
+
+/// Projections of one layer of attention, shared by all streams that use it.
+pub(super) struct Attend {
+    qkv: Linear,
+    out: Linear,
+    heads: usize,
+}
+
+/// Queries, keys and values [B, H, T, d] of a stream.
+type Projected<'t> = [Var<'t>; 3];
+
+impl Attend {
+    /// Slots `name.qkv` and `name.out`.
+    fn new(c: &ModelConfig, name: &str, p: &mut ParamsBuilder) -> Result<Attend> {
+        let qkv = Linear::new(p, &join(name, "qkv"), c.dim, 3 * c.dim, Init::Normal(0.02))?;
+        let out = Linear::new(p, &join(name, "out"), c.dim, c.dim, residual(c))?;
+        Ok(Attend { qkv, out, heads: c.heads })
+    }
+
+    fn project<'t>(&self, x: &Var<'t>) -> Result<Projected<'t>> {
+        let &[batch, tokens, dim] = x.dims() else { unreachable!("tokens have three axes") };
+        let (heads, width) = (self.heads, dim / self.heads);
+        let all = self.qkv.forward(x)?.reshape(&[batch, tokens, 3, heads, width])?;
+        let mut all = all.permute(&[2, 0, 3, 1, 4])?.split(1, 0)?.into_iter();
+        let mut next = || all.next().expect("three parts").reshape(&[batch, heads, tokens, width]);
+        Ok([next()?, next()?, next()?])
+    }
+
+    /// Heads [B, H, T, d] joined and mapped to [B, T, dim].
+    fn join<'t>(&self, y: &Var<'t>) -> Result<Var<'t>> {
+        let &[batch, heads, tokens, width] = y.dims() else { unreachable!("heads have four axes") };
+        self.out.forward(&y.permute(&[0, 2, 1, 3])?.reshape(&[batch, tokens, heads * width])?)
+    }
+
+    /// Each token of `x` to all of them that are there.
+    fn within<'t>(&self, x: &Var<'t>, mask: Option<&Var<'t>>) -> Result<Var<'t>> {
+        let [q, k, v] = self.project(x)?;
+        self.join(&to(&q, &k, &v, mask)?)
+    }
+
+    /// What each stream takes from each other one, summed. `cross` says whether a pair shares one matrix of affinities.
+    fn across<'t>(&self, cross: Cross, streams: &[Stream<'t>]) -> Result<Vec<Option<Var<'t>>>> {
+        let all = streams.iter().map(|s| self.project(&s.x)).collect::<Result<Vec<_>>>()?;
+        let mut taken: Vec<Option<Var<'t>>> = vec![None; streams.len()];
+        for a in 0..streams.len() {
+            for b in a + 1..streams.len() {
+                let [a_is, b_is] = [a, b].map(|i| &all[i]);
+                let [from_b, from_a] = match cross {
+                    Cross::Affinity => {
+                        let masks = both_masks(&streams[a], &streams[b])?;
+                        let masks = masks.as_ref().map(|m| m.each_ref());
+                        a_is[0].shared_attention(&b_is[1], &a_is[2], &b_is[2], masks)?
+                    }
+                    _ => [
+                        to(&a_is[0], &b_is[1], &b_is[2], streams[b].mask.as_ref())?,
+                        to(&b_is[0], &a_is[1], &a_is[2], streams[a].mask.as_ref())?,
+                    ],
+                };
+                taken[a] = both(taken[a].take(), Some(from_b))?;
+                taken[b] = both(taken[b].take(), Some(from_a))?;
+            }
+        }
+        taken.into_iter().map(|y| y.map(|y| self.join(&y)).transpose()).collect()
+    }
+}
+
+/// The masks of two streams, or None where all tokens of both are there.
+fn both_masks<'t>(a: &Stream<'t>, b: &Stream<'t>) -> Result<Option<[Var<'t>; 2]>> {
+    Ok(if a.mask.is_none() && b.mask.is_none() { None } else { Some([a.whole_mask()?, b.whole_mask()?]) })
+}
+
+/// softmax(q·kᵀ/√d + mask)·v.
+fn to<'t>(q: &Var<'t>, k: &Var<'t>, v: &Var<'t>, mask: Option<&Var<'t>>) -> Result<Var<'t>> {
+    match mask {
+        Some(mask) => q.masked_attention(k, v, mask, false),
+        None => q.scaled_dot_product_attention(k, v, false),
+    }
+}
+
+/// Initial values of what writes to the residual stream.
+fn residual(c: &ModelConfig) -> Init {
+    Init::Normal(0.02 / (2.0 * c.layers as f64).sqrt())
+}
+
+/// One pre-norm block: attention within a stream, across streams where it crosses, and an MLP; each is added to its input.
+pub(super) struct Block {
+    norm: NormLayer,
+    attend: Attend,
+    cross: Option<(Cross, NormLayer, Attend)>,
+    norm2: NormLayer,
+    mlp: FeedForward,
+    dropout: Dropout,
+}
+
+impl Block {
+    /// Slots `name.norm1`, `name.attention`, `name.cross` where it crosses, `name.norm2`, `name.mlp`.
+    pub(super) fn new(
+        c: &ModelConfig,
+        name: &str,
+        cross: Option<Cross>,
+        p: &mut ParamsBuilder,
+    ) -> Result<Block> {
+        let at = |what: &str| join(name, what);
+        let norm = |p: &mut ParamsBuilder, what: &str| NormLayer::new(p, &join(name, what), c.norm, c.dim);
+        let (norm1, attend) = (norm(p, "norm1")?, Attend::new(c, &at("attention"), p)?);
+        let cross = match cross {
+            Some(cross) => Some((cross, norm(p, "cross.norm")?, Attend::new(c, &at("cross"), p)?)),
+            None => None,
+        };
+        let norm2 = norm(p, "norm2")?;
+        let mlp = FeedForward::new(c, &at("mlp"), 4 * c.dim, [Init::Normal(0.02), residual(c)], p)?;
+        Ok(Block { norm: norm1, attend, cross, norm2, mlp, dropout: Dropout(c.dropout) })
+    }
+
+    /// The block over one stream, and what it adds to the loss.
+    pub(super) fn forward<'t>(&self, s: &Stream<'t>) -> Result<(Stream<'t>, Option<Var<'t>>)> {
+        let (mut all, penalty) = self.forward_all(std::slice::from_ref(s))?;
+        Ok((all.remove(0), penalty))
+    }
+
+    /// The block over several streams.
+    pub(super) fn forward_all<'t>(
+        &self,
+        streams: &[Stream<'t>],
+    ) -> Result<(Vec<Stream<'t>>, Option<Var<'t>>)> {
+        let mut streams = streams.to_vec();
+        for s in &mut streams {
+            let y = self.attend.within(&self.norm.forward(&s.x)?, s.mask.as_ref())?;
+            s.x = s.x.add(&self.dropout.forward(&y)?)?;
+        }
+        if let Some((cross, norm, attend)) = &self.cross {
+            let normed = |s: &Stream<'t>| Ok(Stream { x: norm.forward(&s.x)?, ..s.clone() });
+            let normed = streams.iter().map(normed).collect::<Result<Vec<_>>>()?;
+            for (s, y) in streams.iter_mut().zip(attend.across(*cross, &normed)?) {
+                if let Some(y) = y {
+                    s.x = s.x.add(&self.dropout.forward(&y)?)?;
+                }
+            }
+        }
+        let mut penalty = None;
+        for s in &mut streams {
+            let (y, more) = self.mlp.forward(&self.norm2.forward(&s.x)?)?;
+            s.x = s.x.add(&self.dropout.forward(&y)?)?;
+            penalty = both(penalty, more)?;
+        }
+        Ok((streams, penalty))
+    }
+}
+
+/// Several streams as one.
+pub(super) fn joined<'t>(streams: &[&Stream<'t>]) -> Result<Stream<'t>> {
+    let x = Var::cat(&streams.iter().map(|s| &s.x).collect::<Vec<_>>(), 1)?;
+    Ok(Stream { x, mask: masks(streams)?, here: None })
+}

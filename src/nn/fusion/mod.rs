@@ -1,0 +1,129 @@
+//! Multimodal fusion: samples of several modalities (image, sound, text), each turned to tokens by an extractor of its own, and
+//! a classifier over all of them. A modality that a sample lacks is masked out of the keys, never filled with zeros.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | [`Fusion`]: the modes early, late, hybrid, experts |
+//! | `config.rs` | [`FusionConfig`] as the config file says it |
+//! | `extract.rs` | extractors: patches or a small CNN, frames, symbols |
+//! | `stream.rs` | tokens of a modality with what is there of them; which modalities training drops |
+//! | `attend.rs` | attention of tokens to tokens that are there, both directions from one affinity, blocks |
+//! | `trunk.rs` | from tokens to logits: one modality, all jointly, all by bottleneck tokens |
+//!
+//! Modes, for M modalities of T_m tokens (costs of attention a layer):
+//!
+//! | mode | how | cost |
+//! |---|---|---|
+//! | early | one transformer over the tokens of all (or each attending to each: `cross`) | (ΣT_m)² |
+//! | late | a transformer and a head for each; their logits are summed, which multiplies what they hold likely | ΣT_m² |
+//! | hybrid | transformers for each that speak through B bottleneck tokens in the last half of the layers (Nagrani et al. 2021, "Attention Bottlenecks") | Σ(T_m + B)² |
+//! | experts | the heads of late and that of early, summed (Madaan et al. 2024, "I2M2") | both |
+
+mod attend;
+mod config;
+mod extract;
+mod stream;
+mod trunk;
+
+pub use config::{Cross, FusionConfig, FusionMode, ImageExtractor};
+pub use extract::{Form, Modality};
+
+use super::{ModelConfig, Prediction};
+use crate::error::{Error, Result};
+use crate::tape::{ParamsBuilder, Var};
+use extract::Extractor;
+use stream::{Stream, dropped};
+use trunk::{Bottleneck, Joint, Single};
+
+/// The model.
+pub struct Fusion {
+    extractors: Vec<Extractor>,
+    singles: Vec<Single>,
+    joint: Option<Joint>,
+    bottleneck: Option<Bottleneck>,
+    drop: f64,
+}
+
+impl Fusion {
+    /// For samples of `modalities` and `outputs` classes. Slots `NAME.…` for each modality, `joint.…`, `bottleneck.…`.
+    pub fn new(
+        c: &ModelConfig,
+        modalities: &[Modality],
+        outputs: usize,
+        p: &mut ParamsBuilder,
+    ) -> Result<Fusion> {
+        if modalities.is_empty() {
+            return Err(Error::config(
+                "data.input",
+                "names no field that is an image, frames of sound or a text",
+            ));
+        }
+        let extractors = modalities.iter().map(|m| Extractor::new(c, m, p)).collect::<Result<Vec<_>>>()?;
+        let alone = |p: &mut ParamsBuilder| -> Result<Vec<Single>> {
+            modalities.iter().map(|m| Single::new(c, &m.name, outputs, p)).collect()
+        };
+        let (mut singles, mut joint, mut bottleneck) = (vec![], None, None);
+        match c.fusion {
+            FusionMode::Early => joint = Some(Joint::new(c, outputs, p)?),
+            FusionMode::Late => singles = alone(p)?,
+            FusionMode::Experts => (singles, joint) = (alone(p)?, Some(Joint::new(c, outputs, p)?)),
+            FusionMode::Hybrid => bottleneck = Some(Bottleneck::new(c, modalities, outputs, p)?),
+        }
+        Ok(Fusion { extractors, singles, joint, bottleneck, drop: c.fused.modality_dropout })
+    }
+
+    /// Names of the modalities, in the order in which [`Fusion::forward`] takes them.
+    pub fn modalities(&self) -> Vec<&str> {
+        self.extractors.iter().map(|e| e.name()).collect()
+    }
+
+    /// What one batch of values, each [B, …] or None where no sample has that modality, is held to be.
+    pub fn forward<'t>(&self, inputs: &[Option<Var<'t>>]) -> Result<Prediction<'t>> {
+        let Some(first) = inputs.iter().flatten().next() else {
+            let what = format!(
+                "a sample has no modality at all; give at least one of {}",
+                self.modalities().join(", ")
+            );
+            return Err(Error::Usage(what));
+        };
+        let batch = first.dims()[0];
+        let there: Vec<bool> = inputs.iter().map(Option::is_some).collect();
+        let here = dropped(first.tape(), self.drop, batch, &there)?;
+        let mut streams = Vec::new();
+        for (m, (extractor, x)) in self.extractors.iter().zip(inputs).enumerate() {
+            if let Some(x) = x {
+                streams.push((m, extractor.forward(x)?.among(here[m].clone())?));
+            }
+        }
+        self.fuse(&streams)
+    }
+
+    fn fuse<'t>(&self, streams: &[(usize, Stream<'t>)]) -> Result<Prediction<'t>> {
+        let mut heads = Vec::new();
+        let mut penalty = None;
+        let mut logits: Option<Var<'t>> = None;
+        let mut add = |y: Var<'t>, more: Option<Var<'t>>| -> Result<()> {
+            logits = super::both(logits.take(), Some(y))?;
+            penalty = super::both(penalty.take(), more)?;
+            Ok(())
+        };
+        if !self.singles.is_empty() {
+            for (m, stream) in streams {
+                let (y, more) = self.singles[*m].forward(stream)?;
+                heads.push((*m, y.clone()));
+                add(y, more)?;
+            }
+        }
+        if let Some(joint) = &self.joint {
+            let (y, more) = joint.forward(streams)?;
+            add(y, more)?;
+        }
+        if let Some(bottleneck) = &self.bottleneck {
+            let (y, more, each) = bottleneck.forward(streams)?;
+            heads = each;
+            add(y, more)?;
+        }
+        let logits = logits.expect("a mode has heads");
+        Ok(Prediction { output: logits, heads, penalty })
+    }
+}

@@ -1,0 +1,220 @@
+//! From tokens to logits.
+
+use super::attend::{Block, joined};
+use super::stream::{Stream, for_each};
+use super::{Cross, Modality};
+use crate::error::Result;
+use crate::nn::{Linear, ModelConfig, Module, NormLayer, both, join, param};
+use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
+
+/// Tokens of each modality with its number.
+type Streams<'s, 't> = &'s [(usize, Stream<'t>)];
+
+/// A token in front of others that gathers what the logits are read from.
+struct Summary(Slot);
+
+impl Summary {
+    fn new(c: &ModelConfig, name: &str, p: &mut ParamsBuilder) -> Result<Summary> {
+        Ok(Summary(p.add(join(name, "summary"), &[1, c.dim], Init::Normal(0.02), Role::Plain)?))
+    }
+    fn before<'t>(&self, s: &Stream<'t>) -> Result<Stream<'t>> {
+        s.behind(&for_each(&param(&s.x, self.0), s.x.dims()[0])?)
+    }
+}
+
+/// Norm and linear layer of a token.
+struct Head {
+    norm: NormLayer,
+    linear: Linear,
+}
+
+impl Head {
+    fn new(c: &ModelConfig, name: &str, outputs: usize, p: &mut ParamsBuilder) -> Result<Head> {
+        let norm = NormLayer::new(p, &join(name, "norm"), c.norm, c.dim)?;
+        Ok(Head { norm, linear: Linear::new(p, &join(name, "head"), c.dim, outputs, Init::Normal(0.02))? })
+    }
+    /// [B, outputs] from the first token of x [B, T, dim].
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        let (batch, dim) = (x.dims()[0], x.dims()[2]);
+        self.linear.forward(&self.norm.forward(&x.narrow(1, 0, 1)?.reshape(&[batch, dim])?)?)
+    }
+}
+
+/// Blocks `name.blocks.0…n`.
+fn blocks(
+    c: &ModelConfig,
+    name: &str,
+    n: usize,
+    cross: Option<Cross>,
+    p: &mut ParamsBuilder,
+) -> Result<Vec<Block>> {
+    (0..n).map(|i| Block::new(c, &format!("{name}.blocks.{i}"), cross, p)).collect()
+}
+
+/// A transformer and a head of one modality.
+pub(super) struct Single {
+    summary: Summary,
+    blocks: Vec<Block>,
+    head: Head,
+}
+
+impl Single {
+    /// Slots `name.summary`, `name.blocks.…`, `name.norm`, `name.head`.
+    pub(super) fn new(c: &ModelConfig, name: &str, outputs: usize, p: &mut ParamsBuilder) -> Result<Single> {
+        Ok(Single {
+            summary: Summary::new(c, name, p)?,
+            blocks: blocks(c, name, c.layers, None, p)?,
+            head: Head::new(c, name, outputs, p)?,
+        })
+    }
+
+    /// Its logits, 0 for samples without the modality, and what it adds to the loss.
+    pub(super) fn forward<'t>(&self, s: &Stream<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
+        let mut s = self.summary.before(s)?;
+        let mut penalty = None;
+        for block in &self.blocks {
+            let (next, more) = block.forward(&s)?;
+            (s, penalty) = (next, both(penalty, more)?);
+        }
+        Ok((s.of_those_here(self.head.forward(&s.x)?)?, penalty))
+    }
+}
+
+/// A transformer over all modalities and its head.
+pub(super) struct Joint {
+    summary: Summary,
+    blocks: Vec<Block>,
+    head: Head,
+    cross: Cross,
+}
+
+impl Joint {
+    /// Slots `joint.…`.
+    pub(super) fn new(c: &ModelConfig, outputs: usize, p: &mut ParamsBuilder) -> Result<Joint> {
+        let cross = c.fused.cross;
+        Ok(Joint {
+            summary: Summary::new(c, "joint", p)?,
+            blocks: blocks(c, "joint", c.layers, (cross != Cross::Joint).then_some(cross), p)?,
+            head: Head::new(c, "joint", outputs, p)?,
+            cross,
+        })
+    }
+
+    /// Logits, and what it adds to the loss. Where modalities cross by pairs, the tokens that gather are those of each, and
+    /// the logits the mean over the modalities that a sample has.
+    pub(super) fn forward<'t>(&self, streams: Streams<'_, 't>) -> Result<(Var<'t>, Option<Var<'t>>)> {
+        let mut all: Vec<Stream<'t>> = match self.cross {
+            Cross::Joint => {
+                let one = joined(&streams.iter().map(|(_, s)| s).collect::<Vec<_>>())?;
+                vec![self.summary.before(&one)?]
+            }
+            _ => streams.iter().map(|(_, s)| self.summary.before(s)).collect::<Result<_>>()?,
+        };
+        let mut penalty = None;
+        for block in &self.blocks {
+            let (next, more) = block.forward_all(&all)?;
+            (all, penalty) = (next, both(penalty, more)?);
+        }
+        let logits = all.iter().map(|s| self.head.forward(&s.x)).collect::<Result<Vec<_>>>()?;
+        Ok((mean_of_those_here(&all, &logits)?, penalty))
+    }
+}
+
+/// Transformers of each modality that speak through tokens which all see and which each changes: the tokens go on as the mean
+/// of what the modalities made of them.
+pub(super) struct Bottleneck {
+    summaries: Vec<Summary>,
+    /// By modality, the blocks before the meeting and those in which they meet.
+    blocks: Vec<[Vec<Block>; 2]>,
+    heads: Vec<Head>,
+    /// [tokens, dim].
+    tokens: Slot,
+    meetings: usize,
+}
+
+/// Logits, what is added to the loss, and the logits of each modality's head.
+type Answer<'t> = (Var<'t>, Option<Var<'t>>, Vec<(usize, Var<'t>)>);
+
+impl Bottleneck {
+    /// Slots `bottleneck`, and for each modality `NAME.summary`, `NAME.blocks.…`, `NAME.meeting.blocks.…`, `NAME.norm`, `NAME.head`.
+    pub(super) fn new(
+        c: &ModelConfig,
+        all: &[Modality],
+        outputs: usize,
+        p: &mut ParamsBuilder,
+    ) -> Result<Bottleneck> {
+        let meetings = c.layers.div_ceil(2);
+        let names = || all.iter().map(|m| m.name.as_str());
+        let tokens = p.add("bottleneck", &[c.fused.bottleneck, c.dim], Init::Normal(0.02), Role::Plain)?;
+        let summaries = names().map(|n| Summary::new(c, n, p)).collect::<Result<_>>()?;
+        let mut both_halves = |n: &str| -> Result<[Vec<Block>; 2]> {
+            Ok([
+                blocks(c, n, c.layers - meetings, None, p)?,
+                blocks(c, &join(n, "meeting"), meetings, None, p)?,
+            ])
+        };
+        let blocks = names().map(&mut both_halves).collect::<Result<_>>()?;
+        let heads = names().map(|n| Head::new(c, n, outputs, p)).collect::<Result<_>>()?;
+        Ok(Bottleneck { summaries, blocks, heads, tokens, meetings })
+    }
+
+    pub(super) fn forward<'t>(&self, streams: Streams<'_, 't>) -> Result<Answer<'t>> {
+        let mut penalty = None;
+        let mut all = Vec::new();
+        for (m, s) in streams {
+            let mut s = self.summaries[*m].before(s)?;
+            for block in &self.blocks[*m][0] {
+                let (next, more) = block.forward(&s)?;
+                (s, penalty) = (next, both(penalty, more)?);
+            }
+            all.push(s);
+        }
+        let batch = all[0].x.dims()[0];
+        let mut shared = for_each(&param(&all[0].x, self.tokens), batch)?;
+        let n = shared.dims()[1];
+        for i in 0..self.meetings {
+            let mut said = Vec::new();
+            for ((m, _), s) in streams.iter().zip(&mut all) {
+                let (next, more) = self.blocks[*m][1][i].forward(&s.behind(&shared)?)?;
+                let tokens = next.x.dims()[1];
+                said.push(next.x.narrow(1, 0, n)?);
+                s.x = next.x.narrow(1, n, tokens - n)?;
+                penalty = both(penalty, more)?;
+            }
+            shared = mean_of_those_here(&all, &said)?;
+        }
+        let each = |((m, _), s): (&(usize, Stream<'t>), &Stream<'t>)| {
+            Ok((*m, s.of_those_here(self.heads[*m].forward(&s.x)?)?))
+        };
+        let heads = streams.iter().zip(&all).map(each).collect::<Result<Vec<_>>>()?;
+        let logits = mean_of_those_here(&all, &heads.iter().map(|(_, y)| y.clone()).collect::<Vec<_>>())?;
+        Ok((logits, penalty, heads))
+    }
+}
+
+/// The mean over the streams that a sample has, of values [B, …] of each.
+fn mean_of_those_here<'t>(streams: &[Stream<'t>], values: &[Var<'t>]) -> Result<Var<'t>> {
+    let mut sum: Option<Var<'t>> = None;
+    let mut count: Option<Var<'t>> = None;
+    for (s, y) in streams.iter().zip(values) {
+        let y = match &s.here {
+            None => y.clone(),
+            Some(here) => {
+                count = both(count, Some(here.clone()))?;
+                let mut dims = vec![1; y.dims().len()];
+                dims[0] = y.dims()[0];
+                y.mul(&here.reshape(&dims)?)?
+            }
+        };
+        sum = both(sum, Some(y))?;
+    }
+    let sum = sum.expect("a sample has a modality");
+    match count {
+        None => sum.scale(1.0 / streams.len() as f64),
+        Some(count) => {
+            let mut dims = vec![1; sum.dims().len()];
+            dims[0] = sum.dims()[0];
+            sum.div(&count.reshape(&dims)?)
+        }
+    }
+}

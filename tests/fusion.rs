@@ -1,0 +1,198 @@
+//! Models of several modalities: gradients in every mode, modalities that are missing, what a config may not say.
+
+use ringtape::device::Device;
+use ringtape::nn::fusion::{Cross, Form, FusionConfig, FusionMode, ImageExtractor, Modality};
+use ringtape::nn::{self, Io, Model, ModelConfig, ModelKind};
+use ringtape::rng::Key;
+use ringtape::shape::DType;
+use ringtape::tape::{Grads, Params, ParamsBuilder, Tape, Var};
+use ringtape::tensor::Tensor;
+
+const BATCH: usize = 3;
+const CLASSES: usize = 4;
+const LETTERS: usize = 5;
+
+fn modalities() -> Vec<Modality> {
+    let of = |name: &str, form| Modality { name: name.into(), form };
+    vec![
+        of("image", Form::Image([1, 8, 8])),
+        of("audio", Form::Sound([6, 3])),
+        of("text", Form::Text { length: 4, vocabulary: LETTERS }),
+    ]
+}
+
+fn config(fusion: FusionMode, fused: FusionConfig) -> ModelConfig {
+    let fused = FusionConfig { patch: 4, frames: 2, bottleneck: 2, ..fused };
+    ModelConfig {
+        kind: ModelKind::Fusion,
+        layers: 2,
+        dim: 8,
+        heads: 2,
+        fusion,
+        fused,
+        ..ModelConfig::default()
+    }
+}
+
+/// Every mode, every way to cross, both extractors of images.
+fn configs() -> Vec<(String, ModelConfig)> {
+    let f = FusionConfig::default;
+    let mut all: Vec<(String, ModelConfig)> = Vec::new();
+    for cross in [Cross::Joint, Cross::Affinity, Cross::Projections] {
+        all.push((format!("early, {cross}"), config(FusionMode::Early, FusionConfig { cross, ..f() })));
+    }
+    let image = ImageExtractor::Cnn;
+    all.push(("late, cnn".into(), config(FusionMode::Late, FusionConfig { image, ..f() })));
+    all.push(("hybrid".into(), config(FusionMode::Hybrid, f())));
+    let cross = Cross::Affinity;
+    all.push(("experts, affinity".into(), config(FusionMode::Experts, FusionConfig { cross, ..f() })));
+    all
+}
+
+fn model(config: &ModelConfig, dtype: DType) -> (Model, Params) {
+    let mut p = ParamsBuilder::new(&Device::cpu(), dtype, 5);
+    let io = Io::Modalities { modalities: modalities(), outputs: CLASSES };
+    let model = nn::build(config, &io, false, &mut p).unwrap();
+    (model, p.build().unwrap())
+}
+
+/// An image, a sound and a text, which ends early in each sample, of `BATCH` samples.
+fn values(dtype: DType) -> Vec<Tensor> {
+    let device = Device::cpu();
+    let mut rng = Key::named(3, "fusion values").rng();
+    let mut normal = |dims: &[usize]| {
+        let x: Vec<f64> = (0..dims.iter().product()).map(|_| rng.normal()).collect();
+        Tensor::from_f64(&device, dtype, &x, dims).unwrap()
+    };
+    let (image, audio) = (normal(&[BATCH, 1, 8, 8]), normal(&[BATCH, 6, 3]));
+    let text = Tensor::from_slice(&device, &[1, 2, 0, 0, 3, 4, 1, 0, 2, 0, 0, 0], &[BATCH, 4]).unwrap();
+    vec![image, audio, text]
+}
+
+fn on<'t>(tape: &'t Tape, values: &[Tensor]) -> Vec<Option<Var<'t>>> {
+    values.iter().map(|v| Some(tape.constant(v.clone()))).collect()
+}
+
+fn loss<'t>(model: &Model, tape: &'t Tape, values: &[Tensor]) -> Var<'t> {
+    let target = Tensor::from_slice(&Device::cpu(), &[1, 0, 3], &[BATCH]).unwrap();
+    let p = model.predict(&on(tape, values)).unwrap();
+    let target = tape.constant(target);
+    let mut loss = p.output.cross_entropy(&target).unwrap();
+    for (_, y) in &p.heads {
+        loss = loss.add(&y.cross_entropy(&target).unwrap()).unwrap();
+    }
+    loss
+}
+
+/// Central differences on the ends of every slot, in f64.
+#[test]
+fn every_parameter_has_the_right_gradient() {
+    for (what, config) in configs() {
+        let (model, mut params) = model(&config, DType::F64);
+        let values = values(DType::F64);
+        let tape = Tape::new(&params);
+        let mut grads = Grads::new(&params).unwrap();
+        tape.backward(&loss(&model, &tape, &values), &mut grads).unwrap();
+        drop(tape);
+        assert!(grads.missing().is_empty(), "{what}: no gradient reached {:?}", grads.missing());
+        for slot in params.all().collect::<Vec<_>>() {
+            let value = params.get(slot).deep_clone().unwrap();
+            let analytic = grads.get(slot).unwrap().to_f64().unwrap();
+            for j in [0, analytic.len() - 1] {
+                let mut at = |delta: f64| {
+                    let mut x = value.to_f64().unwrap();
+                    x[j] += delta;
+                    params.set(slot, &Tensor::from_slice(&Device::cpu(), &x, value.dims()).unwrap()).unwrap();
+                    loss(&model, &Tape::new(&params), &values).value().item().unwrap()
+                };
+                let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
+                at(0.0);
+                let (off, name) = ((analytic[j] - numeric).abs(), &params.info(slot).name);
+                assert!(off < 2e-6, "{what}, {name}[{j}]: {} but differences say {numeric}", analytic[j]);
+            }
+        }
+    }
+}
+
+/// What fills a text up is read by nobody: the vectors of symbol 0 and of the places behind every text get no gradient.
+#[test]
+fn what_fills_a_text_up_is_not_read() {
+    for (what, config) in configs() {
+        let (model, params) = model(&config, DType::F64);
+        let tape = Tape::new(&params);
+        let mut grads = Grads::new(&params).unwrap();
+        tape.backward(&loss(&model, &tape, &values(DType::F64)), &mut grads).unwrap();
+        let of = |name: &str| grads.get(params.find(name).unwrap()).unwrap().to_f64().unwrap();
+        assert_eq!(of("text.extract.weight")[..8], [0.0; 8], "{what}: symbol 0");
+        assert_eq!(of("text.position")[24..], [0.0; 8], "{what}: the last place");
+        assert_ne!(of("text.position")[..8], [0.0; 8], "{what}: the first place");
+    }
+}
+
+/// With a probability near 1 training keeps one modality of each sample, and then a sample is worth what evaluation makes of
+/// that modality alone: nothing of what was dropped is left, though every image here is NaN.
+#[test]
+fn what_training_drops_is_missing_and_not_zero() {
+    for (what, config) in configs() {
+        let fused = FusionConfig { modality_dropout: 0.9999, ..config.fused };
+        let (model, params) = model(&ModelConfig { fused, ..config }, DType::F64);
+        let mut values = values(DType::F64);
+        values[0] = Tensor::full(&Device::cpu(), values[0].spec(), f64::NAN).unwrap();
+        let alone = [1, 2].map(|m: usize| {
+            let tape = Tape::eval(&params);
+            let mut some = on(&tape, &values);
+            some.iter_mut().enumerate().filter(|(i, _)| *i != m).for_each(|(_, v)| *v = None);
+            model.predict(&some).unwrap().output.value().to_f64().unwrap()
+        });
+        let mut kept = [0; 3];
+        for step in 0..8 {
+            let tape = Tape::train(&params, 1, step);
+            let y = model.predict(&on(&tape, &values)).unwrap().output.value().to_f64().unwrap();
+            for (b, row) in y.chunks(CLASSES).enumerate() {
+                let is =
+                    |alone: &[f64]| row.iter().zip(&alone[b * CLASSES..]).all(|(a, b)| (a - b).abs() < 1e-12);
+                match () {
+                    () if row.iter().all(|x| x.is_nan()) => kept[0] += 1,
+                    () if is(&alone[0]) => kept[1] += 1,
+                    () if is(&alone[1]) => kept[2] += 1,
+                    () => panic!("{what}: sample {b} of step {step} is like no single modality: {row:?}"),
+                }
+            }
+        }
+        assert!(kept.iter().all(|&n| n > 0), "{what}: kept {kept:?}");
+    }
+}
+
+#[test]
+fn evaluation_takes_any_subset_but_none() {
+    for (what, config) in configs() {
+        let (model, params) = model(&config, DType::F32);
+        let values = values(DType::F32);
+        for set in 1..8 {
+            let tape = Tape::eval(&params);
+            let mut some = on(&tape, &values);
+            some.iter_mut().enumerate().filter(|(i, _)| set >> i & 1 == 0).for_each(|(_, v)| *v = None);
+            let y = model.predict(&some).unwrap().output;
+            assert_eq!(y.dims(), [BATCH, CLASSES]);
+            assert!(y.value().to_f64().unwrap().iter().all(|x| x.is_finite()), "{what}, subset {set}");
+        }
+        let e = model.predict(&[None, None, None]).err().unwrap().to_string();
+        assert!(e.contains("no modality at all") && e.contains("image, audio, text"), "{e}");
+    }
+}
+
+#[test]
+fn impossible_settings_name_their_key() {
+    let bad = |fused: FusionConfig| {
+        let mut p = ParamsBuilder::new(&Device::cpu(), DType::F32, 5);
+        let io = Io::Modalities { modalities: modalities(), outputs: CLASSES };
+        let config = ModelConfig { fused, ..config(FusionMode::Early, FusionConfig::default()) };
+        nn::build(&config, &io, false, &mut p).err().unwrap().to_string()
+    };
+    let base = || FusionConfig { patch: 4, frames: 2, ..FusionConfig::default() };
+    assert!(bad(FusionConfig { patch: 3, ..base() }).contains("model.fused.patch"));
+    assert!(bad(FusionConfig { frames: 4, ..base() }).contains("model.fused.frames"));
+    assert!(bad(FusionConfig { bottleneck: 0, ..base() }).contains("model.fused.bottleneck"));
+    assert!(bad(FusionConfig { modality_dropout: 1.0, ..base() }).contains("modality_dropout"));
+    assert!(bad(FusionConfig { head_loss: f64::NAN, ..base() }).contains("head_loss"));
+}
