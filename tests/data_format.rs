@@ -245,10 +245,10 @@ fn what_is_not_a_set_is_refused_with_a_remedy() {
     assert!(open(&write(dir.path(), b"")).to_string().contains("too few"));
     assert!(open(&write(dir.path(), &[7; 500])).to_string().contains("data pack"));
     let mut newer = assemble(&[], &[]);
-    newer[8] = 2;
+    newer[8] = 3;
     let crc = crc32c::crc32c(&newer[..60]);
     newer[60..].copy_from_slice(&crc.to_le_bytes());
-    assert!(open(&write(dir.path(), &newer)).to_string().contains("version 2"));
+    assert!(open(&write(dir.path(), &newer)).to_string().contains("version 3"));
     let fifo = dir.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     assert!(open(&fifo).to_string().contains("pipe"));

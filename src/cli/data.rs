@@ -189,6 +189,14 @@ fn show(session: &Session<'_>, i: &Info) -> Result<()> {
         .iter()
         .try_for_each(|line| say!(session, "{line}"))?;
     say!(session)?;
+    for (name, front_end) in &i.front_ends {
+        let lines = wrap(front_end, 98);
+        let heads = [name.as_str()].into_iter().chain(std::iter::repeat(""));
+        lines.iter().zip(heads).try_for_each(|(line, head)| say!(session, "{head:<12}{line}"))?;
+    }
+    if !i.front_ends.is_empty() {
+        say!(session)?;
+    }
     let split = |s: &data::Split| vec![s.name.clone(), s.start.to_string(), s.count.to_string()];
     let rows: Vec<Vec<String>> = i.splits.iter().map(split).collect();
     table(&["split", "start", "count"], &rows).iter().try_for_each(|line| say!(session, "{line}"))?;

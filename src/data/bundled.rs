@@ -66,6 +66,16 @@ pub fn pack_named(name: &str) -> Result<PathBuf> {
         );
         return Err(Error::Usage(format!("dataset `{name}` {what}")));
     }
+    let mut inputs = read_files(set, "")?;
+    for used in set.uses {
+        inputs.extend(read_files(find(used)?, &format!("{used}/"))?);
+    }
+    let inputs = Inputs::new(inputs);
+    pack(set, &inputs)
+}
+
+/// The files of a bundled set, each found to be the pinned one; `prefix` goes before their names.
+fn read_files(set: &Set, prefix: &str) -> Result<Vec<Input>> {
     // A set that is made needs no folder.
     let folder = if set.files.is_empty() { PathBuf::new() } else { source_folder(set)? };
     let read = |&(file, sum): &(&str, &str)| {
@@ -77,10 +87,9 @@ pub fn pack_named(name: &str) -> Result<PathBuf> {
                 format!("SHA-256 is {found}, but {sum} is pinned; restore the file from the repository");
             return Err(Error::data(&path, None, what));
         }
-        Ok(Input { name: file.into(), path, bytes })
+        Ok(Input { name: format!("{prefix}{file}"), path, bytes })
     };
-    let inputs = Inputs::new(set.files.iter().map(read).collect::<Result<_>>()?);
-    pack(set, &inputs)
+    set.files.iter().map(read).collect()
 }
 
 /// A set packed from a file that the user fetched.

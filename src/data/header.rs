@@ -3,13 +3,15 @@
 //! ```text
 //! 0        preamble, 64 bytes: magic, version, where the header is, file length, CRC32C of all that
 //! 64       payload: each field's elements, little-endian, each field starting at a multiple of 64, gaps zero
-//! …        header (bincode): fields, splits, vocabulary, licence, CRC32C of each 1 MiB block of the payload
+//! …        header (bincode): fields, splits, vocabulary, licence, CRC32C of each 1 MiB block of the payload;
+//!          in version 2 followed by the front ends of fields
 //! ```
 //!
 //! The header stands last so that a set larger than memory is written in one pass. Every byte of the file is
 //! under one checksum: the preamble's own, the header's, or that of the payload block it lies in, gaps
 //! included.
 
+use crate::data::front_end::FrontEnd;
 use crate::error::{Error, Result};
 use crate::shape::{DType, MAX_RANK};
 use crate::wire;
@@ -18,8 +20,9 @@ use std::path::Path;
 
 /// First bytes of the file. The high bit and the line ends catch transfers in text mode, as PNG's do.
 pub const MAGIC: [u8; 8] = *b"\x93RTD\r\n\x1a\n";
-/// Version of the layout.
-pub const VERSION: u32 = 1;
+/// Newest version of the layout. A set without front ends is written as version 1, so that its bytes and its identity
+/// are what they were before there was a version 2.
+pub const VERSION: u32 = 2;
 /// Bytes before the payload.
 pub const PREAMBLE: u64 = 64;
 /// Bytes of payload under one checksum.
@@ -195,9 +198,25 @@ pub struct Header {
     pub blocks: Vec<u32>,
     /// SHA-256 of the payload and of this header with `hash` zero: the identity of the set.
     pub hash: [u8; 32],
+    /// How a user's own file or text becomes the values of a field: name of the field and what makes them. Behind all
+    /// else on disk, and there in version 2 alone.
+    #[serde(skip)]
+    pub front_ends: Vec<(String, FrontEnd)>,
 }
 
 impl Header {
+    /// The version that this header is written as.
+    pub(crate) fn version(&self) -> u32 {
+        if self.front_ends.is_empty() { 1 } else { VERSION }
+    }
+    /// Its bytes on disk.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        if self.front_ends.is_empty() { wire::encode(self) } else { wire::encode(&(self, &self.front_ends)) }
+    }
+    /// What makes values of the field `name` of a user's own file or text, where the set says it.
+    pub fn front_end(&self, name: &str) -> Option<&FrontEnd> {
+        self.front_ends.iter().find(|(field, _)| field == name).map(|(_, f)| f)
+    }
     /// Samples (tokens) of the set.
     pub fn count(&self) -> u64 {
         self.fields.first().map_or(0, |f| f.count)
@@ -233,6 +252,13 @@ impl Header {
             }
             end = f.offset.saturating_add(f.bytes());
         }
+        for (name, front_end) in &self.front_ends {
+            let field = self.fields.iter().find(|f| f.name == *name);
+            let fault = field.map_or_else(|| Some("is of no field".into()), |f| front_end.fault(f));
+            if let Some(fault) = fault {
+                return bad(format!("the front end of `{name}` {fault}"));
+            }
+        }
         if end.checked_sub(PREAMBLE) != Some(payload) {
             return bad(format!(
                 "the fields end at byte {end}, but the payload ends at {}",
@@ -263,6 +289,7 @@ impl Header {
 /// The first 64 bytes, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Preamble {
+    pub(crate) version: u32,
     /// Where the payload ends and the header begins.
     pub(crate) header_at: u64,
     pub(crate) header_len: u64,
@@ -273,7 +300,7 @@ impl Preamble {
     pub(crate) fn encode(&self) -> [u8; PREAMBLE as usize] {
         let mut b = [0; PREAMBLE as usize];
         b[..8].copy_from_slice(&MAGIC);
-        b[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        b[8..12].copy_from_slice(&self.version.to_le_bytes());
         b[12..16].copy_from_slice(&self.header_crc.to_le_bytes());
         b[16..24].copy_from_slice(&self.header_at.to_le_bytes());
         b[24..32].copy_from_slice(&self.header_len.to_le_bytes());
@@ -297,11 +324,12 @@ impl Preamble {
         if crc32c::crc32c(&b[..60]) != u32_at(60) {
             return Err(Error::data(path, Some(0), "the first 64 bytes are damaged; pack the set anew"));
         }
-        if version != VERSION {
-            let what = format!("format version {version}, this build reads {VERSION}; pack the set anew");
+        if !(1..=VERSION).contains(&version) {
+            let what =
+                format!("format version {version}, this build reads 1 to {VERSION}; pack the set anew");
             return Err(Error::data(path, Some(8), what));
         }
-        let p = Preamble { header_crc: u32_at(12), header_at: u64_at(16), header_len: u64_at(24) };
+        let p = Preamble { version, header_crc: u32_at(12), header_at: u64_at(16), header_len: u64_at(24) };
         if p.header_len > HEADER_LIMIT || p.header_at < PREAMBLE {
             let what = format!("a header of {} bytes at {} is out of range", p.header_len, p.header_at);
             return Err(Error::data(path, Some(16), what));
@@ -325,7 +353,13 @@ impl Preamble {
         if crc32c::crc32c(bytes) != self.header_crc {
             return Err(Error::data(path, at, "the header is damaged (checksum differs); pack the set anew"));
         }
-        let header: Header = wire::decode(bytes, HEADER_LIMIT).map_err(|e| Error::data(path, at, e))?;
+        let decoded = if self.version == 1 {
+            wire::decode::<Header>(bytes, HEADER_LIMIT)
+        } else {
+            wire::decode::<(Header, Vec<(String, FrontEnd)>)>(bytes, HEADER_LIMIT)
+                .map(|(header, front_ends)| Header { front_ends, ..header })
+        };
+        let header = decoded.map_err(|e| Error::data(path, at, e))?;
         header.check(path, self.header_at - PREAMBLE)?;
         Ok(header)
     }

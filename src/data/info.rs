@@ -54,6 +54,8 @@ pub struct Info {
     pub count: u64,
     /// The arrays.
     pub fields: Vec<Field>,
+    /// What makes a field of a user's own file or text: the field, and how.
+    pub front_ends: Vec<(String, String)>,
     /// Named ranges.
     pub splits: Vec<Split>,
     /// Samples of each class.
@@ -94,6 +96,7 @@ fn describe(set: &Rtd) -> Result<Info> {
         bytes: set.file_len(),
         count: h.count(),
         fields: h.fields.clone(),
+        front_ends: h.front_ends.iter().map(|(field, f)| (field.clone(), f.to_string())).collect(),
         splits: h.splits.clone(),
         classes: histogram(set)?,
         vocabulary: h.about.vocabulary.len(),

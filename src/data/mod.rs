@@ -6,14 +6,18 @@
 //! | [`sampler`], [`dataset`], `convert` | the order of samples; what a loader draws from; stored types to a batch's |
 //! | [`loader`] | batches, made ahead on a thread |
 //! | [`readers`] | IDX, NumPy, safetensors, CSV, PNG, WAV, text, token shards; tar and zip around them |
+//! | [`audio`] | sound to frames of coefficients |
+//! | `front_end` | what makes a field's values of a user's own file or text |
 //! | `pack` | from those to packed sets: text, images, tables, sound; what a user has |
 //! | `sets`, `bundled`, `fetched` | sets by name; packing on first use; full sets from packages |
 //! | [`info`] | what the command line shows of a set |
 
+pub mod audio;
 mod bundled;
 mod convert;
 pub mod dataset;
 mod fetched;
+mod front_end;
 pub mod header;
 pub mod info;
 pub mod loader;
@@ -29,6 +33,7 @@ mod write;
 pub use bundled::{Packed, check_written, open, open_named, pack_from, pack_named};
 pub use convert::Out;
 pub use dataset::{Column, Dataset, IGNORE, Pass, Samples, Windows};
+pub use front_end::{FrontEnd, PADDING};
 pub use header::{About, Field, Header, Kind, Split};
 pub use info::{Info, Listed, inspect, list, verify};
 pub use loader::{Batch, Loader, LoaderOptions, LoaderStats};

