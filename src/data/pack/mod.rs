@@ -2,6 +2,7 @@
 
 mod arrays;
 mod folder;
+pub(crate) mod fusion;
 pub(crate) mod images;
 mod options;
 pub(crate) mod speech;

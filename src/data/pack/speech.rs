@@ -2,7 +2,7 @@
 
 use crate::data::header::Field;
 use crate::data::pack::images::digits_classes;
-use crate::data::pack::{Inputs, f32_bytes, labels, statistics};
+use crate::data::pack::{Input, Inputs, f32_bytes, labels, statistics};
 use crate::data::readers::{read_npz, read_wav};
 use crate::data::write::Writer;
 use crate::error::{Error, Result};
@@ -23,46 +23,80 @@ pub(crate) fn fit(rows: &[f32], keep: usize, fill: &[f32]) -> Vec<f32> {
     out
 }
 
+/// Recordings of the Free Spoken Digit Dataset held out of training: the last ones.
+pub(crate) const HELD_OUT: usize = 300;
+
+/// Recordings as frames of coefficients.
+pub(crate) struct Recordings {
+    /// Coefficients of a frame.
+    pub(crate) width: usize,
+    /// Frames of all recordings, one behind the other.
+    pub(crate) frames: Vec<f32>,
+    /// Frames of each.
+    pub(crate) lengths: Vec<usize>,
+    /// Digit of each.
+    pub(crate) labels: Vec<u8>,
+}
+
+impl Recordings {
+    /// Reads `digits.npz`: arrays X [frames, width], lengths and y.
+    pub(crate) fn read(input: &Input) -> Result<Recordings> {
+        let arrays = read_npz(&input.path, &input.bytes)?;
+        let bad = |what: String| Error::data(&input.path, None, what);
+        let get = |name: &str| {
+            let found = arrays.iter().find(|(n, _)| n == name).map(|(_, a)| a);
+            found.ok_or_else(|| bad(format!("no array {name}")))
+        };
+        let (x, y) = (get("X")?, get("y")?.to_i32(&input.path)?);
+        let lengths = get("lengths")?.to_i32(&input.path)?;
+        let width = x.row_shape().iter().product::<usize>();
+        let total: i64 = lengths.iter().map(|&n| n as i64).sum();
+        let short = lengths.iter().any(|&n| n < 1);
+        if lengths.len() != y.len() || short || total != x.rows() as i64 || width == 0 {
+            let (lengths, labels) = (lengths.len(), y.len());
+            return Err(bad(format!("{lengths} lengths and {labels} labels for {:?} frames", x.shape)));
+        }
+        let frames = x.to_f32(&input.path)?;
+        let lengths = lengths.iter().map(|&n| n as usize).collect();
+        Ok(Recordings { width, frames, lengths, labels: labels(&input.path, &y, 10)? })
+    }
+
+    /// Number of recordings for training.
+    pub(crate) fn train(&self) -> usize {
+        self.lengths.len().saturating_sub(HELD_OUT)
+    }
+
+    /// Mean and deviation of each coefficient over the frames for training.
+    pub(crate) fn statistics(&self) -> (Vec<f32>, Vec<f32>) {
+        let frames = self.lengths[..self.train()].iter().sum::<usize>();
+        statistics(&self.frames[..frames * self.width], self.width)
+    }
+
+    /// The frames of each recording.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        let mut at = 0;
+        self.lengths.iter().map(move |n| {
+            let start = at;
+            at += n * self.width;
+            &self.frames[start..at]
+        })
+    }
+}
+
 /// The Free Spoken Digit Dataset as 13 coefficients a frame, the last 300 recordings held out. What is filled
 /// up is the mean of the training frames, so that it is 0 once a batch has standardised it.
 pub(crate) fn fsdd(inputs: &Inputs, w: &mut Writer) -> Result<()> {
-    const HELD_OUT: usize = 300;
-    let input = inputs.get("digits.npz")?;
-    let arrays = read_npz(&input.path, &input.bytes)?;
-    let bad = |what: String| Error::data(&input.path, None, what);
-    let get = |name: &str| {
-        arrays.iter().find(|(n, _)| n == name).map(|(_, a)| a).ok_or_else(|| bad(format!("no array {name}")))
-    };
-    let (x, lengths, y) = (get("X")?, get("lengths")?.to_i32(&input.path)?, get("y")?.to_i32(&input.path)?);
-    let width = x.row_shape().iter().product::<usize>();
-    let total: i64 = lengths.iter().map(|&n| n as i64).sum();
-    if lengths.len() != y.len() || lengths.iter().any(|&n| n < 1) || total != x.rows() as i64 || width == 0 {
-        return Err(bad(format!(
-            "{} lengths and {} labels for {:?} frames",
-            lengths.len(),
-            y.len(),
-            x.shape
-        )));
-    }
-    let frames = x.to_f32(&input.path)?;
-    let n = lengths.len();
-    let train = n.saturating_sub(HELD_OUT);
-    let train_frames = lengths[..train].iter().map(|&n| n as usize).sum::<usize>();
-    let (mean, std) = statistics(&frames[..train_frames * width], width);
-    w.field(Field::samples("mfcc", DType::F32, &[FRAMES, width]).normalised(mean.clone(), std))?;
-    let mut at = 0;
-    for &length in &lengths {
-        let end = at + length as usize * width;
-        w.write(&f32_bytes(&fit(&frames[at..end], FRAMES, &mean)))?;
-        at = end;
-    }
+    let all = Recordings::read(inputs.get("digits.npz")?)?;
+    let (mean, std) = all.statistics();
+    w.field(Field::samples("mfcc", DType::F32, &[FRAMES, all.width]).normalised(mean.clone(), std))?;
+    all.iter().try_for_each(|frames| w.write(&f32_bytes(&fit(frames, FRAMES, &mean))))?;
     w.field(Field::samples("length", DType::U8, &[]).below(FRAMES as u32 + 1))?;
-    w.write(&lengths.iter().map(|&n| n.min(FRAMES as i32) as u8).collect::<Vec<_>>())?;
+    w.write(&all.lengths.iter().map(|&n| n.min(FRAMES) as u8).collect::<Vec<_>>())?;
     w.field(Field::samples("label", DType::U8, &[]).below(10))?;
-    w.write(&labels(&input.path, &y, 10)?)?;
+    w.write(&all.labels)?;
     w.about().classes = digits_classes();
-    w.split("train", 0, train as u64);
-    w.split("val", train as u64, (n - train) as u64);
+    w.split("train", 0, all.train() as u64);
+    w.split("val", all.train() as u64, (all.labels.len() - all.train()) as u64);
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The table of sets that can be named. Sources, licences and changes are told at length in `datasets/`.
 
+mod fusion;
+
 use crate::data::pack::{Inputs, images, speech, synthetic, table, text};
 use crate::data::write::Writer;
 use crate::error::Result;
@@ -244,6 +246,8 @@ pub(crate) static SETS: &[Set] = &[
         pack: synthetic::spans,
         fetch: "",
     },
+    fusion::SENSES,
+    fusion::RELATION,
     Set {
         name: "mnist-full",
         title: "MNIST, 60,000 for training and 10,000 for testing",
