@@ -108,7 +108,8 @@ fn reals(dtype: DType, stored: &[u8], out: &mut [f32]) -> Option<()> {
     Some(())
 }
 
-fn normalise(field: &Field, out: &mut [f32]) {
+/// `(stored - mean) / std`, as the field says.
+pub(crate) fn normalise(field: &Field, out: &mut [f32]) {
     match (&field.mean[..], &field.std[..]) {
         ([], _) | (_, []) => {}
         ([mean], [std]) => out.iter_mut().for_each(|o| *o = (*o - mean) / std),

@@ -7,6 +7,7 @@
 //! | [`loader`] | batches, made ahead on a thread |
 //! | [`readers`] | IDX, NumPy, safetensors, CSV, PNG, WAV, text, token shards; tar and zip around them |
 //! | [`audio`] | sound to frames of coefficients |
+//! | [`foreign`] | a user's own file or text as one sample |
 //! | `front_end` | what makes a field's values of a user's own file or text |
 //! | `pack` | from those to packed sets: text, images, tables, sound; what a user has |
 //! | `sets`, `bundled`, `fetched` | sets by name; packing on first use; full sets from packages |
@@ -17,6 +18,7 @@ mod bundled;
 mod convert;
 pub mod dataset;
 mod fetched;
+pub mod foreign;
 mod front_end;
 pub mod header;
 pub mod info;

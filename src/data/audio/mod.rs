@@ -5,6 +5,13 @@
 //! transform of all bands is (MFCC). Source of the names: Davis and Mermelstein, "Comparison of Parametric
 //! Representations for Monosyllabic Word Recognition", 1980.
 
+mod features;
+mod mel;
+mod resample;
+
+pub use features::{Features, Frames};
+pub(crate) use resample::resample;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -15,7 +15,7 @@ mod wav;
 mod zip;
 
 pub use idx::read_idx;
-pub use image::read_png;
+pub use image::{read_grey_png, read_png};
 pub(crate) use npy::stored_npy;
 pub use npy::{read_npy, read_npz};
 pub use safetensors::read_safetensors;
@@ -28,7 +28,7 @@ pub(crate) use text::for_each_text;
 pub use text::read_text;
 pub use tokens::{Shard, read_shard};
 pub(crate) use wav::read_wav_head;
-pub use wav::{Wave, read_wav};
+pub use wav::{Wave, read_any_wav, read_wav};
 pub use zip::read_zip;
 
 use crate::data::path::open_regular;
