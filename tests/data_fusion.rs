@@ -137,3 +137,85 @@ fn by_digit<'a>(
     let half = |k: usize| if k < train { "train" } else { "test" };
     all.chunks_exact(each).enumerate().map(|(k, v)| (v, (labels[k], half(k)))).collect()
 }
+
+#[test]
+fn av_erase() {
+    let set = open("av-erase");
+    let labels = bytes(&set, "label");
+    for name in ["train", "test"] {
+        assert_eq!(counts(labels[split(&set, name)].to_vec()), [2_000; 10], "{name}");
+    }
+    // Ink: a picture without a digit has noise of deviation 24 around 24 alone. Within four deviations of .611.
+    let images = bytes(&set, "image");
+    let inked = |p: &[u8]| p.iter().filter(|&&v| v > 140).count() > 10;
+    let share = images.chunks_exact(784).filter(|p| inked(p)).count() as f64 / 40_000.0;
+    assert!((share - 0.611).abs() < 0.0098, "{share}");
+    // Tones: bands 20 times as loud as the noise around them.
+    let audio: Vec<f32> =
+        bytes(&set, "audio").as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect();
+    let loud = |p: &[f32]| p.iter().filter(|&&v| v > 2.0).count() > 5;
+    let share = audio.chunks_exact(480).filter(|p| loud(p)).count() as f64 / 40_000.0;
+    assert!((share - 0.355).abs() < 0.0096, "{share}");
+    assert_eq!(digest(&set, "image"), "1e8ffbe1276cdb9f524f8039ae215b498f005af0613d00e93c4459fc4c248481");
+    assert_eq!(digest(&set, "audio"), "a261fdb3e3eb9e52190217c206e2aec1d064bf66fda6e6383a9ee93e3fbb280a");
+}
+
+#[test]
+fn av_xor10() {
+    let set = open("av-xor10");
+    let labels = bytes(&set, "label");
+    for name in ["train", "test"] {
+        let range = split(&set, name);
+        assert_eq!(counts(labels[range.clone()].to_vec()), [2_000; 10], "{name}");
+    }
+    assert_eq!(digest(&set, "image"), "ef1b2728d3ae0e83d4531932e14633fb6eb423d09c1702df42e23c1a7aa63173");
+    assert_eq!(digest(&set, "audio"), "8c48bea206eada5aae649101f5b627095844d1536cc0209dae17d312e7d7d3e3");
+}
+
+#[test]
+fn scenes() {
+    let set = open("scenes");
+    let (front_end, text) = (text(&set), bytes(&set, "text"));
+    let captions: Vec<String> = text.chunks_exact(13).map(|ids| front_end.decode(ids)).collect();
+    let (train, test) = (&captions[split(&set, "train")], &captions[split(&set, "test")]);
+    assert_eq!((train.len(), test.len()), (20_000, 2_000));
+    let distinct: std::collections::HashSet<&String> = test.iter().collect();
+    assert_eq!(distinct.len(), 2_000, "no two sentences of test are the same");
+    // A combination: what stands after an article, sorted.
+    let things = |caption: &String| {
+        let words: Vec<&str> = caption.split(' ').collect();
+        let of = words.windows(2).filter(|w| matches!(w[0], "a" | "an")).map(|w| w[1].to_string());
+        let mut things: Vec<String> = of.collect();
+        things.sort_unstable();
+        things
+    };
+    let known: std::collections::HashSet<Vec<String>> = train.iter().map(things).collect();
+    assert!(test.iter().all(|c| !known.contains(&things(c))), "no combination of test stands in train");
+    assert!((2..=4).all(|n| test.iter().any(|c| things(c).len() == n)));
+    // A quarter is dark if and only if the sentence has nothing there.
+    let images = bytes(&set, "image");
+    for (n, caption) in captions.iter().enumerate() {
+        let image = &images[56 * 56 * n..][..56 * 56];
+        let lit = |y: usize, x: usize| (0..784).any(|k| image[(28 * y + k / 28) * 56 + 28 * x + k % 28] > 0);
+        let quarters = [lit(0, 0), lit(0, 1), lit(1, 0), lit(1, 1)];
+        assert_eq!(quarters, places(caption), "{n}: {caption}");
+    }
+    assert!(set.field("label").is_err(), "a set for retrieval");
+    assert_eq!(digest(&set, "image"), "4b07000c94b7aad001762f2b70f416b5f9f8e74be1bb62e291a2ca18c2d2207d");
+    assert_eq!(digest(&set, "text"), "e457c863d1426ccb6b9dcafa5184b694d5a78b36b0251ba5524a5a0809e7792d");
+}
+
+/// Which quarters a sentence fills: a second reading of the grammar.
+fn places(caption: &str) -> [bool; 4] {
+    let row = |text: &str| match text {
+        t if t.contains(" left of ") => [true, true],
+        t if t.contains(" on the left") => [true, false],
+        _ => [false, true],
+    };
+    let (top, bottom) = match caption.split_once(" above ") {
+        Some((top, bottom)) => (row(top), row(bottom)),
+        None if caption.ends_with(" at the top") => (row(caption), [false; 2]),
+        None => ([false; 2], row(caption)),
+    };
+    [top[0], top[1], bottom[0], bottom[1]]
+}

@@ -1,7 +1,7 @@
 //! Sets that are seen, heard and read.
 
 use super::Set;
-use crate::data::pack::fusion::{relation, senses};
+use crate::data::pack::fusion::{paired, relation, scenes, senses};
 
 const MNIST_AND_FSDD: &str =
     "MNIST as the set `mnist` has it, FSDD as the set `fsdd` has it, combined by ringtape";
@@ -41,5 +41,50 @@ pub(super) const RELATION: Set = Set {
      or filled up with the mean frame. train is made of the first 10,000 training images and the first 2,700 recordings, \
      test of the 10,000 test images and the last 300 recordings.",
     pack: relation::pack,
+    fetch: "",
+};
+
+pub(super) const AV_ERASE: Set = Set {
+    name: "av-erase",
+    title: "made: a drawn digit and its two tones, each noise alone now and then; best possible .774",
+    recipe: "av-erase/1",
+    files: &[],
+    uses: &[],
+    source: "made by ringtape from its random numbers",
+    licence: "CC0-1.0",
+    changes: "None.",
+    pack: paired::erase,
+    fetch: "",
+};
+
+pub(super) const AV_XOR10: Set = Set {
+    name: "av-xor10",
+    title: "made: a drawn digit and two tones of another; the label is their sum mod 10",
+    recipe: "av-xor10/1",
+    files: &[],
+    uses: &[],
+    source: "made by ringtape from its random numbers",
+    licence: "CC0-1.0",
+    changes: "None.",
+    pack: paired::xor10,
+    fetch: "",
+};
+
+pub(super) const SCENES: Set = Set {
+    name: "scenes",
+    title: "made of real pictures: two to four digits and garments, and a sentence that says what is where",
+    recipe: "scenes/1",
+    files: &[],
+    uses: &["mnist", "fashion"],
+    source: "MNIST as the set `mnist` has it, Fashion-MNIST as the set `fashion` has it, combined by ringtape",
+    licence: "A derivative of two sets, whose notices stay with every copy. Digits: MNIST, copyright Yann LeCun and Corinna \
+     Cortes, a derivative work from original NIST datasets, Creative Commons Attribution-Share Alike 3.0. Garments: \
+     Fashion-MNIST, MIT, © 2017 Zalando SE (text in datasets/fashion/README.md). The combination is under Creative Commons \
+     Attribution-Share Alike 3.0; the choice of scenes and the sentences are ringtape's and CC0-1.0.",
+    changes: "A scene is two to four pictures in the quarters of one of 56 x 56 pixels, and a sentence. There is no label: \
+     the set is for retrieval. One combination of things in five is held out: it stands in test alone, in whatever order. \
+     No two scenes of test have the same sentence. train is made of the first 10,000 training images of both sets, test of \
+     their test images.",
+    pack: scenes::pack,
     fetch: "",
 };

@@ -248,6 +248,9 @@ pub(crate) static SETS: &[Set] = &[
     },
     fusion::SENSES,
     fusion::RELATION,
+    fusion::AV_ERASE,
+    fusion::AV_XOR10,
+    fusion::SCENES,
     Set {
         name: "mnist-full",
         title: "MNIST, 60,000 for training and 10,000 for testing",

@@ -5,7 +5,10 @@
 //! the same bits everywhere. A sample for training is made of sources for training alone, one held out of held-out
 //! sources alone. Means and deviations are those of the split `train`.
 
+mod drawn;
+pub(crate) mod paired;
 pub(crate) mod relation;
+pub(crate) mod scenes;
 pub(crate) mod senses;
 pub(crate) mod sources;
 mod words;
@@ -30,7 +33,6 @@ pub(crate) struct Column<F> {
     /// Name, type and shape; statistics too, where they are known.
     pub(crate) field: Field,
     pub(crate) front_end: Option<FrontEnd>,
-    /// Statistics are to be taken of the samples for training: one of all values, or one a column of the last axis.
     pub(crate) statistics: Statistics,
     pub(crate) make: F,
 }
@@ -40,8 +42,10 @@ pub(crate) struct Column<F> {
 pub(crate) enum Statistics {
     /// As the field says.
     Given,
-    /// Mean and deviation of all values of the samples for training.
+    /// Mean and deviation of all values of the samples for training, which are bytes.
     One,
+    /// Mean and deviation of each column of the last axis, which is f16.
+    Columns,
 }
 
 impl<F: Fn(u64, &mut [u8]) + Sync> Column<F> {
@@ -59,6 +63,15 @@ impl<F: Fn(u64, &mut [u8]) + Sync> Column<F> {
             Statistics::Given => self.field.clone(),
             Statistics::One => {
                 let (mean, std) = moments(1, train.iter().map(|&v| [f32::from(v)].into_iter()));
+                self.field.clone().normalised(mean, std)
+            }
+            Statistics::Columns => {
+                let width = self.field.dims().last().copied().unwrap_or(1);
+                let row = |row: &[u8]| row.as_chunks::<2>().0.to_vec().into_iter();
+                let rows = train.chunks_exact(2 * width).map(row);
+                let (mean, std) = moments(width, rows.map(|r| r.map(|b| f16::from_le_bytes(b).to_f32())));
+                // Numbers of f16, so that what is filled up with the mean is 0 in a batch.
+                let mean = mean.into_iter().map(|m| f16::from_f32(m).to_f32()).collect();
                 self.field.clone().normalised(mean, std)
             }
         };

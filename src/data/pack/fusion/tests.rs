@@ -1,7 +1,7 @@
 //! Nothing of the held-out sources reaches what training sees: neither samples nor statistics.
 
 use super::sources::{Halves, Pool, Voices};
-use super::{Counts, noise, relation, senses};
+use super::{Counts, noise, paired, relation, scenes, senses};
 use crate::data::header::{About, Header};
 use crate::data::map::Access;
 use crate::data::rtd::Rtd;
@@ -83,6 +83,35 @@ fn held_out_sources_change_no_statistics_and_no_training_sample_of_relation() {
     s.pictures.test.values.iter_mut().for_each(|p| *p = 255 - *p);
     s.voices.recordings.test.values.iter_mut().for_each(|v| *v += 1000.0);
     assert_sealed(first, packed(|w| relation::write(&s, COUNTS, w)), COUNTS, &["image", "audio"]);
+}
+
+#[test]
+fn held_out_sources_change_no_statistics_and_no_training_sample_of_scenes() {
+    let mut s = scenes::Sources { digits: pictures(), garments: pictures() };
+    let first = packed(|w| scenes::write(&s, COUNTS, w));
+    s.digits.test.values.iter_mut().for_each(|p| *p = 255 - *p);
+    s.garments.test.values.iter_mut().for_each(|p| *p = 255 - *p);
+    assert_sealed(first, packed(|w| scenes::write(&s, COUNTS, w)), COUNTS, &["image"]);
+}
+
+#[test]
+fn held_out_samples_change_no_statistics_and_no_training_sample_of_drawn_pairs() {
+    let make = |tested: u8| {
+        let digit = move |n: u64| Some(if n < COUNTS[0] { (n % 10) as u8 } else { tested });
+        packed(|w| paired::write("test", digit, digit, |n| (n % 10) as u8, COUNTS, w))
+    };
+    assert_sealed(make(1), make(8), COUNTS, &["image", "audio"]);
+}
+
+#[test]
+fn sentences_say_what_is_where() {
+    let says = |scene, want: &str| assert_eq!(scenes::caption(&scene), want);
+    says([Some(7), Some(14), None, Some(2)], "a seven left of a coat above a two on the right");
+    says([None, None, Some(8), Some(10)], "an eight left of a t-shirt at the bottom");
+    says([Some(0), None, Some(1), None], "a zero on the left above a one on the left");
+    assert_eq!(scenes::is_held_out(&[Some(3), Some(12), None, None]), {
+        scenes::is_held_out(&[None, Some(12), None, Some(3)])
+    });
 }
 
 #[test]
