@@ -5,7 +5,9 @@ use super::tensors;
 use crate::error::Result;
 use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
-use crate::train::{Losses, Trained, modalities};
+use crate::train::modalities::Through;
+use crate::train::retrieval::Recall;
+use crate::train::{Losses, Own, Trained, Verdict, modalities};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -13,6 +15,7 @@ Examples:
   ringtape eval runs/gpt-1
   ringtape eval runs/cnn-1 --json
   ringtape eval runs/gpt-1 --set model.router=none     the same weights without routed blocks
+  ringtape eval runs/fusion-1 --image 7.png --audio seven.wav    a sample of your own; what is not given is missing
   ringtape eval runs/gpt-1 --losses a.safetensors      `input`, `target` and `loss` of every position, [sequences, length]
 
 The whole held-out split is read, in order. The loss is in nats a target for classes and symbols, the mean squared error
@@ -35,6 +38,15 @@ pub(super) struct Args {
     /// Write the held-out sequences and the loss at each of their positions
     #[arg(long, value_name = "FILE.safetensors")]
     losses: Option<PathBuf>,
+    /// A picture of your own (PNG): what does the model hold it to be?
+    #[arg(long, value_name = "FILE.png", conflicts_with = "losses")]
+    image: Option<PathBuf>,
+    /// A recording of your own (WAV)
+    #[arg(long, value_name = "FILE.wav", conflicts_with = "losses")]
+    audio: Option<PathBuf>,
+    /// A text of your own
+    #[arg(long, conflicts_with = "losses")]
+    text: Option<String>,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -43,6 +55,10 @@ pub(super) struct Args {
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     let trained = Trained::load_with(&args.run, args.device.as_deref(), &args.settings)?;
     trained.notices.iter().for_each(|n| note!(session, "note: {n}"));
+    let own = Own { image: args.image, audio: args.audio, text: args.text };
+    if !own.is_empty() {
+        return verdict(session, &trained.classify(&own)?, args.json);
+    }
     let found = match &args.losses {
         Some(path) => {
             let (found, Losses { input, target, loss }) = trained.losses()?;
@@ -57,7 +73,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if args.json {
         let all = serde_json::json!({
             "step": trained.step, "split": split, "loss": found.loss, "accuracy": found.accuracy, "targets": found.targets,
-            "attention": heads, "activity": units, "modalities": through,
+            "attention": heads, "activity": units, "modalities": through, "retrieval": trained.retrieval()?,
         });
         return say!(session, "{}", super::json(&all)?);
     }
@@ -69,9 +85,32 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if let Some(accuracy) = found.accuracy {
         say!(session, "accuracy  {:.2} %", 100.0 * accuracy)?;
     }
+    details(session, &trained, through.as_deref(), heads.as_deref(), units.as_deref())
+}
+
+/// What was found besides, as tables.
+fn details(
+    session: &Session<'_>,
+    trained: &Trained,
+    through: Option<&[Through]>,
+    heads: Option<&[HeadReport]>,
+    units: Option<&[LayerActivity]>,
+) -> Result<()> {
+    if let Some(found) = trained.retrieval()? {
+        say!(session)?;
+        let share = |x: f64| format!("{:.2} %", 100.0 * x);
+        let row = |r: &Recall| {
+            let [first, five] = r.at.map(share);
+            vec![r.from.clone(), r.to.clone(), first, five, share(1.0 / r.among.max(1) as f64)]
+        };
+        let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+        for line in table(&["from", "finds", "first", "of five", "chance"], &rows) {
+            say!(session, "{line}")?;
+        }
+    }
     if let Some(through) = through {
         say!(session)?;
-        let rows: Vec<Vec<String>> = modalities::rows(&through).iter().map(|r| r.to_vec()).collect();
+        let rows: Vec<Vec<String>> = modalities::rows(through).iter().map(|r| r.to_vec()).collect();
         for line in table(&["given", "by", "loss", "accuracy"], &rows) {
             say!(session, "{line}")?;
         }
@@ -87,6 +126,24 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         for line in table(&UNITS, &units.iter().map(units_row).collect::<Vec<_>>()) {
             say!(session, "{line}")?;
         }
+    }
+    Ok(())
+}
+
+/// Likeliest classes that are shown.
+const SHOWN: usize = 5;
+
+/// What the model holds a sample of the user's to be.
+fn verdict(session: &Session<'_>, v: &Verdict, json: bool) -> Result<()> {
+    v.notices.iter().for_each(|n| note!(session, "note: {n}"));
+    if json {
+        return say!(session, "{}", super::json(v)?);
+    }
+    say!(session, "by {}:", v.given.join(" + "))?;
+    let row = |(class, p): &(String, f64)| vec![class.clone(), format!("{:.1} %", 100.0 * p)];
+    let rows: Vec<Vec<String>> = v.classes.iter().take(SHOWN).map(row).collect();
+    for line in table(&["class", "probability"], &rows) {
+        say!(session, "{line}")?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ impl Model {
         match self {
             Model::Gpt(m) => m.blocks.first().is_some_and(|b| silent(b.activation())),
             Model::Mlp(m) => m.activation().is_some_and(silent),
-            Model::Cnn(_) | Model::Fusion(_) => false,
+            Model::Cnn(_) | Model::Fusion(_) | Model::Pair(_) => false,
         }
     }
 
@@ -66,7 +66,7 @@ impl Model {
         let hidden = match self {
             Model::Gpt(m) => m.hidden(&x)?,
             Model::Mlp(m) => m.hidden(&x)?,
-            Model::Cnn(_) | Model::Fusion(_) => vec![],
+            Model::Cnn(_) | Model::Fusion(_) | Model::Pair(_) => vec![],
         };
         hidden.iter().enumerate().try_for_each(|(i, h)| census.add(i, h.value()))
     }

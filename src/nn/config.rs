@@ -38,6 +38,8 @@ words! {
         Cnn = "cnn",
         /// Transformers over several modalities.
         Fusion = "fusion",
+        /// Two modalities as vectors of one space, for retrieval.
+        Pair = "pair",
     }
 }
 words! {
@@ -183,7 +185,7 @@ impl ModelConfig {
             let what = format!("is {}, but model.heads is {}", self.recall_heads, self.heads);
             return Err(Error::config("model.recall_heads", what));
         }
-        if matches!(self.kind, ModelKind::Gpt | ModelKind::Fusion) {
+        if matches!(self.kind, ModelKind::Gpt | ModelKind::Fusion | ModelKind::Pair) {
             if !self.dim.is_multiple_of(self.heads) {
                 let what = format!("is {}, which is not divisible by model.heads = {}", self.dim, self.heads);
                 return Err(Error::config("model.dim", what));

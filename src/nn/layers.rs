@@ -68,7 +68,17 @@ pub struct Embedding {
 impl Embedding {
     /// `name.weight` [count, dim], normal with standard deviation 0.02 (Radford et al. 2019).
     pub fn new(p: &mut ParamsBuilder, name: &str, count: usize, dim: usize) -> Result<Embedding> {
-        Ok(Embedding { weight: p.add(join(name, "weight"), &[count, dim], Init::Normal(0.02), Role::Decay)? })
+        Embedding::begun(p, name, count, dim, Init::Normal(0.02))
+    }
+    /// With other initial values.
+    pub fn begun(
+        p: &mut ParamsBuilder,
+        name: &str,
+        count: usize,
+        dim: usize,
+        init: Init,
+    ) -> Result<Embedding> {
+        Ok(Embedding { weight: p.add(join(name, "weight"), &[count, dim], init, Role::Decay)? })
     }
     /// Rows `start..start + n`, as [n, dim].
     pub fn rows<'t>(&self, x: &Var<'t>, start: usize, n: usize) -> Result<Var<'t>> {

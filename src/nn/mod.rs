@@ -29,7 +29,7 @@ pub use attention::{DynamicConfig, is_dense, router};
 pub use cnn::Cnn;
 pub use config::{Activation, Attention, ModelConfig, ModelKind, Norm, Positions};
 pub use decode::{Cache, Sampler};
-pub use fusion::{Fusion, FusionConfig, FusionMode, Modality};
+pub use fusion::{Fusion, FusionConfig, FusionMode, Modality, Pair};
 pub use gpt::Gpt;
 pub use layers::{Dropout, Embedding, Linear, NormLayer};
 pub use mlp::Mlp;
@@ -63,14 +63,14 @@ pub enum Io {
     Modalities {
         /// What they are, in the order of the values.
         modalities: Vec<Modality>,
-        /// Classes, or numbers to predict.
+        /// Classes, or numbers to predict; 0 where the modalities of a sample foretell each other.
         outputs: usize,
     },
 }
 
 /// What a model makes of a batch.
 pub struct Prediction<'t> {
-    /// Logits or numbers: [B, T, vocabulary] or [B, outputs].
+    /// Logits or numbers: [B, T, vocabulary] or [B, outputs]; of a model for retrieval [B, B], each sample beside each.
     pub output: Var<'t>,
     /// Number of a modality and the logits of its own head, 0 for samples without it; for models of several modalities.
     pub heads: Vec<(usize, Var<'t>)>,
@@ -88,6 +88,8 @@ pub enum Model {
     Cnn(Cnn),
     /// Transformers over samples of several modalities.
     Fusion(Fusion),
+    /// Two modalities as vectors of one space.
+    Pair(Pair),
 }
 
 impl Module for Model {
@@ -97,6 +99,7 @@ impl Module for Model {
             Model::Mlp(m) => m.forward(x),
             Model::Cnn(m) => m.forward(x),
             Model::Fusion(m) => Ok(m.forward(&[Some(x.clone())])?.output),
+            Model::Pair(m) => Ok(m.forward(&[Some(x.clone())])?.output),
         }
     }
 }
@@ -121,6 +124,7 @@ impl Model {
             Model::Mlp(m) => m.forward_penalised(only()?)?,
             Model::Cnn(m) => (m.forward(only()?)?, None),
             Model::Fusion(m) => return m.forward(inputs),
+            Model::Pair(m) => return m.forward(inputs),
         };
         Ok(Prediction { output, heads: vec![], penalty })
     }
@@ -142,6 +146,9 @@ pub fn build(config: &ModelConfig, io: &Io, checkpoint: bool, params: &mut Param
         }
         (ModelKind::Fusion, Io::Modalities { modalities, outputs }) => {
             Ok(Model::Fusion(Fusion::new(config, modalities, *outputs, params)?))
+        }
+        (ModelKind::Pair, Io::Modalities { modalities, .. }) => {
+            Ok(Model::Pair(Pair::new(config, modalities, params)?))
         }
         (kind, Io::Modalities { .. }) => Err(Error::config(
             "model.kind",

@@ -51,11 +51,11 @@ pub(super) fn evaluate_some(
         let mut values = task.values(&batch, &tape)?;
         values.iter_mut().zip(given).filter(|(_, given)| !**given).for_each(|(v, _)| *v = None);
         let p = model.predict(&values)?;
-        whole.add(task, &p.output, target)?;
+        whole.add(task, &p.output, &target)?;
         let mut heads = p.heads.iter().map(|(_, y)| y.log_softmax(-1));
         if let Some(first) = heads.next() {
             let sum = heads.try_fold(first?, |sum, y| sum.add(&y?))?;
-            own.add(task, &sum, target)?;
+            own.add(task, &sum, &target)?;
         }
     }
     Ok((whole.evaluation(task), (own.targets > 0).then(|| own.evaluation(task))))
@@ -79,7 +79,7 @@ impl Tally {
     }
     fn evaluation(&self, task: &Task) -> Evaluation {
         let share = |x: f64| x / self.targets.max(1) as f64;
-        let classes = task.objective() == super::Objective::Classify;
+        let classes = task.objective() != super::Objective::Regress;
         let accuracy = classes.then(|| share(self.hits as f64));
         Evaluation { loss: share(self.loss), accuracy, targets: self.targets }
     }
@@ -101,8 +101,8 @@ fn evaluate_each(
         let (input, target) = task.parts(&batch)?;
         let tape = Tape::eval(params).with_precision(task.precision());
         let y = model.predict(&task.values(&batch, &tape)?)?.output;
-        tally.add(task, &y, target)?;
-        each(input, target, &y)?;
+        tally.add(task, &y, &target)?;
+        each(&input, &target, &y)?;
     }
     Ok(tally.evaluation(task))
 }
@@ -174,7 +174,7 @@ pub fn activity(
     }
     let mut census = Census::default();
     for batch in task.evaluation(device)?.take(COUNTED) {
-        model.count(params, task.parts(&batch?)?.0, &mut census)?;
+        model.count(params, &task.parts(&batch?)?.0, &mut census)?;
     }
     Ok(Some(census.report(before)))
 }

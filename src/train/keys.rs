@@ -34,7 +34,7 @@ pub const KEYS: &[(&str, &str)] = &[
         "field that the model reads, or several with commas between; empty: the first real one, for fusion all",
     ),
     ("data.target", "field that is predicted; empty: the last labelled one"),
-    ("model.kind", "gpt, mlp, cnn, fusion"),
+    ("model.kind", "gpt, mlp, cnn, fusion, pair"),
     ("model.layers", "blocks of a gpt, hidden layers of an mlp, convolutions of a cnn"),
     ("model.dim", "width; channels of a cnn's first convolution"),
     ("model.heads", "attention heads"),

@@ -8,6 +8,8 @@
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `modalities.rs` | a model with some of its modalities missing |
+//! | `retrieval.rs` | one modality finds another |
+//! | `own.rs` | a user's own picture, recording or text |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `init.rs` | beginning with the weights of another run |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
@@ -23,9 +25,11 @@ mod keys;
 pub mod metrics;
 pub mod modalities;
 pub mod ngram;
+mod own;
 mod pass;
 pub(crate) mod plot;
 mod report;
+pub mod retrieval;
 mod run;
 pub mod snapshot;
 mod stop;
@@ -38,6 +42,7 @@ pub use evaluate::{Evaluation, Losses, activity, attention, evaluate, losses};
 pub use folder::write_whole;
 pub use keys::KEYS;
 pub use metrics::Metrics;
+pub use own::{Own, Verdict};
 pub use run::Run;
 pub use stop::Stop;
 pub use task::{Objective, Task};
@@ -97,11 +102,16 @@ pub struct Summary {
     /// The held-out split with some modalities missing, for models of several.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub modalities: Option<Vec<modalities::Through>>,
+    /// How often one modality of a held-out sample finds the other, for models of retrieval.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retrieval: Option<Vec<retrieval::Recall>>,
 }
 
 impl Summary {
-    fn new(run: &Run, found: Evaluation, sample: Option<String>) -> Summary {
-        Summary {
+    fn new(run: &Run, found: Evaluation, sample: Option<String>) -> Result<Summary> {
+        let (task, model, used) = (run.task(), run.model(), run.used()?);
+        let batches = run.config().eval_batches;
+        Ok(Summary {
             steps: run.step(),
             parameters: run.params().trained_len(),
             val_loss: found.loss,
@@ -112,8 +122,9 @@ impl Summary {
             ngram_losses: run.baselines().to_vec(),
             wall_s: run.wall(),
             sample,
-            modalities: None,
-        }
+            modalities: modalities::modalities(task, model, &used, used.device(), batches)?,
+            retrieval: retrieval::retrieval(task, model, &used, used.device())?,
+        })
     }
 }
 
@@ -212,6 +223,11 @@ impl Trained {
     /// The held-out split with some modalities missing; None for models of one input.
     pub fn modalities(&self) -> Result<Option<Vec<modalities::Through>>> {
         modalities::modalities(&self.task, &self.model, &self.params, self.params.device(), 0)
+    }
+
+    /// How often one modality of a held-out sample finds the other; None for models that do not retrieve.
+    pub fn retrieval(&self) -> Result<Option<Vec<retrieval::Recall>>> {
+        retrieval::retrieval(&self.task, &self.model, &self.params, self.params.device())
     }
 
     /// [`Trained::evaluate`], and the loss of every target of the held-out sequences.

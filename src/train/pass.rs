@@ -63,14 +63,14 @@ impl Pass<'_> {
         let (_, target) = self.task.parts(batch)?;
         let tape = self.tape(params, index);
         let prediction = self.model.predict(&self.task.values(batch, &tape)?)?;
-        let loss = self.task.loss(&prediction.output, target, false)?;
+        let loss = self.task.loss(&prediction.output, &target, false)?;
         let value = loss.value().item()?;
         if !value.is_finite() {
             drop((loss, prediction));
             return Err(self.first_bad_op(params, batch, index, value));
         }
         let seed = Tensor::full(params.device(), loss.value().spec(), share)?;
-        let penalty = self.task.penalty(&prediction, target)?;
+        let penalty = self.task.penalty(&prediction, &target)?;
         drop(prediction);
         let mut ends = vec![(&loss, seed)];
         if let Some(penalty) = &penalty {
@@ -91,7 +91,7 @@ impl Pass<'_> {
         let tape = self.tape(params, index).check_finite();
         let again = || -> Result<()> {
             let y = self.model.predict(&self.task.values(batch, &tape)?)?.output;
-            self.task.loss(&y, self.task.parts(batch)?.1, false).map(drop)
+            self.task.loss(&y, &self.task.parts(batch)?.1, false).map(drop)
         };
         let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
         let step = self.step + 1;

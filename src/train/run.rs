@@ -6,7 +6,6 @@ use super::evaluate::{Evaluation, activity, attention, evaluate, ngrams};
 use super::folder::Folder;
 use super::init;
 use super::metrics::{Log, Metrics};
-use super::modalities::modalities;
 use super::pass::Pass;
 use super::snapshot::{self, State};
 use super::tensorboard::EventWriter;
@@ -244,9 +243,7 @@ impl Run {
             observer.on_baselines(&self.baselines);
         }
         let sample = super::sample(&self.task, &self.model, &self.used()?, self.config.seed)?;
-        let batches = self.config.eval_batches;
-        let through = modalities(&self.task, &self.model, &self.used()?, &self.device, batches)?;
-        let summary = Summary { modalities: through, ..Summary::new(self, found, sample) };
+        let summary = Summary::new(self, found, sample)?;
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         self.folder.write("summary.json", &(text + "\n"))?;
         report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
@@ -254,7 +251,7 @@ impl Run {
     }
 
     /// The weights that are evaluated and used: those in training, or what the optimizer makes of them.
-    fn used(&self) -> Result<Params> {
+    pub(super) fn used(&self) -> Result<Params> {
         Ok(self.optimizer.averaged(&self.params)?.unwrap_or_else(|| self.params.clone()))
     }
 

@@ -20,6 +20,8 @@ pub enum Objective {
     Classify,
     /// Each target is some numbers: mean squared error.
     Regress,
+    /// Two modalities of a sample are to find each other among those of the batch: the mean cross-entropy of both directions.
+    Match,
 }
 
 /// What is learned from which data.
@@ -76,6 +78,11 @@ impl Task {
             return Ok(common(Io::Tokens { vocabulary }, vec![input], target, Objective::Classify));
         }
         let (inputs, target) = fields(config, &set)?;
+        let modalities = || inputs.iter().map(|name| modality(&set, name)).collect::<Result<_>>();
+        if config.model.kind == ModelKind::Pair {
+            let io = Io::Modalities { modalities: modalities()?, outputs: 0 };
+            return Ok(common(io, inputs, target, Objective::Match));
+        }
         let field = set.field(&target)?;
         let (objective, outputs) = match (field.batch_dtype(), field.bound) {
             (DType::F32, _) => (Objective::Regress, field.elements() as usize),
@@ -87,8 +94,7 @@ impl Task {
             (_, classes) => (Objective::Classify, classes as usize),
         };
         let io = if config.model.kind == ModelKind::Fusion {
-            let modalities = inputs.iter().map(|name| modality(&set, name)).collect::<Result<_>>()?;
-            Io::Modalities { modalities, outputs }
+            Io::Modalities { modalities: modalities()?, outputs }
         } else {
             Io::Samples { shape: set.field(&inputs[0])?.dims(), outputs }
         };
@@ -133,7 +139,8 @@ impl Task {
             (true, false) => Box::new(Windows::training(self.set.clone(), split, self.context)?),
             (true, true) => Box::new(Windows::evaluation(self.set.clone(), split, self.context)?),
             _ => {
-                let names: Vec<&str> = self.inputs.iter().chain([&self.target]).map(|n| &n[..]).collect();
+                let target = (self.objective != Objective::Match).then_some(&self.target);
+                let names: Vec<&str> = self.inputs.iter().chain(target).map(|n| &n[..]).collect();
                 Box::new(Samples::select(self.set.clone(), split, &names)?)
             }
         })
@@ -162,9 +169,15 @@ impl Task {
         Loader::new(self.source(&self.held_out, true)?, device, &LoaderOptions::evaluation(self.batch))
     }
 
-    /// Input, the first where there are several, and target of a batch.
-    pub fn parts<'b>(&self, batch: &'b data::Batch) -> Result<(&'b Tensor, &'b Tensor)> {
-        Ok((batch.get(&self.inputs[0])?, batch.get(&self.target)?))
+    /// Input, the first where there are several, and target of a batch. Where modalities are to find each other the target of a
+    /// sample is its own number in the batch.
+    pub fn parts(&self, batch: &data::Batch) -> Result<(Tensor, Tensor)> {
+        let input = batch.get(&self.inputs[0])?.clone();
+        if self.objective == Objective::Match {
+            let numbers: Vec<i32> = (0..batch.len() as i32).collect();
+            return Ok((input.clone(), Tensor::from_slice(input.device(), &numbers, &[numbers.len()])?));
+        }
+        Ok((input, batch.get(&self.target)?.clone()))
     }
 
     /// Names of the fields that the model reads.
@@ -197,6 +210,11 @@ impl Task {
         match self.objective {
             Objective::Classify => {
                 cross_entropy(y, target, if sum { Reduction::Sum } else { Reduction::Mean })
+            }
+            Objective::Match => {
+                let how = if sum { Reduction::Sum } else { Reduction::Mean };
+                let columns = cross_entropy(&y.permute(&[1, 0])?, target, how)?;
+                cross_entropy(y, target, how)?.add(&columns)?.scale(0.5)
             }
             Objective::Regress => {
                 let loss = y.mse_loss(&y.tape().constant(target.clone()))?;
@@ -273,7 +291,8 @@ fn fields(config: &Config, set: &Rtd) -> Result<(Vec<String>, String)> {
         let what = format!("must be given: the fields of {} are {}", set.path().display(), names());
         Error::config(key, what)
     };
-    let several = config.model.kind == ModelKind::Fusion;
+    let pair = config.model.kind == ModelKind::Pair;
+    let several = pair || config.model.kind == ModelKind::Fusion;
     let real = |f: &&data::Field| f.batch_dtype() == DType::F32;
     let inputs: Vec<String> = match config.data.input.as_str() {
         "" if several => {
@@ -294,6 +313,7 @@ fn fields(config: &Config, set: &Rtd) -> Result<(Vec<String>, String)> {
         return Err(Error::config("data.input", format!("names `{}` twice", inputs[twice])));
     }
     let target = match config.data.target.as_str() {
+        _ if pair => String::new(),
         "" => {
             let label = all.iter().rfind(|f| f.bound > 0 && f.shape.is_empty() && !inputs.contains(&f.name));
             let other = label.or_else(|| all.iter().rfind(|f| !inputs.contains(&f.name)));

@@ -85,7 +85,7 @@ impl Step {
         let tape = Tape::train(&self.params, self.config.seed, self.steps);
         let tape = tape.with_precision(self.config.precision);
         let y = self.model.predict(&self.task.values(&batch, &tape)?)?.output;
-        let loss = self.task.loss(&y, target, false)?;
+        let loss = self.task.loss(&y, &target, false)?;
         drop(y);
         lap(1)?;
         self.grads.accumulate(false);

@@ -193,6 +193,11 @@ impl DynamicConfig {
                 format!("is `{}`, but only model.attention = \"dynamic\" takes a router", model.router);
             return Err(Error::config("model.router", what));
         }
+        self.expect_keys(model)
+    }
+
+    /// Errors when heads are to recall that have no keys of their own.
+    fn expect_keys(&self, model: &ModelConfig) -> Result<()> {
         let router = router::find(&model.router)?;
         if model.recall_heads > 0 && (self.shared_keys || router.is_some_and(|r| r.shares_keys)) {
             let what = format!(

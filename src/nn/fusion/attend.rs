@@ -19,8 +19,8 @@ type Projected<'t> = [Var<'t>; 3];
 impl Attend {
     /// Slots `name.qkv` and `name.out`.
     fn new(c: &ModelConfig, name: &str, p: &mut ParamsBuilder) -> Result<Attend> {
-        let qkv = Linear::new(p, &join(name, "qkv"), c.dim, 3 * c.dim, Init::Normal(0.02))?;
-        let out = Linear::new(p, &join(name, "out"), c.dim, c.dim, residual(c))?;
+        let qkv = Linear::new(p, &join(name, "qkv"), c.dim, 3 * c.dim, plain(c.dim))?;
+        let out = Linear::new(p, &join(name, "out"), c.dim, c.dim, residual(c, c.dim))?;
         Ok(Attend { qkv, out, heads: c.heads })
     }
 
@@ -84,9 +84,15 @@ fn to<'t>(q: &Var<'t>, k: &Var<'t>, v: &Var<'t>, mask: Option<&Var<'t>>) -> Resu
     }
 }
 
-/// Initial values of what writes to the residual stream.
-fn residual(c: &ModelConfig) -> Init {
-    Init::Normal(0.02 / (2.0 * c.layers as f64).sqrt())
+/// Initial values of a map of `n` numbers, which keeps their size. (With the small ones of a GPT products of what different
+/// modalities say begin so small that a label which none of them says anything of by itself is not learned.)
+pub(super) fn plain(n: usize) -> Init {
+    Init::Normal(1.0 / (n as f64).sqrt())
+}
+
+/// Those of one that writes to the residual stream.
+fn residual(c: &ModelConfig, n: usize) -> Init {
+    Init::Normal(1.0 / (2.0 * (c.layers * n) as f64).sqrt())
 }
 
 /// One pre-norm block: attention within a stream, across streams where it crosses, and an MLP; each is added to its input.
@@ -115,7 +121,7 @@ impl Block {
             None => None,
         };
         let norm2 = norm(p, "norm2")?;
-        let mlp = FeedForward::new(c, &at("mlp"), 4 * c.dim, [Init::Normal(0.02), residual(c)], p)?;
+        let mlp = FeedForward::new(c, &at("mlp"), 4 * c.dim, [plain(c.dim), residual(c, 4 * c.dim)], p)?;
         Ok(Block { norm: norm1, attend, cross, norm2, mlp, dropout: Dropout(c.dropout) })
     }
 

@@ -6,6 +6,7 @@
 //! | sound | [frames, coefficients] | so many frames, by one linear map |
 //! | text | ids [length], 0 fills up | a vector for each symbol; 0 is masked |
 
+use super::attend::plain;
 use super::stream::Stream;
 use super::{FusionConfig, ImageExtractor};
 use crate::error::{Error, Result};
@@ -80,12 +81,12 @@ impl Extractor {
                     frames / f.frames,
                 )
             }
-            Form::Text { length, vocabulary } => {
-                (Body::Symbols(Embedding::new(p, &at(""), vocabulary, c.dim)?, vocabulary), length)
-            }
+            Form::Text { length, vocabulary } => (
+                Body::Symbols(Embedding::begun(p, &at(""), vocabulary, c.dim, plain(c.dim))?, vocabulary),
+                length,
+            ),
         };
-        let position =
-            p.add(format!("{}.position", m.name), &[tokens, c.dim], Init::Normal(0.02), Role::Plain)?;
+        let position = p.add(format!("{}.position", m.name), &[tokens, c.dim], plain(c.dim), Role::Plain)?;
         Ok(Extractor { modality: m.clone(), body, position, tokens })
     }
 

@@ -8,6 +8,7 @@
 //! | `extract.rs` | extractors: patches or a small CNN, frames, symbols |
 //! | `stream.rs` | tokens of a modality with what is there of them; which modalities training drops |
 //! | `attend.rs` | attention of tokens to tokens that are there, both directions from one affinity, blocks |
+//! | `pair.rs` | [`Pair`]: two modalities as vectors of one space, for retrieval |
 //! | `trunk.rs` | from tokens to logits: one modality, all jointly, all by bottleneck tokens |
 //!
 //! Modes, for M modalities of T_m tokens (costs of attention a layer):
@@ -22,11 +23,13 @@
 mod attend;
 mod config;
 mod extract;
+mod pair;
 mod stream;
 mod trunk;
 
 pub use config::{Cross, FusionConfig, FusionMode, ImageExtractor};
 pub use extract::{Form, Modality};
+pub use pair::Pair;
 
 use super::{ModelConfig, Prediction};
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! From tokens to logits.
 
-use super::attend::{Block, joined};
+use super::attend::{Block, joined, plain};
 use super::stream::{Stream, for_each};
 use super::{Cross, Modality};
 use crate::error::Result;
@@ -15,7 +15,7 @@ struct Summary(Slot);
 
 impl Summary {
     fn new(c: &ModelConfig, name: &str, p: &mut ParamsBuilder) -> Result<Summary> {
-        Ok(Summary(p.add(join(name, "summary"), &[1, c.dim], Init::Normal(0.02), Role::Plain)?))
+        Ok(Summary(p.add(join(name, "summary"), &[1, c.dim], plain(c.dim), Role::Plain)?))
     }
     fn before<'t>(&self, s: &Stream<'t>) -> Result<Stream<'t>> {
         s.behind(&for_each(&param(&s.x, self.0), s.x.dims()[0])?)
@@ -145,7 +145,7 @@ impl Bottleneck {
     ) -> Result<Bottleneck> {
         let meetings = c.layers.div_ceil(2);
         let names = || all.iter().map(|m| m.name.as_str());
-        let tokens = p.add("bottleneck", &[c.fused.bottleneck, c.dim], Init::Normal(0.02), Role::Plain)?;
+        let tokens = p.add("bottleneck", &[c.fused.bottleneck, c.dim], plain(c.dim), Role::Plain)?;
         let summaries = names().map(|n| Summary::new(c, n, p)).collect::<Result<_>>()?;
         let mut both_halves = |n: &str| -> Result<[Vec<Block>; 2]> {
             Ok([
