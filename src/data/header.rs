@@ -221,6 +221,14 @@ impl Header {
     pub fn count(&self) -> u64 {
         self.fields.first().map_or(0, |f| f.count)
     }
+    /// What is wrong with the front ends.
+    fn front_end_fault(&self) -> Option<String> {
+        self.front_ends.iter().find_map(|(name, front_end)| {
+            let field = self.fields.iter().find(|f| f.name == *name);
+            let fault = field.map_or_else(|| Some("is of no field".into()), |f| front_end.fault(f));
+            fault.map(|fault| format!("the front end of `{name}` {fault}"))
+        })
+    }
     /// Every rule that the fields, splits and checksums of a set must keep, given the bytes of its payload.
     pub fn check(&self, path: &Path, payload: u64) -> Result<()> {
         let bad =
@@ -252,12 +260,8 @@ impl Header {
             }
             end = f.offset.saturating_add(f.bytes());
         }
-        for (name, front_end) in &self.front_ends {
-            let field = self.fields.iter().find(|f| f.name == *name);
-            let fault = field.map_or_else(|| Some("is of no field".into()), |f| front_end.fault(f));
-            if let Some(fault) = fault {
-                return bad(format!("the front end of `{name}` {fault}"));
-            }
+        if let Some(fault) = self.front_end_fault() {
+            return bad(fault);
         }
         if end.checked_sub(PREAMBLE) != Some(payload) {
             return bad(format!(
