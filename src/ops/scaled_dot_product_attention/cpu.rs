@@ -5,7 +5,8 @@ use crate::kernel::{Real, par, lanes};
 use crate::vectorized;
 use rayon::prelude::*;
 
-/// Queries and keys of one tile: its scores fit the L1 cache.
+/// Queries and keys of one tile: its scores fit the L1 cache. Where there are at most 16 or 32 keys a tile is that wide, which
+/// changes no bit: what it leaves out is 0.
 const TILE: usize = 64;
 /// Tiles of queries that share one pass over the keys, at most.
 const TILES: usize = 4;
@@ -31,6 +32,10 @@ impl<'a, T: Real> Head<'a, T> {
     fn of(self, h: usize, seen: &'a [i32]) -> Head<'a, T> {
         Head { limits: if seen.is_empty() { seen } else { &seen[h * self.tq..][..self.tq] }, ..self }
     }
+    /// Keys of a tile, and numbers from row to row of its scores.
+    fn width(&self) -> usize {
+        self.tk.next_power_of_two().clamp(16, TILE)
+    }
     /// Keys from `start` on, at most a tile, that query `i` sees.
     fn seen(&self, i: usize, start: usize) -> usize {
         let all = TILE.min(self.tk - start);
@@ -44,16 +49,16 @@ impl<'a, T: Real> Head<'a, T> {
     fn work(&self) -> usize {
         self.tq * self.tk * self.d / if self.causal { 32 } else { 16 }
     }
-    /// scale·X·Yᵀ for queries X from `first` on and a tile of keys or values as `y`, into rows of [`TILE`] numbers. Where
+    /// scale·X·Yᵀ for queries X from `first` on and a tile of keys or values as `y`, into rows of `width` numbers. Where
     /// the diagonal crosses the tile, only as much of it as queries see is computed.
     fn scores(&self, x: &[T], y: &Columns<'_, T>, (first, start): (usize, usize), scale: T, s: &mut [T]) {
-        let rows = x.len() / self.d;
+        let (rows, width) = (x.len() / self.d, self.width());
         let step = if self.seen(first, start) < y.cols { 16 } else { TILE };
         for i in (0..rows).step_by(step) {
             let high = step.min(rows - i);
             let cols = self.seen(first + i + high - 1, start).next_multiple_of(16).min(y.cols);
             let x = View::new(&x[i * self.d..][..high * self.d], high, self.d);
-            T::gemm(x, y.view(cols), scale, false, ViewMut::pitched(&mut s[i * TILE..], high, cols, TILE));
+            T::gemm(x, y.view(cols), scale, false, ViewMut::pitched(&mut s[i * width..], high, cols, width));
         }
     }
 }
@@ -66,13 +71,13 @@ struct Columns<'a, T> {
     d: usize,
 }
 
-/// Numbers of a tile that is transposed beforehand.
-const TURNED: usize = 128 * TILE;
+/// Widest rows of a tile that is transposed beforehand.
+const TURNED: usize = 128;
 
 impl<'a, T: Real> Columns<'a, T> {
-    fn new(rows: &'a [T], d: usize, memory: &'a mut [T; TURNED]) -> Self {
+    fn new(rows: &'a [T], d: usize, memory: &'a mut [T]) -> Self {
         let cols = rows.len() / d;
-        let fits = rows.len() <= TURNED;
+        let fits = rows.len() <= memory.len();
         if fits {
             gemm::transpose(View::transposed(rows, d, cols), &mut memory[..rows.len()]);
         }
@@ -111,7 +116,12 @@ pub(super) fn attention_forward<T: Real>(
     let (unit, some) = (tiles * TILE * head.d, tiles * TILE);
     let run = |h: usize, i: usize, o: &mut [T], sum: &mut [T]| {
         let (q, kv) = (&q[h * nq + i * unit..][..o.len()], h / group * nk);
-        forward_queries(head.of(h, seen), i * some, q, &k[kv..][..nk], &v[kv..][..nk], o, sum);
+        let (head, k, v) = (head.of(h, seen), &k[kv..][..nk], &v[kv..][..nk]);
+        match head.width() {
+            16 => forward_queries::<T, { TILE * 16 }, { TURNED * 16 }>(head, i * some, q, k, v, o, sum),
+            32 => forward_queries::<T, { TILE * 32 }, { TURNED * 32 }>(head, i * some, q, k, v, o, sum),
+            _ => forward_queries::<T, { TILE * TILE }, { TURNED * TILE }>(head, i * some, q, k, v, o, sum),
+        }
     };
     if parallel {
         let jobs = o.par_chunks_mut(nq).zip(log_sum.par_chunks_mut(head.tq)).enumerate();
@@ -126,10 +136,19 @@ pub(super) fn attention_forward<T: Real>(
     }
 }
 
-/// Output and log-sum of the queries from `first` on, at most [`TILES`] tiles of them.
-fn forward_queries<T: Real>(h: Head<'_, T>, first: usize, q: &[T], k: &[T], v: &[T], o: &mut [T], log_sum: &mut [T]) {
-    let d = h.d;
-    let (mut scores, mut memory) = ([T::ZERO; TILE * TILE], [T::ZERO; TURNED]);
+/// Output and log-sum of the queries from `first` on, at most [`TILES`] tiles of them, with memory for a tile of scores and one
+/// that is transposed.
+fn forward_queries<T: Real, const SCORES: usize, const MEMORY: usize>(
+    h: Head<'_, T>,
+    first: usize,
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    o: &mut [T],
+    log_sum: &mut [T],
+) {
+    let (d, width) = (h.d, h.width());
+    let (mut scores, mut memory) = ([T::ZERO; SCORES], [T::ZERO; MEMORY]);
     let (mut max, mut sum) = ([T::NEG_INFINITY; TILES * TILE], [T::ZERO; TILES * TILE]);
     let mut factor = [T::ZERO; TILE];
     o.fill(T::ZERO);
@@ -148,11 +167,11 @@ fn forward_queries<T: Real>(h: Head<'_, T>, first: usize, q: &[T], k: &[T], v: &
             h.scores(q, &columns, (at, start), h.scale, &mut scores);
             let (max, sum) = (&mut max[t * TILE..][..rows], &mut sum[t * TILE..][..rows]);
             let seen: [usize; TILE] = std::array::from_fn(|i| h.seen(at + i, start));
-            stream(&mut scores, &seen, max, sum, &mut factor);
+            stream(&mut scores, width, &seen, max, sum, &mut factor);
             for (o, &c) in o.chunks_exact_mut(d).zip(&factor).filter(|(_, c)| **c != T::ONE) {
                 scale_row(o, c);
             }
-            T::gemm(View::strided(&scores, rows, cols, TILE, 1), values, T::ONE, true, ViewMut::new(o, rows, d));
+            T::gemm(View::strided(&scores, rows, cols, width, 1), values, T::ONE, true, ViewMut::new(o, rows, d));
         }
     }
     for (i, (o, log_sum)) in o.chunks_exact_mut(d).zip(log_sum).enumerate() {
@@ -166,30 +185,62 @@ fn forward_queries<T: Real>(h: Head<'_, T>, first: usize, q: &[T], k: &[T], v: &
     }
 }
 
+/// For each row turns scores into e^{s − max'} (0 beyond what it saw), updates the running maximum and sum, and puts
+/// e^{max − max'} into `factor`. Rows are always `W` wide, so that the loops have an extent known to the compiler.
+#[inline(always)]
+fn stream_rows<T: Real, const W: usize>(
+    s: &mut [T],
+    seen: &[usize; TILE],
+    max: &mut [T],
+    sum: &mut [T],
+    factor: &mut [T; TILE],
+) {
+    let rows = &mut s.as_chunks_mut::<W>().0[..max.len()];
+    for (i, row) in rows.iter_mut().enumerate() {
+        if seen[i] < W {
+            row[seen[i]..].fill(T::NEG_INFINITY);
+        }
+        let m = lanes::max_number(row);
+        let m = if m > max[i] { m } else { max[i] };
+        // A row that saw nothing yet keeps -inf: its factor is 0, not e^{-inf + inf}.
+        factor[i] = if m == T::NEG_INFINITY { T::NEG_INFINITY } else { max[i] - m };
+        max[i] = m;
+    }
+    for c in factor.iter_mut() {
+        *c = c.exp_nonpositive();
+    }
+    for (i, row) in rows.iter_mut().enumerate() {
+        let m = if max[i] == T::NEG_INFINITY { T::ZERO } else { max[i] };
+        for x in row.iter_mut() {
+            *x = (*x - m).exp_nonpositive();
+        }
+        sum[i] = sum[i] * factor[i] + lanes::sum_by(W, |l| row[l]);
+    }
+}
+
+/// P = e^{S − L} in place (0 beyond what a row saw), and dS = P∘(dP − D) in place of dP, in rows `W` wide.
+#[inline(always)]
+fn slopes<T: Real, const W: usize>(p: &mut [T], dp: &mut [T], seen: &[usize; TILE], log_sum: &[T], delta: &[T]) {
+    let rows = p.as_chunks_mut::<W>().0.iter_mut().zip(dp.as_chunks_mut::<W>().0);
+    for (i, (p, dp)) in rows.enumerate().take(delta.len()) {
+        if seen[i] < W {
+            p[seen[i]..].fill(T::NEG_INFINITY);
+            dp[seen[i]..].fill(T::ZERO);
+        }
+        for l in 0..W {
+            p[l] = (p[l] - log_sum[i]).exp_nonpositive();
+            dp[l] = p[l] * (dp[l] - delta[i]);
+        }
+    }
+}
+
 vectorized! {
-    /// For each row turns scores into e^{s − max'} (0 beyond what it saw), updates the running maximum and sum, and puts
-    /// e^{max − max'} into `factor`. Rows are always a whole tile wide, so that the loops have an extent known to the compiler.
-    fn stream<T: Real>(s: &mut [T], seen: &[usize; TILE], max: &mut [T], sum: &mut [T], factor: &mut [T; TILE]) {
-        let rows = &mut s.as_chunks_mut::<TILE>().0[..max.len()];
-        for (i, row) in rows.iter_mut().enumerate() {
-            if seen[i] < TILE {
-                row[seen[i]..].fill(T::NEG_INFINITY);
-            }
-            let m = lanes::max_number(row);
-            let m = if m > max[i] { m } else { max[i] };
-            // A row that saw nothing yet keeps -inf: its factor is 0, not e^{-inf + inf}.
-            factor[i] = if m == T::NEG_INFINITY { T::NEG_INFINITY } else { max[i] - m };
-            max[i] = m;
-        }
-        for c in factor.iter_mut() {
-            *c = c.exp_nonpositive();
-        }
-        for (i, row) in rows.iter_mut().enumerate() {
-            let m = if max[i] == T::NEG_INFINITY { T::ZERO } else { max[i] };
-            for x in row.iter_mut() {
-                *x = (*x - m).exp_nonpositive();
-            }
-            sum[i] = sum[i] * factor[i] + lanes::sum_by(TILE, |l| row[l]);
+    /// [`stream_rows`] of rows `width` wide.
+    fn stream<T: Real>(s: &mut [T], width: usize, seen: &[usize; TILE], max: &mut [T], sum: &mut [T], factor: &mut [T; TILE]) {
+        match width {
+            16 => stream_rows::<T, 16>(s, seen, max, sum, factor),
+            32 => stream_rows::<T, 32>(s, seen, max, sum, factor),
+            _ => stream_rows::<T, TILE>(s, seen, max, sum, factor),
         }
     }
 
@@ -199,18 +250,12 @@ vectorized! {
         }
     }
 
-    /// P = e^{S − L} in place (0 beyond what a row saw), and dS = P∘(dP − D) in place of dP.
-    fn backward_rows<T: Real>(p: &mut [T], dp: &mut [T], seen: &[usize; TILE], log_sum: &[T], delta: &[T]) {
-        let rows = p.as_chunks_mut::<TILE>().0.iter_mut().zip(dp.as_chunks_mut::<TILE>().0);
-        for (i, (p, dp)) in rows.enumerate().take(delta.len()) {
-            if seen[i] < TILE {
-                p[seen[i]..].fill(T::NEG_INFINITY);
-                dp[seen[i]..].fill(T::ZERO);
-            }
-            for l in 0..TILE {
-                p[l] = (p[l] - log_sum[i]).exp_nonpositive();
-                dp[l] = p[l] * (dp[l] - delta[i]);
-            }
+    /// [`slopes`] of rows `width` wide.
+    fn backward_rows<T: Real>(p: &mut [T], dp: &mut [T], width: usize, seen: &[usize; TILE], log_sum: &[T], delta: &[T]) {
+        match width {
+            16 => slopes::<T, 16>(p, dp, seen, log_sum, delta),
+            32 => slopes::<T, 32>(p, dp, seen, log_sum, delta),
+            _ => slopes::<T, TILE>(p, dp, seen, log_sum, delta),
         }
     }
 
@@ -261,7 +306,12 @@ pub(super) fn attention_backward<T: Real>(
                 log_sum: &log_sum[h * head.tq..][..head.tq],
                 delta: &delta[h * head.tq..][..head.tq],
             };
-            backward_head(head.of(h, seen), &queries, &k[j * nk..][..nk], &v[j * nk..][..nk], dq, dk, dv);
+            let (head, k, v) = (head.of(h, seen), &k[j * nk..][..nk], &v[j * nk..][..nk]);
+            match head.width() {
+                16 => backward_head::<T, { TILE * 16 }, { TURNED * 16 }>(head, &queries, k, v, dq, dk, dv),
+                32 => backward_head::<T, { TILE * 32 }, { TURNED * 32 }>(head, &queries, k, v, dq, dk, dv),
+                _ => backward_head::<T, { TILE * TILE }, { TURNED * TILE }>(head, &queries, k, v, dq, dk, dv),
+            }
         }
     };
     if par::worthwhile(2 * head.work() * (dq.len() / nq)) {
@@ -285,10 +335,18 @@ struct Queries<'a, T> {
 }
 
 /// Keys outside, queries inside: a tile of keys and values is transposed once, and its gradients stay in cache.
-fn backward_head<T: Real>(h: Head<'_, T>, x: &Queries<'_, T>, k: &[T], v: &[T], dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
-    let d = h.d;
-    let (mut p, mut ds) = ([T::ZERO; TILE * TILE], [T::ZERO; TILE * TILE]);
-    let (mut k_memory, mut v_memory) = ([T::ZERO; TURNED], [T::ZERO; TURNED]);
+fn backward_head<T: Real, const SCORES: usize, const MEMORY: usize>(
+    h: Head<'_, T>,
+    x: &Queries<'_, T>,
+    k: &[T],
+    v: &[T],
+    dq: &mut [T],
+    dk: &mut [T],
+    dv: &mut [T],
+) {
+    let (d, width) = (h.d, h.width());
+    let (mut p, mut ds) = ([T::ZERO; SCORES], [T::ZERO; SCORES]);
+    let (mut k_memory, mut v_memory) = ([T::ZERO; MEMORY], [T::ZERO; MEMORY]);
     for start in (0..h.tk).step_by(TILE) {
         let cols = TILE.min(h.tk - start);
         let tile = start * d..(start + cols) * d;
@@ -304,11 +362,11 @@ fn backward_head<T: Real>(h: Head<'_, T>, x: &Queries<'_, T>, k: &[T], v: &[T], 
             h.scores(q, &keys, (first, start), h.scale, &mut p);
             h.scores(d_o, &values, (first, start), T::ONE, &mut ds);
             let seen: [usize; TILE] = std::array::from_fn(|i| h.seen(first + i, start));
-            backward_rows(&mut p, &mut ds, &seen, &x.log_sum[first..][..rows], &x.delta[first..][..rows]);
-            let turned = |m| View::strided(m, cols, rows, 1, TILE);
+            backward_rows(&mut p, &mut ds, width, &seen, &x.log_sum[first..][..rows], &x.delta[first..][..rows]);
+            let turned = |m| View::strided(m, cols, rows, 1, width);
             T::gemm(turned(&p), View::new(d_o, rows, d), T::ONE, true, ViewMut::new(dv, cols, d));
             T::gemm(turned(&ds), View::new(q, rows, d), h.scale, true, ViewMut::new(dk, cols, d));
-            let (ds, keys) = (View::strided(&ds, rows, cols, TILE, 1), View::new(&k[tile.clone()], cols, d));
+            let (ds, keys) = (View::strided(&ds, rows, cols, width, 1), View::new(&k[tile.clone()], cols, d));
             T::gemm(ds, keys, h.scale, true, ViewMut::new(&mut dq[first * d..][..rows * d], rows, d));
         }
     }
