@@ -1,5 +1,5 @@
-//! Shared attention on the CPU: a job is some heads with memory of its own, in which the scores of one head lie while its rows
-//! and columns are weighed; backward has those of 64 rows at a time.
+//! Shared attention on the CPU: a job is some heads with memory of its own, in which the scores of 64 rows of one head lie while
+//! rows and columns are weighed. Rows are whole there; columns go on from block to block with a running maximum and sum.
 
 use crate::kernel::gemm::{View, ViewMut};
 use crate::kernel::lanes::{self, LANES};
@@ -7,7 +7,7 @@ use crate::kernel::{Real, par};
 use crate::vectorized;
 use rayon::prelude::*;
 
-/// Rows of the scores whose probabilities are made at a time.
+/// Rows of the scores that are made at a time.
 const ROWS: usize = 64;
 
 /// Extents of the heads.
@@ -43,7 +43,7 @@ impl Extents {
 pub(super) fn scratch(extents: &[usize]) -> [usize; 2] {
     let x = Extents::new(extents);
     let some = x.ta.min(ROWS);
-    [(x.ta + some + 2) * x.pitch(), (3 * some + 2) * x.pitch()]
+    [(2 * some + 3) * x.pitch(), (3 * some + 2) * x.pitch()]
 }
 
 /// Heads of a job: as many jobs as `scratch` has memory for.
@@ -118,30 +118,38 @@ fn forward_head<T: Real>(
     if here == 0 {
         return;
     }
-    let (s, memory) = memory.split_at_mut(na * pitch);
+    let some = x.ta.min(ROWS) * pitch;
+    let (s, memory) = memory.split_at_mut(some);
+    let (p, memory) = memory.split_at_mut(some);
     let (max, memory) = memory.split_at_mut(pitch);
-    let (sum, p) = memory.split_at_mut(pitch);
+    let (sum, factor) = memory.split_at_mut(pitch);
     let scale = T::of(1.0 / (x.d as f64).sqrt());
-    let keys = View::transposed(k, x.d, nb);
-    T::gemm(View::new(q, na, x.d), keys, scale, false, ViewMut::pitched(s, na, nb, pitch));
+    let (keys, values) = (View::transposed(k, x.d, nb), View::new(kv, nb, e));
     let mut row = [T::ZERO; ROWS];
     max.fill(T::NEG_INFINITY);
-    let blocks = s.chunks_mut(ROWS * pitch).zip(oq[..na * e].chunks_mut(ROWS * e)).zip(row_sum.chunks_mut(ROWS));
-    for ((s, oq), log_sum) in blocks {
-        let rows = s.len() / pitch;
+    sum.fill(T::ZERO);
+    let (ok, oq) = (&mut ok[..nb * e], &mut oq[..na * e]);
+    let blocks = q.chunks(ROWS * x.d).zip(qv.chunks(ROWS * e)).zip(oq.chunks_mut(ROWS * e)).zip(row_sum.chunks_mut(ROWS));
+    for (i, (((q, qv), oq), log_sum)) in blocks.enumerate() {
+        let rows = q.len() / x.d;
+        T::gemm(View::new(q, rows, x.d), keys, scale, false, ViewMut::pitched(s, rows, nb, pitch));
+        let s = &mut s[..rows * pitch];
+        factor.copy_from_slice(max);
         weigh_rows(s, p, max, &mut row, log_sum, nb, pitch);
-        let p = View::strided(p, rows, nb, pitch, 1);
-        T::gemm(p, View::new(kv, nb, e), T::ONE, false, ViewMut::new(oq, rows, e));
+        T::gemm(View::strided(p, rows, nb, pitch, 1), values, T::ONE, false, ViewMut::new(oq, rows, e));
         scale_rows(oq, &row, e);
+        weigh_columns(s, max, factor, sum, pitch);
+        if i > 0 {
+            scale_rows(ok, factor, e);
+        }
+        let turned = View::strided(s, nb, rows, 1, pitch);
+        T::gemm(turned, View::new(qv, rows, e), T::ONE, i > 0, ViewMut::new(ok, nb, e));
     }
-    weigh_columns(s, max, sum, pitch);
-    let turned = View::strided(s, nb, na, 1, pitch);
-    T::gemm(turned, View::new(qv, na, e), T::ONE, false, ViewMut::new(&mut ok[..nb * e], nb, e));
     for (b, log_sum) in col_sum[..nb].iter_mut().enumerate() {
         *log_sum = max[b] + sum[b].ln();
         sum[b] = T::ONE / sum[b];
     }
-    scale_rows(&mut ok[..nb * e], sum, e);
+    scale_rows(ok, sum, e);
 }
 
 vectorized! {
@@ -171,17 +179,19 @@ vectorized! {
         }
     }
 
-    /// e^{s − max} of each column in place, and its sum.
-    fn weigh_columns<T: Real>(s: &mut [T], max: &mut [T], sum: &mut [T], pitch: usize) {
-        sum.fill(T::ZERO);
-        for m in max.iter_mut() {
-            *m = if *m == T::NEG_INFINITY { T::ZERO } else { *m };
+    /// e^{s − max} of each column in place, and its sum, which goes on; `factor` holds the maxima before, and then e^{before − max}.
+    fn weigh_columns<T: Real>(s: &mut [T], max: &[T], factor: &mut [T], sum: &mut [T], pitch: usize) {
+        for ((max, factor), sum) in max.iter().zip(factor.iter_mut()).zip(sum.iter_mut()) {
+            // A column that saw nothing yet keeps -inf: its factor is 0, not e^{-inf + inf}.
+            *factor = if *max == T::NEG_INFINITY { T::ZERO } else { (*factor - *max).exp_nonpositive() };
+            *sum *= *factor;
         }
         let (max, sum) = (max.as_chunks::<LANES>().0, sum.as_chunks_mut::<LANES>().0);
         for s in s.chunks_exact_mut(pitch) {
             for ((s, max), sum) in s.as_chunks_mut::<LANES>().0.iter_mut().zip(max).zip(sum.iter_mut()) {
                 for l in 0..LANES {
-                    s[l] = (s[l] - max[l]).exp_nonpositive();
+                    let max = if max[l] == T::NEG_INFINITY { T::ZERO } else { max[l] };
+                    s[l] = (s[l] - max).exp_nonpositive();
                     sum[l] += s[l];
                 }
             }

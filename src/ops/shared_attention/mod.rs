@@ -11,8 +11,9 @@
 //!   dQ = dS·K/√d,  dK = dSᵀ·Q/√d,  dA = R·dkey_output,  dB = Pᵀ·dquery_output.
 //! Each head is one thread's (a block's on a device) and its sums have a fixed order, so the bits are always the same. Cost a
 //! head: Ta·Tb·(2d + 4e) flops forward, where two attentions have 4d + 4e; Ta·Tb·(6d + 8e) backward, where they have 12d + 8e.
-//! Memory: S is not kept for backward. While it is needed, a job on the CPU (four a thread) has Ta + 64 rows of it forward and
-//! 3·64 backward, a block on a device (at most 1,024, and at most 2²⁵ numbers or else one block) all of it, twice backward.
+//! Memory: S is not kept for backward, nor is it ever whole on the CPU, where columns are weighed with a running maximum and sum
+//! (`cpu.rs`): a job, of four a thread, has 2·64 rows of it forward and 3·64 backward. A block on a device has all of its head's,
+//! twice backward; there are at most 1,024 blocks, with at most 2²⁵ scores, or else one.
 
 mod cpu;
 mod samples;
