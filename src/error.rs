@@ -149,6 +149,20 @@ pub enum Error {
     /// A comparison that the user asked for failed.
     #[error("{0}")]
     Differs(String),
+    /// The ranks of a job could not meet: one is missing, a stranger, or runs something else.
+    #[error("rendezvous: {0}")]
+    Rendezvous(String),
+    /// Another rank of the job is gone, stopped, cut off or late.
+    #[error("rank {rank} failed: {what}")]
+    RankFailed {
+        /// Number of the rank among all ranks of the job.
+        rank: usize,
+        /// What was seen of it.
+        what: String,
+    },
+    /// Two ranks called different collectives, or one with different sizes or types.
+    #[error("ranks disagree: {0}")]
+    RanksDisagree(String),
     /// Stopped by a signal, after saving what could be saved.
     #[error("interrupted by signal {signal}{}", saved.as_ref().map(|p| format!("; snapshot saved in {}", p.display())).unwrap_or_default())]
     Interrupted {
@@ -195,8 +209,8 @@ impl Error {
         Error::OutOfMemory { bytes: STACK, what: format!("the stack of a thread of {who} ({e})") }
     }
 
-    /// The process exit code for this error: 1 a comparison failed or a kernel faulted, 2 usage or config, 4 bad data, ids, snapshot or PTX,
-    /// 5 out of disk or memory, 6 numeric, 130 SIGINT, 143 SIGTERM.
+    /// The process exit code for this error: 1 a comparison failed or a kernel faulted, 2 usage or config, 3 rendezvous, 4 bad data, ids,
+    /// snapshot or PTX, 5 out of disk or memory, 6 numeric, 17 another rank failed, 130 SIGINT, 143 SIGTERM.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Differs(_) | Error::Fault(_) => 1,
@@ -211,6 +225,8 @@ impl Error {
                 _ => 4,
             },
             Error::Numeric { .. } => 6,
+            Error::Rendezvous(_) => 3,
+            Error::RankFailed { .. } | Error::RanksDisagree(_) => 17,
             Error::Interrupted { signal, .. } => 128 + signal,
             _ => 2,
         }

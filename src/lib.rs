@@ -11,7 +11,7 @@
 //! | 3 | [`tensor`] | buffers and handles to them |
 //! | 4 | [`kernel`](mod@kernel) | one name, one argument list, a body per device; SIMD, threads, GEMM |
 //! | 5 | [`tape`] | Tape, Var, Op, Params, Grads: reverse-mode differentiation |
-//! | 6 | [`ops`], [`optim`], [`data`] | one file an op; one file an optimizer; mapped datasets |
+//! | 6 | [`ops`], [`optim`], [`data`], [`comm`] | one file an op; one file an optimizer; mapped datasets; collectives between ranks |
 //! | 7 | [`nn`], [`check`] | layers and models; the examiner |
 //! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
 //! | 9 | [`cli`] | one file a verb |
@@ -22,6 +22,7 @@
 pub mod attrs;
 pub mod check;
 pub mod cli;
+pub mod comm;
 pub mod data;
 pub mod device;
 pub mod error;

@@ -1,0 +1,63 @@
+//! Ranks that compute together: messages, and collectives made of them.
+//!
+//! A *rank* is a thread or process with a number; `world` of them run the same program on parts of the data. What they must
+//! agree on (a gradient, say) goes through a [`Communicator`], whose names and meaning are MPI's. Underneath, a
+//! [`Transport`] carries bytes.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `communicator.rs` | [`Communicator`]: the calls |
+//! | `ring.rs`, `tree.rs` | the algorithms; the ring by hand with three ranks |
+//! | `number.rs` | what can be reduced, and how |
+//! | `cx.rs` | a collective under way: typed messages |
+//! | `tag.rs` | [`Tag`]: which call, carried by each message |
+//! | `watch.rs` | [`Watch`]: where every rank stands; the verdict when one fails |
+//! | `transport.rs` | [`Transport`]: what carries bytes must do; waiting by a deadline |
+//! | `threads.rs`, `lend.rs` | ranks that are threads of one process |
+//!
+//! # What it costs
+//!
+//! A message of N bytes takes α + Nβ: α seconds to get going, whatever its length, and β for each byte. Sums cost γ a byte.
+//!
+//! | all-reduce of N bytes on p ranks | time |
+//! |---|---|
+//! | all to rank 0, and back | 2(p−1)(α + Nβ) + (p−1)Nγ |
+//! | tree (recursive doubling) | ⌈log₂ p⌉(α + Nβ + Nγ) |
+//! | ring | 2(p−1)α + 2((p−1)/p)Nβ + ((p−1)/p)Nγ |
+//!
+//! No algorithm moves less than 2((p−1)/p)N bytes a rank: each chunk must leave the ranks that do not own its sum, and come
+//! back. The ring moves exactly that, so it wins when N is large; the tree waits least, so it wins when N is small. That
+//! is also why *bus bandwidth*, 2((p−1)/p)N / time, is what `bench all-reduce` prints: it says how near the wires an
+//! all-reduce comes, whatever p.
+//!
+//! # What it promises
+//!
+//! The bits of a result depend on the number of ranks, the values and their count, never on timing. A call ends by its
+//! deadline. A rank that dies, stops, is cut off, or calls something else is an error on every other rank, which names it.
+//!
+//! ```
+//! use ringtape::comm::{Reduce, threads};
+//! let sums = threads::run(3, |mut world| {
+//!     let mut x = vec![world.rank() as f32; 1000];
+//!     world.all_reduce(&mut x, Reduce::Sum)?;
+//!     Ok(x[999])
+//! });
+//! assert!(sums.into_iter().all(|s| s.unwrap() == 0.0 + 1.0 + 2.0));
+//! ```
+
+mod communicator;
+mod cx;
+mod lend;
+mod number;
+mod ring;
+mod tag;
+pub mod threads;
+mod transport;
+mod tree;
+mod watch;
+
+pub use communicator::{CROSSOVER, Communicator, DEADLINE};
+pub use number::Number;
+pub use tag::{Algorithm, Call, Reduce, Tag};
+pub use transport::{Combine, Incoming, Job, Outgoing, Transport};
+pub use watch::{Failure, Suspicion, Watch};

@@ -1,0 +1,7 @@
+//! Ranks: what every transport must do, on each of them, and what each does when a rank fails.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panic")]
+
+#[path = "comm/suite.rs"]
+mod suite;
+#[path = "comm/threads.rs"]
+mod threads;
