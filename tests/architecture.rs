@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// Files that may hold `unsafe`, each with its reason at its head.
 const UNSAFE: &[&str] = &[
     "comm/lend.rs",
+    "comm/segment.rs",
     "data/map.rs",
     "device/block.rs",
     "device/cuda.rs",

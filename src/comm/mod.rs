@@ -14,6 +14,12 @@
 //! | `watch.rs` | [`Watch`]: where every rank stands; the verdict when one fails |
 //! | `transport.rs` | [`Transport`]: what carries bytes must do; waiting by a deadline |
 //! | `threads.rs`, `lend.rs` | ranks that are threads of one process |
+//! | `job.rs` | [`Place`]: which rank this is, by whatever launcher |
+//! | `rendezvous.rs`, `hello.rs`, `secret.rs` | [`Meeting`]: how processes find each other, and keep strangers out |
+//! | `control.rs`, `link.rs` | signs of life, and the verdict, beside the data |
+//! | `pieces.rs`, `frame.rs` | messages in pieces with checksums |
+//! | `tcp.rs` | ranks that are processes anywhere |
+//! | `shm.rs`, `segment.rs`, `plane.rs` | ranks that are processes of one host |
 //!
 //! # What it costs
 //!
@@ -46,18 +52,33 @@
 //! ```
 
 mod communicator;
+mod control;
 mod cx;
+mod frame;
+mod hello;
+pub mod job;
 mod lend;
+mod link;
 mod number;
+mod pieces;
+mod plane;
+mod rendezvous;
 mod ring;
+pub mod secret;
+mod segment;
+mod shm;
 mod tag;
+mod tcp;
 pub mod threads;
 mod transport;
 mod tree;
 mod watch;
 
 pub use communicator::{CROSSOVER, Communicator, DEADLINE};
+pub use job::Place;
 pub use number::Number;
+pub use rendezvous::{Meeting, Way};
+pub use secret::Secret;
 pub use tag::{Algorithm, Call, Reduce, Tag};
 pub use transport::{Combine, Incoming, Job, Outgoing, Transport};
 pub use watch::{Failure, Suspicion, Watch};

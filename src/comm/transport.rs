@@ -92,8 +92,10 @@ pub(super) struct Wait<'a> {
     turns: u32,
     since: Option<Instant>,
     spins: u32,
-    /// Who had left when we looked last: what it sent before may be on its way, so we look once more.
-    left: Option<usize>,
+    /// Who has left, and since when we know: what it sent before may still be on its way.
+    left: Option<(usize, Instant)>,
+    /// How long that may take.
+    pub(super) patience: Duration,
 }
 
 /// How often a rank looks at the others' posts while it waits.
@@ -103,7 +105,8 @@ const AWAKE: Duration = Duration::from_millis(2);
 
 impl<'a> Wait<'a> {
     pub(super) fn new(watch: &'a Watch, rank: usize, job: &'a Job, spins: u32) -> Wait<'a> {
-        Wait { watch, rank, job, from: None, to: None, turns: 0, since: None, spins, left: None }
+        let (from, to, since, left) = (None, None, None, None);
+        Wait { watch, rank, job, from, to, turns: 0, since, spins, left, patience: Duration::ZERO }
     }
 
     /// Something came: the next wait is a new one.
@@ -126,11 +129,14 @@ impl<'a> Wait<'a> {
         } else {
             std::thread::sleep(Duration::from_micros(if waited < LOOK { 50 } else { 1000 }));
         }
-        let gone = [self.from, self.to].into_iter().flatten().find(|&r| self.watch.has_left(r));
-        if let Some(peer) = gone.filter(|_| gone == self.left) {
-            return Err(self.watch.suspect(Suspicion::Sure(self.watch.why_left(peer))));
+        if let Some(peer) = [self.from, self.to].into_iter().flatten().find(|&r| self.watch.has_left(r)) {
+            // At least one look after the first time that it was seen to have left.
+            match self.left.filter(|(known, _)| *known == peer) {
+                None => self.left = Some((peer, now)),
+                Some((_, since)) if now - since < self.patience => {}
+                Some(_) => return Err(self.watch.suspect(Suspicion::Sure(self.watch.why_left(peer)))),
+            }
         }
-        self.left = gone;
         if waited >= LOOK {
             if let Some(failure) = self.watch.disagreement() {
                 return Err(self.watch.suspect(Suspicion::Sure(failure)));

@@ -134,6 +134,23 @@ impl Watch {
         if self.0.failed.load(Ordering::Relaxed) { Err(self.error()) } else { Ok(()) }
     }
 
+    /// Number of ranks.
+    pub(super) fn world(&self) -> usize {
+        self.0.left.len()
+    }
+
+    /// The verdict, if there is one within `patience`.
+    pub(super) fn wait(&self, patience: Option<Duration>) -> Option<Failure> {
+        let state = self.state();
+        match patience {
+            Some(patience) if state.verdict.is_none() => {
+                let woken = self.0.told.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+                woken.0.verdict.clone()
+            }
+            _ => state.verdict.clone(),
+        }
+    }
+
     /// The verdict.
     pub(super) fn verdict(&self) -> Option<Failure> {
         self.state().verdict.clone()

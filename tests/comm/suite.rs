@@ -83,14 +83,18 @@ pub fn all_ok(results: Vec<Result<()>>) {
 
 /// Everything below on `p` ranks.
 pub fn all(run: Run<'_>, p: usize) {
-    all_ok(run(p, &|mut world| {
-        ring_equals_the_fold(&mut world, p)?;
-        tree_equals_its_fold(&mut world, p)?;
-        others(&mut world, p)?;
-        messages(&mut world, p)?;
-        splits(&mut world, p)?;
-        world.barrier()
-    }));
+    all_ok(run(p, &everything));
+}
+
+/// A rank's part in it.
+pub fn everything(mut world: Communicator) -> Result<()> {
+    let p = world.size();
+    ring_equals_the_fold(&mut world, p)?;
+    tree_equals_its_fold(&mut world, p)?;
+    others(&mut world, p)?;
+    messages(&mut world, p)?;
+    splits(&mut world, p)?;
+    world.barrier()
 }
 
 /// Ring arithmetic, and the bytes that it takes: 2(p−1)·4n in all, each rank within two chunks of the mean.
