@@ -163,6 +163,14 @@ pub enum Error {
     /// Two ranks called different collectives, or one with different sizes or types.
     #[error("ranks disagree: {0}")]
     RanksDisagree(String),
+    /// A process that was started as a rank ended badly, and has said why.
+    #[error("rank {rank} of the job ended with exit code {code}")]
+    Launched {
+        /// Its number.
+        rank: usize,
+        /// Its exit code, which becomes ours.
+        code: i32,
+    },
     /// Stopped by a signal, after saving what could be saved.
     #[error("interrupted by signal {signal}{}", saved.as_ref().map(|p| format!("; snapshot saved in {}", p.display())).unwrap_or_default())]
     Interrupted {
@@ -226,6 +234,7 @@ impl Error {
             },
             Error::Numeric { .. } => 6,
             Error::Rendezvous(_) => 3,
+            Error::Launched { code, .. } => *code,
             Error::RankFailed { .. } | Error::RanksDisagree(_) => 17,
             Error::Interrupted { signal, .. } => 128 + signal,
             _ => 2,

@@ -7,8 +7,8 @@
 //! | 36..44 | bytes of the whole message |
 //! | 44..52 | where in it this piece begins |
 //! | 52..56 | bytes of this piece |
-//! | 56..60 | CRC-32C of them |
-//! | 60..64 | CRC-32C of the 60 bytes before |
+//! | 56..60 | CRC-32 of them |
+//! | 60..64 | CRC-32 of the 60 bytes before |
 //!
 //! TCP's own sum does not see two 16-bit words that changed places; a CRC does.
 
@@ -32,7 +32,7 @@ impl Head {
     /// Of `piece`, which begins at `offset` of a message of `total` bytes.
     pub(super) fn of(tag: Tag, total: usize, offset: usize, piece: &[u8]) -> Head {
         let (total, offset, len) = (total as u64, offset as u64, piece.len() as u32);
-        Head { tag, total, offset, len, crc: crc32c::crc32c(piece) }
+        Head { tag, total, offset, len, crc: crc32fast::hash(piece) }
     }
 
     /// As bytes.
@@ -44,7 +44,7 @@ impl Head {
         b[44..52].copy_from_slice(&self.offset.to_le_bytes());
         b[52..56].copy_from_slice(&self.len.to_le_bytes());
         b[56..60].copy_from_slice(&self.crc.to_le_bytes());
-        let crc = crc32c::crc32c(&b[..60]);
+        let crc = crc32fast::hash(&b[..60]);
         b[60..].copy_from_slice(&crc.to_le_bytes());
         b
     }
@@ -53,7 +53,7 @@ impl Head {
     pub(super) fn decode(b: &[u8; HEAD]) -> Option<Head> {
         let u32_at = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        if b[..4] != MAGIC || u32_at(60) != crc32c::crc32c(&b[..60]) {
+        if b[..4] != MAGIC || u32_at(60) != crc32fast::hash(&b[..60]) {
             return None;
         }
         let tag = Tag::decode(b[4..36].try_into().ok()?)?;
@@ -62,7 +62,7 @@ impl Head {
 
     /// Whether `piece` arrived as it was sent.
     pub(super) fn fits(&self, piece: &[u8]) -> bool {
-        piece.len() == self.len as usize && crc32c::crc32c(piece) == self.crc
+        piece.len() == self.len as usize && crc32fast::hash(piece) == self.crc
     }
 }
 

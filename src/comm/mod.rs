@@ -54,6 +54,8 @@
 mod communicator;
 mod control;
 mod cx;
+#[cfg(test)]
+mod faults;
 mod frame;
 mod hello;
 pub mod job;
