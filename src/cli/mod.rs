@@ -13,6 +13,7 @@
 //! | `check.rs` | `check`: the examiner |
 //! | `data.rs` | `data`: packed datasets |
 //! | `ptx.rs` | `ptx check`: PTX files |
+//! | `launch.rs`, `ranks.rs` | `launch`: a verb as many processes |
 //! | `devices.rs` | `devices`: what can be used here |
 //! | `bench/` | `bench`: how fast it is |
 //! | `completions.rs` | `completions`: for shells |
@@ -33,10 +34,12 @@ mod data;
 mod devices;
 mod eval;
 mod generate;
+mod launch;
 mod op;
 mod optimizers;
 mod progress;
 mod ptx;
+mod ranks;
 mod session;
 mod tensors;
 mod train;
@@ -68,8 +71,9 @@ Examples:
   ringtape bench gemm                 how fast matrix products run here, against this machine's peak
   ringtape devices                    what can be used here
 
-Exit codes: 0 done, 1 a comparison that you asked for failed, 2 usage or configuration, 4 bad data, snapshot or PTX,
-5 out of disk or memory, 6 NaN or infinity, 130 and 143 interrupted (after saving a snapshot).
+Exit codes: 0 done, 1 a comparison that you asked for failed, 2 usage or configuration, 3 ranks did not meet, 4 bad data,
+snapshot or PTX, 5 out of disk or memory, 6 NaN or infinity, 17 another rank failed, 130 and 143 interrupted (after saving a
+snapshot).
 NO_COLOR turns colours off; `ringtape help VERB` shows the examples of a verb.";
 
 #[derive(Parser)]
@@ -93,6 +97,7 @@ enum Verb {
     Data(data::Args),
     Ptx(ptx::Args),
     Bench(bench::Args),
+    Launch(launch::Args),
     Book(book::Args),
     Devices(devices::Args),
     Completions(completions::Args),
@@ -133,7 +138,7 @@ pub fn command() -> clap::Command {
 
 fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
     // `train` decides how many; the others take the default.
-    if !matches!(verb, Verb::Train(_) | Verb::Data(_) | Verb::Completions(_)) {
+    if !matches!(verb, Verb::Train(_) | Verb::Data(_) | Verb::Launch(_) | Verb::Completions(_)) {
         threads(0)?;
     }
     match verb {
@@ -146,6 +151,7 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
         Verb::Data(a) => data::run(session, a),
         Verb::Ptx(a) => ptx::run(session, a),
         Verb::Bench(a) => bench::run(session, a),
+        Verb::Launch(a) => launch::run(a),
         Verb::Book(a) => book::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),

@@ -10,12 +10,14 @@
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
 //! | `attention.rs` | dense, windowed and dynamic attention over long sequences |
 //! | `fusion.rs` | two sides that attend to each other, by one matrix of scores and by two |
+//! | `all_reduce.rs` | all-reduce between threads and processes |
 //! | `ladder.rs` | matrix products in PTX, version by version, on a device |
 //! | `soft.rs` | the software CUDA device |
 //! | `sparse.rs` | an MLP whose inactive units are skipped, by density |
 //! | `tiny.rs` | a training step that is mostly machinery |
 //! | `op.rs` | every op's large samples, forward and backward |
 
+mod all_reduce;
 mod attention;
 mod fusion;
 mod gemm;
@@ -32,6 +34,7 @@ pub use harness::{Case, Timing, measure};
 
 use super::devices::Machine;
 use super::session::{Session, note, say, table};
+use crate::comm::Place;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::{self, Entry};
@@ -49,6 +52,7 @@ Examples:
   ringtape bench ladder --device cuda:0   the versions of the matrix product in PTX
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
+  ringtape bench all-reduce --ranks 2   the ring between threads, through shared memory, over TCP: GB/s is bus bandwidth
   ringtape bench gemm --json        numbers for programs
 
 Cases take turns round after round (same run, interleaved); the median is printed with the extremes. The ceilings `peak`
@@ -58,7 +62,7 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, attention, fusion, sparse, tiny, loader, soft, ladder, all
+    /// gemm, elementwise, op NAME, step, attention, fusion, sparse, tiny, loader, soft, all-reduce, ladder, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
@@ -66,6 +70,9 @@ pub struct Args {
     /// Device of `op`, `elementwise`, `step`, `attention`, `fusion` and `ladder`
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
+    /// Ranks of `all-reduce`, where no launcher has started it
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    ranks: u32,
     /// Seconds to spend on each case
     #[arg(long, default_value_t = 0.5)]
     seconds: f64,
@@ -86,8 +93,11 @@ const TARGETS: [&str; 12] = [
     "tiny",
     "loader",
     "soft",
+    "all-reduce",
     "ladder",
 ];
+/// Those that `all` leaves out: on the CPU there is no ladder, and `soft` holds the software device's; ranks are processes.
+const APART: [&str; 2] = ["ladder", "all-reduce"];
 /// Makes the cases of a target.
 type Group<'a> = &'a dyn Fn() -> Result<Vec<Case<'static>>>;
 /// Those that run on any device.
@@ -117,8 +127,14 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
             return Err(Error::Usage(format!("no benchmark is named `{other}`; there are {all}")));
         }
     };
+    let place = match target {
+        "all-reduce" => Place::from_variables(|name| std::env::var(name).ok())?,
+        _ => None,
+    };
+    if let Some(place) = place.as_ref().filter(|p| p.rank > 0) {
+        return all_reduce::serve(place);
+    }
     let mut cases = machine::cases()?;
-    // `all` has no ladder: on the CPU there is none, and `soft` holds the software device's.
     let groups: [(&str, Group<'_>); 9] = [
         ("gemm", &gemm::cases),
         ("step", &|| step::step(&args.device)),
@@ -128,10 +144,11 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         ("tiny", &tiny::cases),
         ("loader", &step::loader),
         ("soft", &soft::cases),
+        ("all-reduce", &|| all_reduce::cases(place.clone(), args.ranks as usize)),
         ("ladder", &|| ladder::cases(&device)),
     ];
     for (name, group) in groups {
-        if target == name || target == "all" && name != "ladder" {
+        if target == name || target == "all" && !APART.contains(&name) {
             cases.extend(group()?);
         }
     }

@@ -1,0 +1,125 @@
+//! All-reduce between threads, through shared memory and over TCP. Rank 0 measures, and has the others follow: before each
+//! turn it sends them the length.
+
+use super::super::ranks::{Children, Job, start};
+use super::Case;
+use crate::comm::{Communicator, Meeting, Place, Reduce, Way, threads};
+use crate::error::{Error, Result};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lengths in MiB.
+const SIZES: [usize; 3] = [1, 16, 64];
+/// While other cases have their turn the ranks of this one wait.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Ranks that follow rank 0, which lives here.
+struct World {
+    zero: Mutex<Communicator>,
+    x: Mutex<Vec<f32>>,
+    /// Keeps the other ranks running; the last holder ends them.
+    _others: Arc<Mutex<Children>>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let zero = self.zero.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Others that are gone already need no order to stop.
+        let _ = zero.broadcast(&mut [-1], 0);
+    }
+}
+
+/// All cases, of the job at `place`, or of one of `ranks` ranks that is started for them.
+pub(super) fn cases(place: Option<Place>, ranks: usize) -> Result<Vec<Case<'static>>> {
+    let others = Arc::new(Mutex::new(Children::default()));
+    let (place, secret) = match place {
+        Some(place) => (place, None),
+        None => {
+            let job = Job::new(ranks, None)?;
+            let mut children = others.lock().unwrap_or_else(PoisonError::into_inner);
+            for rank in 1..ranks {
+                let mut command = job.command(rank, &["bench", "all-reduce"])?;
+                children.0.push(start(&mut command, rank)?);
+            }
+            (job.place(0), Some(job.secret))
+        }
+    };
+    let mut worlds = vec![("threads", among_threads(place.world)?)];
+    for (name, way) in [("shared memory", Way::Shm), ("TCP", Way::Tcp)] {
+        worlds.push((name, meeting(&place, way, secret.clone())?.join()?));
+    }
+    let mut cases = Vec::new();
+    for (name, mut zero) in worlds {
+        zero.set_deadline(PATIENCE);
+        let (zero, x) = (Mutex::new(zero), Mutex::new(Vec::new()));
+        let world = Arc::new(World { zero, x, _others: others.clone() });
+        cases.extend(SIZES.map(|mib| case(name, mib, place.world, world.clone())));
+    }
+    Ok(cases)
+}
+
+fn case(name: &str, mib: usize, p: usize, world: Arc<World>) -> Case<'static> {
+    let bytes = mib << 20;
+    let run = move || {
+        let mut zero = world.zero.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut x = world.x.lock().unwrap_or_else(PoisonError::into_inner);
+        zero.broadcast(&mut [mib as i32], 0)?;
+        turn(&mut zero, &mut x, mib)
+    };
+    let what = format!("{name}, {p} ranks, {mib} MiB");
+    // Bus bandwidth: what every rank must send, over the time.
+    let bus = 2.0 * (p - 1) as f64 / p as f64 * bytes as f64;
+    Case { run: Box::new(run), bytes: bus, ..Case::timed("all-reduce", &what, || Ok(())) }
+}
+
+/// The time from when all are there.
+fn turn(world: &mut Communicator, x: &mut Vec<f32>, mib: usize) -> Result<Duration> {
+    x.resize(mib << 18, 0.0);
+    world.barrier()?;
+    let start = Instant::now();
+    world.all_reduce(x, Reduce::Sum)?;
+    Ok(start.elapsed())
+}
+
+/// Follows rank 0 until it says stop.
+fn follow(mut world: Communicator) -> Result<()> {
+    world.set_deadline(PATIENCE);
+    let mut x = Vec::new();
+    loop {
+        let mut order = [0];
+        world.broadcast(&mut order, 0)?;
+        match usize::try_from(order[0]) {
+            Ok(mib) => turn(&mut world, &mut x, mib)?,
+            Err(_) => return Ok(()),
+        };
+    }
+}
+
+fn among_threads(p: usize) -> Result<Communicator> {
+    let mut all = threads::open(p).into_iter();
+    let zero = all.next().map(Communicator::new);
+    for transport in all {
+        let body = move || follow(Communicator::new(transport));
+        std::thread::Builder::new().spawn(body).map_err(|e| Error::no_thread("a rank", &e))?;
+    }
+    zero.ok_or_else(|| Error::Usage("all-reduce needs a rank".into()))
+}
+
+fn meeting(place: &Place, way: Way, secret: Option<String>) -> Result<Meeting> {
+    let get = |name: &str| match (name, &secret) {
+        (crate::comm::secret::VARIABLE, Some(secret)) if !secret.is_empty() => Some(secret.clone()),
+        _ => std::env::var(name).ok(),
+    };
+    let what = format!("all-reduce over {way:?}");
+    Ok(Meeting { plane: Some(way), ..Meeting::from_variables(place, &what, "", get)? })
+}
+
+/// A rank other than 0: follows it in both worlds.
+pub(super) fn serve(place: &Place) -> Result<()> {
+    let shm = meeting(place, Way::Shm, None)?.join()?;
+    let tcp = meeting(place, Way::Tcp, None)?.join()?;
+    let other =
+        std::thread::Builder::new().spawn(move || follow(tcp)).map_err(|e| Error::no_thread("a rank", &e))?;
+    follow(shm)?;
+    other.join().unwrap_or_else(|e| std::panic::resume_unwind(e))
+}
