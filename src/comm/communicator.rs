@@ -180,7 +180,7 @@ impl Communicator {
     /// Block j of `out` goes to rank j, and block j of `into` comes from it: a transposition over ranks.
     pub fn all_to_all<T: Element>(&mut self, out: &[T], into: &mut [T]) -> Result<()> {
         let (p, me) = (self.size(), self.me);
-        if out.len() != into.len() || out.len() % p != 0 {
+        if out.len() != into.len() || !out.len().is_multiple_of(p) {
             let what =
                 format!("{} elements out and {} in are not {p} equal blocks each", out.len(), into.len());
             return Err(Error::shape("all_to_all", what));

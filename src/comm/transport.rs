@@ -137,10 +137,9 @@ impl<'a> Wait<'a> {
                 Some(_) => return Err(self.watch.suspect(Suspicion::Sure(self.watch.why_left(peer)))),
             }
         }
-        if waited >= LOOK {
-            if let Some(failure) = self.watch.disagreement() {
-                return Err(self.watch.suspect(Suspicion::Sure(failure)));
-            }
+        let differs = if waited >= LOOK { self.watch.disagreement() } else { None };
+        if let Some(failure) = differs {
+            return Err(self.watch.suspect(Suspicion::Sure(failure)));
         }
         if now >= self.job.until {
             return Err(self.watch.suspect(Suspicion::Late {
