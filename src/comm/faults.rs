@@ -227,5 +227,5 @@ fn shared_memory_that_was_changed_is_found() {
             "{place}: {e}"
         );
     }
-    const { assert!(SLOT % 8 == 0, "elements are whole in a piece") };
+    const { assert!(SLOT.is_multiple_of(8), "elements are whole in a piece") };
 }
