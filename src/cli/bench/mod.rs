@@ -81,7 +81,7 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "all",
     "gemm",
     "elementwise",
@@ -135,7 +135,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         return all_reduce::serve(place);
     }
     let mut cases = machine::cases()?;
-    let groups: [(&str, Group<'_>); 9] = [
+    let groups: [(&str, Group<'_>); 10] = [
         ("gemm", &gemm::cases),
         ("step", &|| step::step(&args.device)),
         ("attention", &|| attention::cases(&device)),
