@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use super::session::{Session, note, say};
+use crate::comm::Place;
 use crate::error::{Error, Result};
 use crate::train::{Config, KEYS, Run, Stop, Summary};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
+    expect_alone()?;
     // Before anything is made, so that no signal finds a run without a way to save it.
     let stop = Stop::on_signals()?;
     let mut run = match &args.resume {
@@ -71,6 +73,18 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
             }
             Err(e)
         }
+    }
+}
+
+/// Errors in a job of several ranks: each would train a run of its own.
+fn expect_alone() -> Result<()> {
+    match Place::from_variables(|name| std::env::var(name).ok())? {
+        Some(place) if place.world > 1 => Err(Error::Usage(format!(
+            "train is rank {} of {}, but it trains in one process: by several ranks it cannot yet; start it once, without a \
+             launcher",
+            place.rank, place.world
+        ))),
+        _ => Ok(()),
     }
 }
 
