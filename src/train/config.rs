@@ -65,7 +65,7 @@ pub struct Config {
     pub clip: f64,
     /// Weights that stay as they begin, by name or by the last part of it, with commas between.
     pub freeze: String,
-    /// Folder of the run whose weights these begin as, where names agree; empty: all are drawn.
+    /// Folders of runs, with commas between, whose weights these begin as, where names agree; empty: all are drawn.
     pub init: String,
     /// Keep only the inputs of transformer blocks and recompute their inside during backward.
     pub checkpoint: bool,
@@ -193,9 +193,9 @@ impl Config {
         let config = keys::read(&texts, settings)?;
         // What stands in a file that may come from elsewhere is kept to this folder; what is typed is not.
         let typed = |key: &str| settings.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == key));
-        for (key, path) in [("data.path", &config.data.path), ("init", &config.init)] {
-            let asked = key != "init" || !path.is_empty();
-            if asked && !texts.is_empty() && !typed(key) {
+        let init = config.init.split(',').map(str::trim).filter(|path| !path.is_empty());
+        for (key, path) in init.map(|path| ("init", path)).chain([("data.path", &config.data.path[..])]) {
+            if !texts.is_empty() && !typed(key) {
                 crate::data::check_written(key, path)?;
             }
         }

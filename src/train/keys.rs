@@ -13,7 +13,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("seed", "keys initial weights, order of samples and dropout"),
     ("clip", "largest norm of the gradient; 0: no limit"),
     ("freeze", "weights that stay as they begin: names or last parts of names, such as \"lag, width\""),
-    ("init", "folder of a run whose weights these begin as, where names agree; empty: all are drawn"),
+    (
+        "init",
+        "folders of runs, with commas between, whose weights these begin as, where names agree; empty: all are drawn",
+    ),
     ("checkpoint", "recompute transformer blocks during backward to save memory"),
     ("log_every", "steps between lines of metrics.jsonl"),
     ("eval_every", "steps between evaluations; 0: only at the end"),

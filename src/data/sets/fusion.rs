@@ -31,7 +31,7 @@ pub(super) const SENSES: Set = Set {
 pub(super) const RELATION: Set = Set {
     name: "relation",
     title: "made of real digits: words say what is done with a digit seen and a digit heard",
-    recipe: "relation/1",
+    recipe: "relation/2",
     files: &[],
     uses: &["mnist", "fsdd"],
     source: MNIST_AND_FSDD,

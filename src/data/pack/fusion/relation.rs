@@ -68,5 +68,11 @@ pub(crate) fn write(s: &Sources, counts: Counts, w: &mut Writer) -> Result<()> {
     let ids = [plus?, minus?, turned?];
     let text = |n: u64, out: &mut [u8]| out.copy_from_slice(&ids[triple(n).2]);
     super::texts(LONGEST, words, text).write(counts, w)?;
+    // For whoever wants to learn to see and to hear first; the label stays the last field.
+    let digits: [(&str, fn(u64) -> u8); 2] = [("seen", |n| triple(n).0), ("heard", |n| triple(n).1)];
+    for (name, digit) in digits {
+        w.field(Field::samples(name, DType::U8, &[]).below(10))?;
+        w.write(&(0..counts[0] + counts[1]).map(digit).collect::<Vec<_>>())?;
+    }
     super::labels(counts, label, w)
 }
