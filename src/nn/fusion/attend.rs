@@ -52,6 +52,7 @@ impl Attend {
         for a in 0..streams.len() {
             for b in a + 1..streams.len() {
                 let [a_is, b_is] = [a, b].map(|i| &all[i]);
+                // ANCHOR: cross
                 let [from_b, from_a] = match cross {
                     Cross::Affinity => {
                         let masks = both_masks(&streams[a], &streams[b])?;
@@ -63,6 +64,7 @@ impl Attend {
                         to(&b_is[0], &a_is[1], &a_is[2], streams[a].mask.as_ref())?,
                     ],
                 };
+                // ANCHOR_END: cross
                 taken[a] = both(taken[a].take(), Some(from_b))?;
                 taken[b] = both(taken[b].take(), Some(from_a))?;
             }

@@ -29,6 +29,7 @@ impl<'t> Stream<'t> {
         Ok(Stream { mask: Some(mask), ..s })
     }
 
+    // ANCHOR: there
     /// The mask of tokens [B, n, dim] that are there where the modality is.
     fn there(&self, tokens: &Var<'t>) -> Result<Var<'t>> {
         let (batch, n) = (tokens.dims()[0], tokens.dims()[1]);
@@ -39,6 +40,7 @@ impl<'t> Stream<'t> {
             None => Ok(all),
         }
     }
+    // ANCHOR_END: there
 
     /// Its mask, also where all tokens are there.
     pub(super) fn whole_mask(&self) -> Result<Var<'t>> {

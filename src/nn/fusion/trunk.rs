@@ -172,6 +172,7 @@ impl Bottleneck {
         let batch = all[0].x.dims()[0];
         let mut shared = for_each(&param(&all[0].x, self.tokens), batch)?;
         let n = shared.dims()[1];
+        // ANCHOR: meeting
         for i in 0..self.meetings {
             let mut said = Vec::new();
             for ((m, _), s) in streams.iter().zip(&mut all) {
@@ -183,6 +184,7 @@ impl Bottleneck {
             }
             shared = mean_of_those_here(&all, &said)?;
         }
+        // ANCHOR_END: meeting
         let each = |((m, _), s): (&(usize, Stream<'t>), &Stream<'t>)| {
             Ok((*m, s.of_those_here(self.heads[*m].forward(&s.x)?)?))
         };

@@ -69,8 +69,8 @@ pub(crate) fn write(s: &Sources, counts: Counts, w: &mut Writer) -> Result<()> {
     let text = |n: u64, out: &mut [u8]| out.copy_from_slice(&ids[triple(n).2]);
     super::texts(LONGEST, words, text).write(counts, w)?;
     // For whoever wants to learn to see and to hear first; the label stays the last field.
-    let digits: [(&str, fn(u64) -> u8); 2] = [("seen", |n| triple(n).0), ("heard", |n| triple(n).1)];
-    for (name, digit) in digits {
+    for (name, heard) in [("seen", false), ("heard", true)] {
+        let digit = |n: u64| if heard { triple(n).1 } else { triple(n).0 };
         w.field(Field::samples(name, DType::U8, &[]).below(10))?;
         w.write(&(0..counts[0] + counts[1]).map(digit).collect::<Vec<_>>())?;
     }
