@@ -1,6 +1,9 @@
 //! Layers of windowed and dynamic attention in a whole model: gradients, the cache, recomputation, the future, and what
 //! a config may not say.
 
+mod common;
+
+use common::compare_gradients;
 use ringtape::device::Device;
 use ringtape::nn::attention::{Dense, Form, Place, Span, notice};
 use ringtape::nn::{
@@ -117,23 +120,8 @@ fn every_parameter_of_windows_has_the_right_gradient() {
         }
         let v = text(60, 1);
         let grads = gradients(&gpt, &params, &Tape::new(&params), &v);
-        for slot in params.all().filter(|&s| grads.get(s).is_some()).collect::<Vec<_>>() {
-            let value = params.get(slot).deep_clone().unwrap();
-            let analytic = grads.get(slot).unwrap().to_f64().unwrap();
-            for j in [0, analytic.len() - 1] {
-                let mut at = |delta: f64| {
-                    let mut x = value.to_f64().unwrap();
-                    x[j] += delta;
-                    params.set(slot, &Tensor::from_slice(&Device::cpu(), &x, value.dims()).unwrap()).unwrap();
-                    loss(&gpt, &Tape::new(&params), &v).value().item().unwrap()
-                };
-                let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
-                at(0.0);
-                let name = &params.info(slot).name;
-                let off = (analytic[j] - numeric).abs();
-                assert!(off < 2e-6, "{what}, {name}[{j}]: {} but differences say {numeric}", analytic[j]);
-            }
-        }
+        let loss = |params: &Params| loss(&gpt, &Tape::new(params), &v).value().item().unwrap();
+        compare_gradients(what, &mut params, &grads, [1e-6, 2e-6], loss);
     }
 }
 

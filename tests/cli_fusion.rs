@@ -2,8 +2,9 @@
 
 mod cli_support;
 
-use cli_support::{Ran, ringtape_in};
+use cli_support::{Ran, finish, program, ringtape_in};
 use std::path::Path;
+use std::process::Stdio;
 
 const TINY: &str = "steps=2 batch_size=4 eval_batches=1 threads=1 tensorboard=false model.dim=8 model.heads=2 model.layers=1";
 
@@ -60,6 +61,7 @@ fn what_does_not_fit_is_told() {
     train(d, "senses/late.toml", &["model.kind=cnn", "data.input=image,audio"])
         .fails(2, &["cnn", "reads one"]);
     train(d, "scenes/pair.toml", &["data.input=image"]).fails(2, &["pair reads two"]);
+    train(d, "scenes/pair.toml", &["data.target=text"]).fails(2, &["data.target", "pair"]);
     train(d, "senses/late.toml", &["data.input=image,text"]).ok();
     let wav = recording("7.wav");
     ringtape_in(d, &["eval", "run", "--audio", &wav]).fails(2, &["--audio", "image, text"]);
@@ -88,4 +90,9 @@ fn training_refuses_to_be_one_of_several_ranks() {
     let ran = ringtape_in(dir.path(), &["launch", "-n", "2", "--", "train", "--steps", "1"]);
     ran.fails(2, &["rank", "of 2"]);
     assert!(!dir.path().join("runs").exists());
+    // An allocation for several tasks is none of them: what stops this run is its missing file.
+    let child =
+        program().env("SLURM_NTASKS", "4").args(["train", "none.toml"]).stderr(Stdio::piped()).spawn();
+    let ran = finish(child.unwrap());
+    assert!(ran.err.contains("none.toml") && !ran.err.contains("rank"), "{ran:?}");
 }

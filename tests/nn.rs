@@ -1,5 +1,8 @@
 //! Whole models: gradients of every parameter, the key-value cache, checkpointing, what they refuse.
 
+mod common;
+
+use common::compare_gradients;
 use ringtape::device::Device;
 use ringtape::nn::{self, Activation, Io, Model, ModelConfig, ModelKind, Module, Norm, Positions, Sampler};
 use ringtape::shape::DType;
@@ -46,29 +49,7 @@ fn gradients(model: &Model, params: &Params, x: &Tensor, y: &Tensor) -> Grads {
 fn check_gradients(config: &ModelConfig, io: &Io, x: &Tensor, y: &Tensor) {
     let (model, mut params) = model(config, io, false, DType::F64);
     let grads = gradients(&model, &params, x, y);
-    for slot in params.all() {
-        let (value, analytic) =
-            (params.get(slot).deep_clone().unwrap(), grads.get(slot).unwrap().to_f64().unwrap());
-        let n = analytic.len();
-        for j in [0, n / 3, n - 1] {
-            let mut at = |delta: f64| {
-                let mut v = value.to_f64().unwrap();
-                v[j] += delta;
-                let t = Tensor::from_slice(&Device::cpu(), &v, value.dims()).unwrap();
-                params.set(slot, &t).unwrap();
-                loss(&model, &params, x, y)
-            };
-            let h = 1e-5;
-            let numeric = (at(h) - at(-h)) / (2.0 * h);
-            at(0.0);
-            let name = &params.info(slot).name;
-            assert!(
-                (analytic[j] - numeric).abs() < 1e-7,
-                "{name}[{j}]: {} but differences say {numeric}",
-                analytic[j]
-            );
-        }
-    }
+    compare_gradients("model", &mut params, &grads, [1e-5, 1e-7], |params| loss(&model, params, x, y));
 }
 
 #[test]

@@ -78,8 +78,9 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
 
 /// Errors in a job of several ranks: each would train a run of its own.
 fn expect_alone() -> Result<()> {
-    match Place::from_variables(|name| std::env::var(name).ok())? {
-        Some(place) if place.world > 1 => Err(Error::Usage(format!(
+    // Half of a place is none: a Slurm allocation says how many tasks it is for, and makes nobody a rank.
+    match Place::from_variables(|name| std::env::var(name).ok()) {
+        Ok(Some(place)) if place.world > 1 => Err(Error::Usage(format!(
             "train is rank {} of {}, but it trains in one process: by several ranks it cannot yet; start it once, without a \
              launcher",
             place.rank, place.world

@@ -1,9 +1,10 @@
 //! Messages between processes go in pieces, so that what arrives is summed while the rest is on its way.
 
 use super::frame::Head;
-use super::transport::{Incoming, Job, Outgoing, misfit};
+use super::transport::{Incoming, Job, Outgoing, Wait, misfit};
 use super::watch::{Failure, Suspicion, Watch};
 use crate::error::{Error, Result};
+use std::time::Instant;
 
 /// A message that leaves.
 pub(super) struct Leaving<'a> {
@@ -39,6 +40,47 @@ pub(super) struct Arriving<'a> {
     into: Incoming<'a>,
     at: usize,
     pub(super) done: bool,
+}
+
+/// What moves pieces. Neither call waits; each says whether anything moved.
+pub(super) trait Pieces {
+    /// Sends something of the next piece of `l`.
+    fn push(&mut self, side: &Side<'_>, l: &mut Leaving<'_>) -> Result<bool>;
+    /// Takes something of the next piece of `a`.
+    fn pull(&mut self, side: &Side<'_>, a: &mut Arriving<'_>) -> Result<bool>;
+}
+
+/// Both messages of an exchange, by turns, until they are through. Gives the bytes sent.
+pub(super) fn carry(
+    pieces: &mut impl Pieces,
+    side: &Side<'_>,
+    wait: &mut Wait<'_>,
+    out: Option<Outgoing<'_>>,
+    into: Option<Incoming<'_>>,
+) -> Result<u64> {
+    let bytes = out.as_ref().map_or(0, |o| o.data.len());
+    let (mut leaving, mut arriving) = (out.map(Leaving::new), into.map(Arriving::new));
+    loop {
+        let mut progress = false;
+        if let Some(l) = leaving.as_mut().filter(|l| !l.done) {
+            progress |= pieces.push(side, l)?;
+        }
+        if let Some(a) = arriving.as_mut().filter(|a| !a.done) {
+            progress |= pieces.pull(side, a)?;
+        }
+        wait.to = leaving.as_ref().filter(|l| !l.done).map(|l| l.to);
+        wait.from = arriving.as_ref().filter(|a| !a.done).map(|a| a.from);
+        if wait.to.is_none() && wait.from.is_none() {
+            return Ok(bytes as u64);
+        }
+        if progress {
+            wait.progress();
+            if Instant::now() < side.job.until {
+                continue;
+            }
+        }
+        wait.pause()?;
+    }
 }
 
 /// Who waits, for what.

@@ -2,14 +2,13 @@
 
 use super::control::Control;
 use super::frame::Head;
-use super::pieces::{Arriving, Leaving, Side};
+use super::pieces::{Arriving, Leaving, Pieces, Side, carry};
 use super::plane::Shared;
 use super::rendezvous::{Meeting, Party};
 use super::segment::{self, Lanes, SLOT};
 use super::transport::{Incoming, Job, Outgoing, Transport, Wait, spins};
 use super::watch::Watch;
 use crate::error::{Error, Result};
-use std::time::Instant;
 
 /// One rank among processes of a host.
 pub(super) struct Shm {
@@ -32,13 +31,17 @@ impl Shm {
         let spins = spins(m.world);
         Ok(Shm { rank: m.rank, world: m.world, watch, lanes, sent: 0, spins, _control: control })
     }
+}
 
-    fn push(&mut self, side: &Side<'_>, l: &mut Leaving<'_>) -> bool {
-        let Some(lane) = self.lanes.to[l.to].as_mut().filter(|lane| lane.has_room()) else { return false };
+impl Pieces for Shm {
+    fn push(&mut self, side: &Side<'_>, l: &mut Leaving<'_>) -> Result<bool> {
+        let Some(lane) = self.lanes.to[l.to].as_mut().filter(|lane| lane.has_room()) else {
+            return Ok(false);
+        };
         let (offset, piece) = l.piece(SLOT);
         lane.put(piece, |piece| Head::of(side.job.tag, l.total(), offset, piece).encode());
         l.gone(piece.len());
-        true
+        Ok(true)
     }
 
     fn pull(&mut self, side: &Side<'_>, a: &mut Arriving<'_>) -> Result<bool> {
@@ -78,29 +81,7 @@ impl Transport for Shm {
         let watch = self.watch.clone();
         let side = Side { watch: &watch, rank: self.rank, job };
         let mut wait = Wait::new(&watch, self.rank, job, self.spins);
-        let bytes = out.as_ref().map_or(0, |o| o.data.len());
-        let (mut leaving, mut arriving) = (out.map(Leaving::new), into.map(Arriving::new));
-        loop {
-            let mut progress = false;
-            if let Some(l) = leaving.as_mut().filter(|l| !l.done) {
-                progress |= self.push(&side, l);
-            }
-            if let Some(a) = arriving.as_mut().filter(|a| !a.done) {
-                progress |= self.pull(&side, a)?;
-            }
-            wait.to = leaving.as_ref().filter(|l| !l.done).map(|l| l.to);
-            wait.from = arriving.as_ref().filter(|a| !a.done).map(|a| a.from);
-            if wait.to.is_none() && wait.from.is_none() {
-                self.sent += bytes as u64;
-                return Ok(());
-            }
-            if progress {
-                wait.progress();
-                if Instant::now() < job.until {
-                    continue;
-                }
-            }
-            wait.pause()?;
-        }
+        self.sent += carry(self, &side, &mut wait, out, into)?;
+        Ok(())
     }
 }

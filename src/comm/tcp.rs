@@ -5,7 +5,7 @@
 
 use super::control::Control;
 use super::frame::{HEAD, Head};
-use super::pieces::{Arriving, Leaving, Side};
+use super::pieces::{Arriving, Leaving, Pieces, Side, carry};
 use super::rendezvous::{Meeting, Party, Table};
 use super::secret::Secret;
 use super::transport::{Incoming, Job, Outgoing, Transport, Wait, spins};
@@ -13,7 +13,7 @@ use super::watch::Watch;
 use crate::error::{Error, Result};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes of a piece: large enough that heads and sums of pieces do not count, small enough for a core's cache.
 const PIECE: usize = 256 << 10;
@@ -160,7 +160,9 @@ impl Tcp {
             }
         }
     }
+}
 
+impl Pieces for Tcp {
     fn push(&mut self, side: &Side<'_>, l: &mut Leaving<'_>) -> Result<bool> {
         self.reach(l.to, side)?;
         let Some(out) = &mut self.outbound[l.to] else { return Ok(false) };
@@ -270,29 +272,7 @@ impl Transport for Tcp {
         let side = Side { watch: &watch, rank: self.rank, job };
         let mut wait = Wait::new(&watch, self.rank, job, self.spins);
         wait.patience = REACH;
-        let bytes = out.as_ref().map_or(0, |o| o.data.len());
-        let (mut leaving, mut arriving) = (out.map(Leaving::new), into.map(Arriving::new));
-        loop {
-            let mut progress = false;
-            if let Some(l) = leaving.as_mut().filter(|l| !l.done) {
-                progress |= self.push(&side, l)?;
-            }
-            if let Some(a) = arriving.as_mut().filter(|a| !a.done) {
-                progress |= self.pull(&side, a)?;
-            }
-            wait.to = leaving.as_ref().filter(|l| !l.done).map(|l| l.to);
-            wait.from = arriving.as_ref().filter(|a| !a.done).map(|a| a.from);
-            if wait.to.is_none() && wait.from.is_none() {
-                self.sent += bytes as u64;
-                return Ok(());
-            }
-            if progress {
-                wait.progress();
-                if Instant::now() < job.until {
-                    continue;
-                }
-            }
-            wait.pause()?;
-        }
+        self.sent += carry(self, &side, &mut wait, out, into)?;
+        Ok(())
     }
 }

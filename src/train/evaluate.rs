@@ -33,7 +33,8 @@ pub fn evaluate(
     evaluate_each(task, model, params, device, batches, |_, _, _| Ok(()))
 }
 
-/// The model with the modalities that are `given` only; beside it the sum of what their own heads say, if it has such.
+/// The model with the modalities that are `given` only; beside it the sum of what their own heads say, if it has such and
+/// they speak of classes.
 pub(super) fn evaluate_some(
     task: &Task,
     model: &Model,
@@ -52,6 +53,9 @@ pub(super) fn evaluate_some(
         values.iter_mut().zip(given).filter(|(_, given)| !**given).for_each(|(v, _)| *v = None);
         let p = model.predict(&values)?;
         whole.add(task, &p.output, &target)?;
+        if task.objective() != super::Objective::Classify {
+            continue; // numbers of several heads are no opinions that multiply
+        }
         let mut heads = p.heads.iter().map(|(_, y)| y.log_softmax(-1));
         if let Some(first) = heads.next() {
             let sum = heads.try_fold(first?, |sum, y| sum.add(&y?))?;

@@ -313,7 +313,11 @@ fn fields(config: &Config, set: &Rtd) -> Result<(Vec<String>, String)> {
         return Err(Error::config("data.input", format!("names `{}` twice", inputs[twice])));
     }
     let target = match config.data.target.as_str() {
-        _ if pair => String::new(),
+        "" if pair => String::new(),
+        given if pair => {
+            let what = format!("is `{given}`, but a model of kind pair foretells no field; leave it out");
+            return Err(Error::config("data.target", what));
+        }
         "" => {
             let label = all.iter().rfind(|f| f.bound > 0 && f.shape.is_empty() && !inputs.contains(&f.name));
             let other = label.or_else(|| all.iter().rfind(|f| !inputs.contains(&f.name)));

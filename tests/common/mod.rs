@@ -5,7 +5,7 @@ use ringtape::device::Device;
 use ringtape::error::{Error, Result};
 use ringtape::rng::Key;
 use ringtape::shape::{DType, Spec};
-use ringtape::tape::{Adjoint, Cx, Op, Var};
+use ringtape::tape::{Adjoint, Cx, Grads, Op, Params, Var};
 use ringtape::tensor::{SmallList, Tensor};
 use smallvec::smallvec;
 
@@ -35,6 +35,37 @@ pub fn add<'t>(x: &Var<'t>, y: &Var<'t>) -> Result<Var<'t>> {
 pub fn dropout<'t>(x: &Var<'t>) -> Result<Var<'t>> {
     let key = x.tape().next_key();
     if x.tape().is_training() { x.tape().apply1(Drop(key), &[x]) } else { Ok(x.clone()) }
+}
+
+/// Compares the gradient of each slot that has one with central differences of `loss` at three of its elements, in f64. `step`
+/// is their half width and `off` what they may differ by.
+pub fn compare_gradients(
+    what: &str,
+    params: &mut Params,
+    grads: &Grads,
+    [step, off]: [f64; 2],
+    loss: impl Fn(&Params) -> f64,
+) {
+    for slot in params.all().filter(|&s| grads.get(s).is_some()) {
+        let value = params.get(slot).deep_clone().unwrap();
+        let analytic = grads.get(slot).unwrap().to_f64().unwrap();
+        for j in [0, analytic.len() / 3, analytic.len() - 1] {
+            let mut at = |delta: f64| {
+                let mut x = value.to_f64().unwrap();
+                x[j] += delta;
+                params.set(slot, &tensor(&x, value.dims())).unwrap();
+                loss(params)
+            };
+            let numeric = (at(step) - at(-step)) / (2.0 * step);
+            at(0.0);
+            let name = &params.info(slot).name;
+            assert!(
+                (analytic[j] - numeric).abs() < off,
+                "{what}: {name}[{j}]: {} but differences say {numeric}",
+                analytic[j]
+            );
+        }
+    }
 }
 
 fn map(cx: &Cx<'_>, x: &Tensor, f: impl Fn(usize, f64) -> f64) -> Result<Tensor> {
