@@ -103,9 +103,6 @@ pub(super) fn dynamic_attention_backward<T: Real>(
     }
 }
 
-/// Queries that go to routed blocks together.
-const UNIT: usize = 32 * TILE;
-
 /// Memory of one job.
 struct Scratch<T> {
     p: [T; TILE * TILE],
@@ -130,8 +127,9 @@ fn backward_head<T: Real>(
     let zeros = [T::ZERO; TILE * TILE];
     let mut m = Scratch { p: zeros, ds: zeros, dm: zeros, q: some(), d_o: some(), sum: some() };
     let mut sight = Sight::new(r);
-    for first in (0..r.tq).step_by(UNIT) {
-        let rows = UNIT.min(r.tq - first);
+    let together = r.together();
+    for first in (0..r.tq).step_by(together) {
+        let rows = together.min(r.tq - first);
         let n = h * r.tq + first;
         let [q, d_o, o] = [x.q, x.d_o, x.o].map(|x| &x[n * d..][..rows * d]);
         let delta: Vec<T> = d_o.chunks_exact(d).zip(o.chunks_exact(d)).map(|(d_o, o)| dot(d_o, o)).collect();

@@ -49,11 +49,16 @@ impl<T: Real> Rules<T> {
     fn limit(&self, i: usize) -> usize {
         if self.causal { self.tk.min(i + self.offset + 1) } else { self.tk }
     }
-    /// Queries of one unit of work: so many that blocks find rows enough, so few that there is work for every thread. It
-    /// depends on extents alone, as the order of sums does.
+    /// Queries of one unit of work, of so many heads: few enough that there is work for every thread. It depends on extents
+    /// alone, as the order of sums does.
     pub(super) fn unit(&self, heads: usize) -> usize {
-        let tiles = (heads * self.tq.div_ceil(TILE) / 16).clamp(4, if self.count > 0 { 32 } else { 4 });
-        tiles * TILE
+        TILE * (heads * self.tq.div_ceil(TILE) / 16).clamp(4, self.together() / TILE)
+    }
+    /// Queries that go to routed blocks together: so many that each block finds a tile of them, so that products stay large
+    /// and blocks are fetched once for many queries, however long the sequence is.
+    pub(super) fn together(&self) -> usize {
+        let blocks = self.tk.div_ceil(self.block);
+        TILE * blocks.checked_div(self.count).map_or(4, |tiles| tiles.clamp(32, 256))
     }
     /// Work of one head in about nanoseconds, as far as extents tell.
     pub(super) fn work(&self) -> usize {
