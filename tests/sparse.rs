@@ -41,8 +41,10 @@ fn op(path: Path, hard: bool, density: f64) -> SparseMlp {
     SparseMlp { relu: ThresholdRelu { hard, density, bandwidth: 0.0 }, path }
 }
 
-/// Rows, inputs, hidden units, outputs: whole strips and words, and what is left of them.
-const SHAPES: [[usize; 4]; 4] = [[1, 16, 70, 300], [3, 24, 32, 128], [37, 19, 101, 150], [130, 128, 256, 33]];
+/// Rows, inputs, hidden units, outputs: whole strips and words, and what is left of them; the last so large that weights and
+/// rows are laid out in strips, of more units and rows than are summed at a time.
+const SHAPES: [[usize; 4]; 5] =
+    [[1, 16, 70, 300], [3, 24, 32, 128], [37, 19, 101, 150], [130, 128, 256, 33], [1040, 253, 1050, 258]];
 
 fn inputs([rows, k, h, m]: [usize; 4], threshold: f32) -> Vec<Tensor> {
     let theta = Tensor::from_slice(&Device::cpu(), &vec![threshold; h], &[h]).unwrap();
@@ -73,11 +75,12 @@ fn kernels_that_skip_have_the_bits_of_plain_loops_over_all_units() {
     for shape in SHAPES {
         let [rows, k, h, m] = shape;
         for hard in [false, true] {
-            let inputs = inputs(shape, 4.0);
+            let theta = if k > 200 { 20.0 } else { 4.0 };
+            let inputs = inputs(shape, theta);
             let seed = normal(&[rows, m], "dy");
             let got = run(op(Path::Sparse, hard, 0.1), &inputs, &seed);
             let a = f32s(&got[1]);
-            let on = |i: usize| a[i] > 4.0;
+            let on = |i: usize| a[i] > theta;
             let active = (0..rows * h).filter(|&i| on(i)).count();
             assert!(active > 0 && active < rows * h / 2, "{shape:?}: {active} units are active");
             let value: Vec<f32> = (0..rows * h)
@@ -87,7 +90,7 @@ fn kernels_that_skip_have_the_bits_of_plain_loops_over_all_units() {
                     } else if hard {
                         a[i]
                     } else {
-                        a[i] - 4.0
+                        a[i] - theta
                     }
                 })
                 .collect();

@@ -27,6 +27,7 @@ mod pairs;
 mod round;
 mod vector;
 
+pub(crate) use pack::{Scratch, scratch};
 pub use round::Precision;
 pub(super) use vector::picked;
 

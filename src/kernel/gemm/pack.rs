@@ -11,10 +11,10 @@ use std::thread::LocalKey;
 /// A cache line: the unit of packed memory, so that no vector load straddles two.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct Line([f32; 16]);
+pub(crate) struct Line([f32; 16]);
 
 /// Packing memory of a thread, kept from product to product.
-pub(super) type Scratch = Cell<Vec<Line>>;
+pub(crate) type Scratch = Cell<Vec<Line>>;
 
 thread_local! {
     pub(super) static LEFT: Scratch = const { Cell::new(Vec::new()) };
@@ -22,11 +22,15 @@ thread_local! {
 }
 
 /// Lends `f` the first `n` numbers of `memory`, with any contents.
-pub(super) fn scratch<R>(memory: &'static LocalKey<Scratch>, n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(crate) fn scratch<T: Pod, R>(
+    memory: &'static LocalKey<Scratch>,
+    n: usize,
+    f: impl FnOnce(&mut [T]) -> R,
+) -> R {
     // Taken out while it is lent: a thread that waits inside `f` may run another product meanwhile.
-    let mut lines = memory.take();
-    if lines.len() < n.div_ceil(16) {
-        lines.resize(n.div_ceil(16), Line([0.0; 16]));
+    let (mut lines, count) = (memory.take(), (n * size_of::<T>()).div_ceil(size_of::<Line>()));
+    if lines.len() < count {
+        lines.resize(count, Line([0.0; 16]));
     }
     let out = f(&mut bytemuck::cast_slice_mut(&mut lines)[..n]);
     memory.set(lines);

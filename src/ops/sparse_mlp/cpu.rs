@@ -3,8 +3,9 @@
 //! the plain loop over all of them does where what is skipped is 0: same bits, for any number of threads, on any instruction
 //! set. Each d is a dot product, with the bits of the dense product of its row alone, which are those of the instruction set.
 
-use super::super::threshold_relu::cpu::{Cut, slope, statistics};
+use super::super::threshold_relu::cpu::{Cut, statistics};
 use super::picked::{TERMS, active, add_product, add_products};
+use super::strips::{self, SOME, Strips, Terms, bits};
 use crate::kernel::lanes::LANES;
 use crate::kernel::{Real, par};
 use crate::vectorized;
@@ -13,12 +14,17 @@ use rayon::prelude::*;
 /// Units of a word of the mask.
 pub(super) const WORD: usize = 32;
 /// Rows that are taken together in one job, at most: a block of w is read from the L2 cache for all of them.
-const ROWS: usize = 128;
+pub(super) const ROWS: usize = 128;
 /// Elements of such a block.
 const BLOCK: usize = 1 << 16;
-/// Units of a job that sums over rows, and rows whose active units it sorts by unit at a time.
+/// Units of a job that sums over rows, at least, and rows whose active units it sorts by unit at a time.
 const JOB: usize = 64;
 const TILE: usize = 64;
+
+/// Units of a job that sums over rows: many, as they are read row by row. The bits do not depend on it.
+fn job(units: usize) -> usize {
+    (units / 8 / JOB * JOB).clamp(JOB, 4 * JOB)
+}
 
 /// Rows of a job. The bits do not depend on it.
 fn some(rows: usize) -> usize {
@@ -86,6 +92,15 @@ pub(super) fn sparse_mlp_rows<T: Real>(
         });
     }
     let some = some(rows);
+    if strips::pay(rows, h, n) && !mask.is_empty() {
+        return Strips::of(w, n, |w| {
+            par::chunks_mut(y, some * n, work, |i, y| {
+                let first = i * some;
+                let (value, mask) = (&value[first * h..], &mask[first * planes * words..]);
+                many_rows(value, mask, w, bias, y, [h, n, planes * words], accumulate);
+            });
+        });
+    }
     par::chunks_mut(y, some * n, work, |i, y| {
         let first = i * some;
         let mask = &mask[(first * planes * words).min(mask.len())..];
@@ -124,14 +139,28 @@ pub(super) fn sparse_mlp_outer<T: Real>(
     accumulate: bool,
 ) {
     let pitch = h.div_ceil(WORD) * planes;
-    par::chunks_mut(out, JOB * n, value.len() * n / 64, |i, out| {
-        if !accumulate {
-            out.fill(T::ZERO);
-        }
-        if n > 0 {
-            outer_units(&value[(i * JOB).min(value.len())..], &mask[(i * JOB / WORD).min(mask.len())..], z, out, h, n, pitch);
-        }
-    });
+    if !accumulate {
+        out.fill(T::ZERO);
+    }
+    // No unit, or no number in a row.
+    if out.is_empty() {
+        return;
+    }
+    if !strips::pay(z.len() / n, h, n) {
+        return par::chunks_mut(out, JOB * n, value.len() * n / 64, |i, out| {
+            outer_units(&value[i * JOB..], &mask[i * JOB / WORD..], z, out, h, n, pitch);
+        });
+    }
+    let some = job(h);
+    for (tile, z) in z.chunks(SOME * n).enumerate() {
+        let (first, rows) = (tile * SOME, z.len() / n);
+        Strips::of(z, n, |z| {
+            par::chunks_mut(out, some * n, rows * h * n / 64, |i, out| {
+                let (mask, value) = (&mask[first * pitch + i * some / WORD..], &value[first * h + i * some..]);
+                z.add(&Terms::by_unit(mask, value, [rows, out.len() / n, pitch, h]), 0, out);
+            });
+        });
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -145,64 +174,23 @@ pub(super) fn sparse_mlp_sums<T: Real>(
     scale: T,
     accumulate: bool,
 ) {
-    let words = h.div_ceil(WORD);
-    par::chunks_mut(out, WORD, value.len() / 4, |i, out| {
-        let mut sums = [T::ZERO; WORD];
+    let (words, some) = (h.div_ceil(WORD), job(h));
+    par::chunks_mut(out, some, value.len() / 4, |i, out| {
+        let mut sums = vec![T::ZERO; out.len()];
         for (t, row) in value.chunks_exact(h).enumerate() {
-            for c in active(&mask[(t * planes + plane) * words + i..][..1]) {
-                sums[c] += row[i * WORD + c];
+            let mask = &mask[(t * planes + plane) * words + i * some / WORD..][..out.len().div_ceil(WORD)];
+            let row = &row[i * some..][..out.len()];
+            for (k, pair) in mask.chunks(2).enumerate() {
+                let mut left = bits(pair);
+                for _ in 0..left.count_ones() {
+                    let c = k * 2 * WORD + left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    sums[c] += row[c];
+                }
             }
         }
         for (out, sum) in out.iter_mut().zip(sums) {
             *out = if accumulate { *out + scale * sum } else { scale * sum };
-        }
-    });
-}
-
-#[allow(clippy::too_many_arguments)]
-pub(super) fn sparse_mlp_felt<T: Real>(
-    d: &[T],
-    mask: &[i32],
-    stats: &[T],
-    line: &mut [T],
-    h: usize,
-    factor: T,
-    half: T,
-    steep: T,
-    hard: bool,
-) {
-    let planes = if half > T::ZERO { 2 } else { 1 };
-    let words = h.div_ceil(WORD);
-    par::chunks_mut(line, 2 * ROWS, d.len() / 16, |i, line| {
-        for (k, line) in line.chunks_exact_mut(2).enumerate() {
-            let t = i * ROWS + k;
-            let (mean, deviation) = (stats[2 * t], stats[2 * t + 1]);
-            let (row, mut sum) = (&d[t * h..][..h], T::ZERO);
-            // A jump without a bandwidth has no slope towards its threshold.
-            if !hard || planes == 2 {
-                let plane = if hard { 1 } else { 0 };
-                for c in active(&mask[(t * planes + plane) * words..][..words]) {
-                    sum += row[c];
-                }
-            }
-            let felt = if hard { -((mean + factor * deviation) * steep) * sum } else { -sum };
-            let [alpha, beta] = slope(mean, deviation, factor, h);
-            (line[0], line[1]) = (alpha * felt, beta * felt);
-        }
-    });
-}
-
-pub(super) fn sparse_mlp_pairs<T: Real>(bias: &[T], pairs: &mut [T]) {
-    for (pair, &b) in pairs.chunks_exact_mut(2).zip(bias) {
-        (pair[0], pair[1]) = (T::ONE, b);
-    }
-}
-
-pub(super) fn sparse_mlp_scaled<T: Real>(x: &[T], line: &[T], z: &mut [T], n: usize) {
-    par::chunks_mut(z, ROWS * n, x.len() / 4, |i, z| {
-        let rows = z.chunks_exact_mut(n).zip(x[i * ROWS * n..].chunks_exact(n));
-        for ((z, x), line) in rows.zip(line[i * ROWS * 2..].chunks_exact(2)) {
-            z.iter_mut().zip(x).for_each(|(z, &x)| *z = line[1] * x);
         }
     });
 }
@@ -236,6 +224,48 @@ fn select_rows<T: Real>(
             *band = x[i * WORD..].iter().take(WORD).enumerate().map(near).sum::<u32>() as i32;
         }
     }
+}
+
+/// Rows of y from those of w in strips; rows of the mask are `words` long.
+fn many_rows<T: Real>(
+    value: &[T],
+    mask: &[i32],
+    w: &Strips<'_, T>,
+    bias: &[T],
+    y: &mut [T],
+    [h, n, words]: [usize; 3],
+    accumulate: bool,
+) {
+    let mut apart = vec![];
+    let sums = begin(y, &mut apart, accumulate);
+    let rows = sums.len() / n;
+    for first in (0..h).step_by(SOME) {
+        let units = SOME.min(h - first);
+        let (mask, value) = (&mask[first / WORD..], &value[first..]);
+        w.add(&Terms::by_row(mask, value, [rows, units, words, h]), first, sums);
+    }
+    end(y, &mut apart, bias, n);
+}
+
+/// Where sums grow, from 0 on: in y, or apart from it where they will be added to what is there.
+#[inline(always)]
+fn begin<'a, T: Real>(y: &'a mut [T], apart: &'a mut Vec<T>, accumulate: bool) -> &'a mut [T] {
+    if accumulate {
+        apart.resize(y.len(), T::ZERO);
+        return apart;
+    }
+    y.fill(T::ZERO);
+    y
+}
+
+/// Adds the bias, and the sums to y if they were made apart.
+#[inline(always)]
+fn end<T: Real>(y: &mut [T], apart: &mut [T], bias: &[T], n: usize) {
+    let sums = if apart.is_empty() { &mut *y } else { &mut *apart };
+    for sums in sums.chunks_exact_mut(n) {
+        sums.iter_mut().zip(bias).for_each(|(sum, &b)| *sum += b);
+    }
+    apart.iter().zip(y).for_each(|(&sum, y)| *y += sum);
 }
 
 /// d of some rows: a unit of one row has the bits of the dense product of that row.
@@ -290,16 +320,9 @@ vectorized! {
         value: &[T], mask: &[i32], w: &[T], bias: &[T], y: &mut [T], extents: [usize; 4], accumulate: bool,
     ) {
         let [h, n, pitch, words] = extents;
-        // Sums begin at 0, and are added to what is there at the end.
-        let mut apart = vec![];
-        let sums = if accumulate {
-            apart.resize(y.len(), T::ZERO);
-            &mut apart[..]
-        } else {
-            y.fill(T::ZERO);
-            &mut *y
-        };
         let (all, step) = (h.div_ceil(WORD), block_words(n));
+        let mut apart = vec![];
+        let sums = begin(y, &mut apart, accumulate);
         // Without a mask there is no active unit.
         for first in (0..if mask.is_empty() { 0 } else { all }).step_by(step) {
             let count = step.min(all - first);
@@ -308,10 +331,7 @@ vectorized! {
                 add_active(sums, value, mask, &w[first * WORD * pitch..], pitch);
             }
         }
-        for sums in sums.chunks_exact_mut(n) {
-            sums.iter_mut().zip(bias).for_each(|(sum, &b)| *sum += b);
-        }
-        apart.iter().zip(y).for_each(|(&sum, y)| *y += sum);
+        end(y, &mut apart, bias, n);
     }
 
     /// out[c] += Σ value[t, c]·z[t] for some units; `value` and `mask` begin at them.

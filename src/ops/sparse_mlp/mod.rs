@@ -20,8 +20,10 @@
 
 mod cpu;
 mod dense;
+mod felt;
 mod picked;
 mod skip;
+mod strips;
 
 use super::elementwise::{expect_inputs, expect_real};
 use super::linear;
@@ -35,6 +37,7 @@ use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
 use cpu::*;
+use felt::*;
 use skip::rows;
 use std::sync::Arc;
 
