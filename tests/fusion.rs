@@ -44,6 +44,8 @@ fn configs() -> Vec<(String, ModelConfig)> {
     for cross in [Cross::Joint, Cross::Affinity, Cross::Projections] {
         all.push((format!("early, {cross}"), config(FusionMode::Early, FusionConfig { cross, ..f() })));
     }
+    let own = FusionConfig { own_layers: 1, ..f() };
+    all.push(("early, behind layers of their own".into(), config(FusionMode::Early, own)));
     let image = ImageExtractor::Cnn;
     all.push(("late, cnn".into(), config(FusionMode::Late, FusionConfig { image, ..f() })));
     all.push(("hybrid".into(), config(FusionMode::Hybrid, f())));
@@ -184,4 +186,25 @@ fn impossible_settings_name_their_key() {
     assert!(bad(FusionConfig { bottleneck: 0, ..base() }).contains("model.fused.bottleneck"));
     assert!(bad(FusionConfig { modality_dropout: 1.0, ..base() }).contains("modality_dropout"));
     assert!(bad(FusionConfig { head_loss: f64::NAN, ..base() }).contains("head_loss"));
+    let mut p = ParamsBuilder::new(&Device::cpu(), DType::F32, 5);
+    let io = Io::Modalities { modalities: modalities(), outputs: CLASSES };
+    let late = config(FusionMode::Late, FusionConfig { own_layers: 1, ..base() });
+    assert!(nn::build(&late, &io, false, &mut p).err().unwrap().to_string().contains("model.fused.own_layers"));
+}
+
+/// Early fusion can begin with what a model of one modality has learned, all but its head: slots of one name have one shape.
+#[test]
+fn layers_of_its_own_are_those_of_a_model_of_one_modality() {
+    let (_, early) = model(
+        &config(FusionMode::Early, FusionConfig { own_layers: 2, ..FusionConfig::default() }),
+        DType::F32,
+    );
+    let (_, late) = model(&config(FusionMode::Late, FusionConfig::default()), DType::F32);
+    let slots = |p: &Params| -> Vec<(String, Vec<usize>)> {
+        p.all().map(|s| (p.info(s).name.clone(), p.get(s).dims().to_vec())).collect()
+    };
+    let early = slots(&early);
+    for (name, dims) in slots(&late).into_iter().filter(|(name, _)| !name.contains(".head.")) {
+        assert!(early.contains(&(name.clone(), dims)), "{name}");
+    }
 }

@@ -91,6 +91,7 @@ pub const KEYS: &[(&str, &str)] = &[
         "probability that training drops a modality of a sample; at least one stays",
     ),
     ("model.fused.head_loss", "added to the loss: this times the loss of each modality's own head"),
+    ("model.fused.own_layers", "blocks in which each modality is by itself before early fusion"),
     ("model.fused.image", "how an image becomes tokens: patches, cnn"),
     ("model.fused.patch", "side of an image's patches, in pixels"),
     ("model.fused.frames", "frames of sound that make a token"),

@@ -51,6 +51,8 @@ pub struct FusionConfig {
     pub modality_dropout: f64,
     /// Added to the loss: this times the loss of each modality's own head.
     pub head_loss: f64,
+    /// Blocks in which each modality is by itself before early fusion. 0: its tokens meet the others' as they are extracted.
+    pub own_layers: usize,
     /// How an image becomes tokens.
     pub image: ImageExtractor,
     /// Side of an image's patches, in pixels.
@@ -66,6 +68,7 @@ impl Default for FusionConfig {
             bottleneck: 4,
             modality_dropout: 0.0,
             head_loss: 0.0,
+            own_layers: 0,
             image: ImageExtractor::Patches,
             patch: 7,
             frames: 4,

@@ -36,11 +36,13 @@ use crate::error::{Error, Result};
 use crate::tape::{ParamsBuilder, Var};
 use extract::Extractor;
 use stream::{Stream, dropped};
-use trunk::{Bottleneck, Joint, Single};
+use trunk::{Bottleneck, Encoder, Joint, Single};
 
 /// The model.
 pub struct Fusion {
     extractors: Vec<Extractor>,
+    /// None: modalities meet as they are extracted.
+    encoders: Vec<Encoder>,
     singles: Vec<Single>,
     joint: Option<Joint>,
     bottleneck: Option<Bottleneck>,
@@ -66,13 +68,22 @@ impl Fusion {
             modalities.iter().map(|m| Single::new(c, &m.name, outputs, p)).collect()
         };
         let (mut singles, mut joint, mut bottleneck) = (vec![], None, None);
+        let mut encoders = vec![];
+        if c.fused.own_layers > 0 {
+            if c.fusion != FusionMode::Early {
+                let what = format!("is {}, but is for model.fusion = \"early\"", c.fused.own_layers);
+                return Err(Error::config("model.fused.own_layers", what));
+            }
+            let each = modalities.iter().map(|m| Encoder::new(c, &m.name, p));
+            encoders = each.collect::<Result<Vec<_>>>()?;
+        }
         match c.fusion {
             FusionMode::Early => joint = Some(Joint::new(c, outputs, p)?),
             FusionMode::Late => singles = alone(p)?,
             FusionMode::Experts => (singles, joint) = (alone(p)?, Some(Joint::new(c, outputs, p)?)),
             FusionMode::Hybrid => bottleneck = Some(Bottleneck::new(c, modalities, outputs, p)?),
         }
-        Ok(Fusion { extractors, singles, joint, bottleneck, drop: c.fused.modality_dropout })
+        Ok(Fusion { extractors, encoders, singles, joint, bottleneck, drop: c.fused.modality_dropout })
     }
 
     /// Names of the modalities, in the order in which [`Fusion::forward`] takes them.
@@ -92,18 +103,26 @@ impl Fusion {
         let batch = first.dims()[0];
         let there: Vec<bool> = inputs.iter().map(Option::is_some).collect();
         let here = dropped(first.tape(), self.drop, batch, &there)?;
-        let mut streams = Vec::new();
+        let (mut streams, mut penalty) = (Vec::new(), None);
         for (m, (extractor, x)) in self.extractors.iter().zip(inputs).enumerate() {
-            if let Some(x) = x {
-                streams.push((m, extractor.forward(x)?.among(here[m].clone())?));
+            let Some(x) = x else { continue };
+            let mut stream = extractor.forward(x)?.among(here[m].clone())?;
+            if let Some(encoder) = self.encoders.get(m) {
+                let more;
+                (stream, more) = encoder.forward(&stream)?;
+                penalty = super::both(penalty, more)?;
             }
+            streams.push((m, stream));
         }
-        self.fuse(&streams)
+        self.fuse(&streams, penalty)
     }
 
-    fn fuse<'t>(&self, streams: &[(usize, Stream<'t>)]) -> Result<Prediction<'t>> {
+    fn fuse<'t>(
+        &self,
+        streams: &[(usize, Stream<'t>)],
+        mut penalty: Option<Var<'t>>,
+    ) -> Result<Prediction<'t>> {
         let mut heads = Vec::new();
-        let mut penalty = None;
         let mut logits: Option<Var<'t>> = None;
         let mut add = |y: Var<'t>, more: Option<Var<'t>>| -> Result<()> {
             logits = super::both(logits.take(), Some(y))?;

@@ -51,6 +51,45 @@ fn blocks(
     (0..n).map(|i| Block::new(c, &format!("{name}.blocks.{i}"), cross, p)).collect()
 }
 
+/// The transformer of one modality before it meets the others, with the names of [`Single`], so that the model may begin with
+/// what one that was trained on this modality alone has learned.
+pub(super) struct Encoder {
+    summary: Summary,
+    blocks: Vec<Block>,
+    norm: NormLayer,
+    /// Says which modality it is, [1, dim].
+    kind: Slot,
+}
+
+impl Encoder {
+    /// Slots `name.summary`, `name.blocks.…`, `name.norm`, `name.kind`.
+    pub(super) fn new(c: &ModelConfig, name: &str, p: &mut ParamsBuilder) -> Result<Encoder> {
+        Ok(Encoder {
+            summary: Summary::new(c, name, p)?,
+            blocks: blocks(c, name, c.fused.own_layers, None, p)?,
+            norm: NormLayer::new(p, &join(name, "norm"), c.norm, c.dim)?,
+            kind: p.add(join(name, "kind"), &[1, c.dim], plain(c.dim), Role::Plain)?,
+        })
+    }
+
+    /// Its summary and tokens, and what it adds to the loss.
+    pub(super) fn forward<'t>(&self, s: &Stream<'t>) -> Result<(Stream<'t>, Option<Var<'t>>)> {
+        let (mut s, penalty) = through(&self.blocks, self.summary.before(s)?)?;
+        s.x = self.norm.forward(&s.x)?.add(&param(&s.x, self.kind))?;
+        Ok((s, penalty))
+    }
+}
+
+/// One block after the other, and what they add to the loss.
+fn through<'t>(blocks: &[Block], mut s: Stream<'t>) -> Result<(Stream<'t>, Option<Var<'t>>)> {
+    let mut penalty = None;
+    for block in blocks {
+        let (next, more) = block.forward(&s)?;
+        (s, penalty) = (next, both(penalty, more)?);
+    }
+    Ok((s, penalty))
+}
+
 /// A transformer and a head of one modality.
 pub(super) struct Single {
     summary: Summary,
@@ -70,12 +109,7 @@ impl Single {
 
     /// Its logits, 0 for samples without the modality, and what it adds to the loss.
     pub(super) fn forward<'t>(&self, s: &Stream<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
-        let mut s = self.summary.before(s)?;
-        let mut penalty = None;
-        for block in &self.blocks {
-            let (next, more) = block.forward(&s)?;
-            (s, penalty) = (next, both(penalty, more)?);
-        }
+        let (s, penalty) = through(&self.blocks, self.summary.before(s)?)?;
         Ok((s.of_those_here(self.head.forward(&s.x)?)?, penalty))
     }
 }
@@ -162,11 +196,8 @@ impl Bottleneck {
         let mut penalty = None;
         let mut all = Vec::new();
         for (m, s) in streams {
-            let mut s = self.summaries[*m].before(s)?;
-            for block in &self.blocks[*m][0] {
-                let (next, more) = block.forward(&s)?;
-                (s, penalty) = (next, both(penalty, more)?);
-            }
+            let (s, more) = through(&self.blocks[*m][0], self.summaries[*m].before(s)?)?;
+            penalty = both(penalty, more)?;
             all.push(s);
         }
         let batch = all[0].x.dims()[0];
