@@ -189,7 +189,9 @@ fn impossible_settings_name_their_key() {
     let mut p = ParamsBuilder::new(&Device::cpu(), DType::F32, 5);
     let io = Io::Modalities { modalities: modalities(), outputs: CLASSES };
     let late = config(FusionMode::Late, FusionConfig { own_layers: 1, ..base() });
-    assert!(nn::build(&late, &io, false, &mut p).err().unwrap().to_string().contains("model.fused.own_layers"));
+    assert!(
+        nn::build(&late, &io, false, &mut p).err().unwrap().to_string().contains("model.fused.own_layers")
+    );
 }
 
 /// Early fusion can begin with what a model of one modality has learned, all but its head: slots of one name have one shape.

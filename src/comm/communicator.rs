@@ -15,8 +15,8 @@ use std::time::Duration;
 /// Time that a collective may take, the wait for the slowest rank included.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Messages of up to this many bytes go by the tree, longer ones round the ring. It decides about bits, so it is fixed.
-pub const CROSSOVER: usize = 8 << 10;
+/// Messages of up to this many bytes go by the tree, longer ones round the ring, where nothing was measured.
+pub const CROSSOVER: u64 = 8 << 10;
 
 /// A group of ranks. Every member makes the same calls in the same order; a member that does not is told, with both
 /// calls named, and so is one whose lengths or types differ. After an error the whole job is over, on every rank.
@@ -28,6 +28,7 @@ pub struct Communicator {
     calls: u64,
     deadline: Duration,
     algorithm: Option<Algorithm>,
+    crossover: u64,
 }
 
 impl Communicator {
@@ -42,6 +43,7 @@ impl Communicator {
             calls: 0,
             deadline: DEADLINE,
             algorithm: None,
+            crossover: CROSSOVER,
         }
     }
 
@@ -63,6 +65,12 @@ impl Communicator {
     /// Has every later call go this way; None chooses by length. The same on all ranks, and part of the result's bits.
     pub fn set_algorithm(&mut self, algorithm: Option<Algorithm>) {
         self.algorithm = algorithm;
+    }
+
+    /// Has messages of up to `bytes` go by the tree and longer ones round the ring. The same on all ranks, and part of the
+    /// result's bits: see [`Communicator::fit`].
+    pub fn set_crossover(&mut self, bytes: u64) {
+        self.crossover = bytes;
     }
 
     /// Bytes of payload that this rank has sent so far, in all groups.
@@ -220,6 +228,7 @@ impl Communicator {
             calls: 0,
             deadline: self.deadline,
             algorithm: self.algorithm,
+            crossover: self.crossover,
         }))
     }
 
@@ -239,7 +248,8 @@ impl Communicator {
     }
 
     fn tag<T: Element>(&self, call: Call, count: usize, reduce: Option<Reduce>, root: usize) -> Tag {
-        let by_length = if count * T::DTYPE.size() <= CROSSOVER { Algorithm::Tree } else { Algorithm::Ring };
+        let short = (count * T::DTYPE.size()) as u64 <= self.crossover;
+        let by_length = if short { Algorithm::Tree } else { Algorithm::Ring };
         let algorithm = match call {
             Call::AllReduce | Call::Reduce | Call::Broadcast => self.algorithm.unwrap_or(by_length),
             _ => Algorithm::Ring,

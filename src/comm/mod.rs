@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `communicator.rs` | [`Communicator`]: the calls |
 //! | `ring.rs`, `tree.rs` | the algorithms; the ring by hand with three ranks |
+//! | `fit.rs` | [`Fit`]: what messages cost here, and whether ring or tree |
 //! | `number.rs` | what can be reduced, and how |
 //! | `cx.rs` | a collective under way: typed messages |
 //! | `tag.rs` | [`Tag`]: which call, carried by each message |
@@ -56,6 +57,7 @@ mod control;
 mod cx;
 #[cfg(test)]
 mod faults;
+mod fit;
 mod frame;
 mod hello;
 pub mod job;
@@ -77,6 +79,7 @@ mod tree;
 mod watch;
 
 pub use communicator::{CROSSOVER, Communicator, DEADLINE};
+pub use fit::Fit;
 pub use job::Place;
 pub use number::Number;
 pub use rendezvous::{Meeting, Way};
