@@ -3,6 +3,9 @@
 
 #[path = "comm/faults.rs"]
 mod faults;
+#[cfg(feature = "mpi")]
+#[path = "comm/mpi.rs"]
+mod mpi;
 #[path = "comm/processes.rs"]
 mod processes;
 #[path = "comm/rendezvous.rs"]

@@ -122,7 +122,10 @@ pub fn run_with(extensions: Extensions<'_>, args: impl IntoIterator<Item = OsStr
     let session = Session::new(extensions, cli.quiet);
     let outcome = dispatch(&session, cli.verb).and_then(|()| session.flush());
     match outcome {
-        Ok(()) => 0,
+        Ok(()) => {
+            crate::comm::leave();
+            0
+        }
         Err(e) if session::is_closed_pipe(&e) => 0,
         Err(e) => {
             session.report(&e);

@@ -1,5 +1,6 @@
 //! One collective under way: the ranks of its communicator, and typed messages between them.
 
+use super::tag::Reduce;
 use super::transport::{Combine, Incoming, Job, Outgoing, Transport};
 use crate::error::Result;
 use crate::tensor::Element;
@@ -28,6 +29,12 @@ impl Cx<'_> {
         let out = Outgoing { to: self.ranks[to], data: bytemuck::cast_slice(out) };
         let into = Incoming { from: self.ranks[from], data: bytemuck::cast_slice_mut(into), combine };
         self.transport.exchange(&self.job, Some(out), Some(into))
+    }
+
+    /// An all-reduce that the transport makes itself: of all ranks only.
+    pub(super) fn by_the_transport<T: Element>(&mut self, x: &mut [T], reduce: Reduce) -> Option<Result<()>> {
+        let all = self.ranks.len() == self.transport.world();
+        all.then(|| self.transport.all_reduce(T::DTYPE, reduce, bytemuck::cast_slice_mut(x))).flatten()
     }
 
     pub(super) fn send<T: Element>(&mut self, to: usize, out: &[T]) -> Result<()> {

@@ -113,7 +113,13 @@ impl Meeting {
             None | Some("auto") => None,
             Some("shm") => Some(Way::Shm),
             Some("tcp") => Some(Way::Tcp),
-            Some(other) => return Err(Error::Usage(format!("{TRANSPORT}={other}: auto, shm or tcp"))),
+            Some(name @ ("mpi" | "mpi-sums")) if cfg!(feature = "mpi") => {
+                Some(if name == "mpi" { Way::Mpi } else { Way::MpiSums })
+            }
+            Some(other) => {
+                let ways = "auto, shm or tcp, and mpi or mpi-sums in a build with --features mpi";
+                return Err(Error::Usage(format!("{TRANSPORT}={other}: {ways}")));
+            }
         };
         Ok(Meeting {
             rank: place.rank,
@@ -133,6 +139,8 @@ impl Meeting {
         let mut party = meet(self)?;
         match (&party.table.plane, party.shared.take()) {
             (Plane::Shm { .. }, Some(shared)) => Ok(Communicator::new(Shm::new(self, party, shared)?)),
+            #[cfg(feature = "mpi")]
+            (&Plane::Mpi(sums), _) => Ok(Communicator::new(super::mpi::Mpi::new(self, party, sums)?)),
             _ => Ok(Communicator::new(Tcp::new(self, party)?)),
         }
     }

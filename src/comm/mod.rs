@@ -20,6 +20,7 @@
 //! | `control.rs`, `link.rs` | signs of life, and the verdict, beside the data |
 //! | `pieces.rs`, `frame.rs` | messages in pieces with checksums |
 //! | `tcp.rs` | ranks that are processes anywhere |
+//! | `mpi.rs` | ranks that an MPI started (feature `mpi`) |
 //! | `shm.rs`, `segment.rs`, `plane.rs` | ranks that are processes of one host |
 //!
 //! # What it costs
@@ -63,6 +64,8 @@ mod hello;
 pub mod job;
 mod lend;
 mod link;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod number;
 mod pieces;
 mod plane;
@@ -86,4 +89,10 @@ pub use rendezvous::{Meeting, Way};
 pub use secret::Secret;
 pub use tag::{Algorithm, Call, Reduce, Tag};
 pub use transport::{Combine, Incoming, Job, Outgoing, Transport};
+/// What is to be done by the thread that joined, after all went well: MPI wants to be ended.
+pub fn leave() {
+    #[cfg(feature = "mpi")]
+    mpi::leave();
+}
+
 pub use watch::{Failure, Suspicion, Watch};

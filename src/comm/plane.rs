@@ -36,6 +36,8 @@ fn sweep(folder: &Path) {
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub(super) enum Plane {
     Tcp,
+    /// Whether sums are MPI's own.
+    Mpi(bool),
     /// The file lives under this name only until all ranks have opened it: a crash leaves nothing behind.
     Shm {
         path: PathBuf,
@@ -48,8 +50,10 @@ pub(super) struct Shared(pub(super) File);
 impl Plane {
     /// Rank 0 opens the way for `world` ranks.
     pub(super) fn open(way: Way, world: usize) -> Result<(Plane, Option<Shared>)> {
-        if way == Way::Tcp || world == 1 {
-            return Ok((Plane::Tcp, None));
+        match way {
+            Way::Mpi | Way::MpiSums => return Ok((Plane::Mpi(way == Way::MpiSums), None)),
+            Way::Shm if world > 1 => {}
+            _ => return Ok((Plane::Tcp, None)),
         }
         let name: String = random::<16>()?.iter().map(|b| format!("{b:02x}")).collect();
         let folder = PathBuf::from(MEMORY);

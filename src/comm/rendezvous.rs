@@ -45,6 +45,10 @@ pub enum Way {
     Shm,
     /// Sockets.
     Tcp,
+    /// Messages of the MPI that started the ranks (feature `mpi`).
+    Mpi,
+    /// The same, and sums of all ranks by MPI's own all-reduce.
+    MpiSums,
 }
 
 /// What rank 0 tells everybody at the end.

@@ -3,9 +3,10 @@
 //! A ring in which everybody first sends and then receives hangs as soon as messages are larger than what the system
 //! buffers: all wait for a receiver. So the one thing that a transport must do is both at once, as MPI_Sendrecv does.
 
-use super::tag::Tag;
+use super::tag::{Reduce, Tag};
 use super::watch::{Failure, Suspicion, Watch, disagree};
 use crate::error::{Error, Result};
+use crate::shape::DType;
 use std::time::{Duration, Instant};
 
 /// Bytes for a rank.
@@ -62,6 +63,11 @@ pub trait Transport: Send {
     fn exchange(&mut self, job: &Job, out: Option<Outgoing<'_>>, into: Option<Incoming<'_>>) -> Result<()>;
     /// Bytes of payload that this rank has sent so far.
     fn sent(&self) -> u64;
+    /// An all-reduce of all ranks by what lies underneath, in an order of its own; None where it is ours to make.
+    fn all_reduce(&mut self, dtype: DType, reduce: Reduce, x: &mut [u8]) -> Option<Result<()>> {
+        let _ = (dtype, reduce, x);
+        None
+    }
 }
 
 /// The error of `rank`, whose message from `from` carries another tag, or another length, than its own call.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Names what a rank does; absent in the test program itself.
-const BODY: &str = "RINGTAPE_TEST_BODY";
+pub const BODY: &str = "RINGTAPE_TEST_BODY";
 pub const WAYS: [&str; 2] = ["shm", "tcp"];
 pub const SECRET: &str = "a secret of tests";
 
@@ -44,6 +44,18 @@ fn body(name: &str, mut world: Communicator) -> Result<()> {
             world.barrier()
         }
         "meet" => world.barrier(),
+        "sums" => {
+            let (p, me) = (world.size(), world.rank());
+            let mut x = suite::values(me, 5000);
+            world.all_reduce(&mut x, Reduce::Mean)?;
+            let all: Vec<Vec<f32>> = (0..p).map(|r| suite::values(r, 5000)).collect();
+            for (i, x) in x.iter().enumerate() {
+                let each = || all.iter().map(|v| f64::from(v[i]));
+                let (mean, size) = (each().sum::<f64>() / p as f64, each().map(f64::abs).sum::<f64>());
+                assert!((f64::from(*x) - mean).abs() <= 1e-6 * size, "{i}: {x}, not {mean}");
+            }
+            Ok(())
+        }
         other => panic!("no body is named {other}"),
     }
 }
@@ -66,6 +78,7 @@ fn rank() {
         eprintln!("error: {e}");
         std::process::exit(e.exit_code());
     }
+    ringtape::comm::leave();
     std::process::exit(0);
 }
 

@@ -45,7 +45,7 @@ pub(super) fn cases(place: Option<Place>, ranks: usize) -> Result<Vec<Case<'stat
         }
     };
     let mut worlds = vec![("threads", among_threads(place.world)?)];
-    for (name, way) in [("shared memory", Way::Shm), ("TCP", Way::Tcp)] {
+    for (name, way) in ways(&place)? {
         worlds.push((name, meeting(&place, way, secret.clone())?.join()?));
     }
     let mut cases = Vec::new();
@@ -105,6 +105,19 @@ fn among_threads(p: usize) -> Result<Communicator> {
     zero.ok_or_else(|| Error::Usage("all-reduce needs a rank".into()))
 }
 
+/// Where the environment asks for MPI, that alone: it has one world a process. (How `bench` is called decides the rest.)
+fn ways(place: &Place) -> Result<Vec<(&'static str, Way)>> {
+    let asked = match std::env::var(crate::comm::secret::VARIABLE) {
+        Ok(_) => Meeting::from_variables(place, "", "", |name| std::env::var(name).ok())?.plane,
+        Err(_) => None,
+    };
+    Ok(match asked {
+        Some(way @ Way::Mpi) => vec![("MPI's messages", way)],
+        Some(way @ Way::MpiSums) => vec![("MPI's all-reduce", way)],
+        _ => vec![("shared memory", Way::Shm), ("TCP", Way::Tcp)],
+    })
+}
+
 fn meeting(place: &Place, way: Way, secret: Option<String>) -> Result<Meeting> {
     let get = |name: &str| match (name, &secret) {
         (crate::comm::secret::VARIABLE, Some(secret)) if !secret.is_empty() => Some(secret.clone()),
@@ -116,10 +129,12 @@ fn meeting(place: &Place, way: Way, secret: Option<String>) -> Result<Meeting> {
 
 /// A rank other than 0: follows it in both worlds.
 pub(super) fn serve(place: &Place) -> Result<()> {
-    let shm = meeting(place, Way::Shm, None)?.join()?;
-    let tcp = meeting(place, Way::Tcp, None)?.join()?;
-    let other =
-        std::thread::Builder::new().spawn(move || follow(tcp)).map_err(|e| Error::no_thread("a rank", &e))?;
-    follow(shm)?;
-    other.join().unwrap_or_else(|e| std::panic::resume_unwind(e))
+    let joined = |(_, way)| meeting(place, way, None)?.join();
+    let mut all = ways(place)?.into_iter().map(joined).collect::<Result<Vec<_>>>()?;
+    let Some(mine) = all.pop() else { return Ok(()) };
+    let spawn = |world| std::thread::Builder::new().spawn(move || follow(world));
+    let others = all.into_iter().map(spawn).collect::<std::io::Result<Vec<_>>>();
+    let others = others.map_err(|e| Error::no_thread("a rank", &e))?;
+    follow(mine)?;
+    others.into_iter().try_for_each(|other| other.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
 }
