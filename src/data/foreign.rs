@@ -47,7 +47,10 @@ pub fn image(field: &Field, front_end: Option<&FrontEnd>, path: &Path) -> Result
 /// cut to the frames of the field or filled up with its mean.
 pub fn audio(field: &Field, front_end: Option<&FrontEnd>, path: &Path) -> Result<Foreign> {
     let Some(FrontEnd::Audio(recipe)) = front_end else {
-        let what = format!("the set does not say how the sound of `{}` was made; pack it anew", field.name);
+        let what = format!(
+            "the set does not say how the values of `{}` were made of sound, so no recording can be made to them; sets that              say it: fsdd, senses, relation and others (`ringtape data inspect SET`, front ends)",
+            field.name
+        );
         return Err(Error::Usage(what));
     };
     let (mut wave, mut notices) = read_any_wav(path, &read_file(path)?, recipe.rate)?;
@@ -73,7 +76,11 @@ pub fn audio(field: &Field, front_end: Option<&FrontEnd>, path: &Path) -> Result
 /// `text` as one sample of the text field `field`.
 pub fn text(field: &Field, front_end: Option<&FrontEnd>, text: &str) -> Result<Foreign> {
     let Some(front_end @ FrontEnd::Text { .. }) = front_end else {
-        return Err(Error::Usage(format!("the set has no vocabulary for `{}`; pack it anew", field.name)));
+        let what = format!(
+            "the set does not say which symbols the ids of `{}` are, so no text can be made to them; sets that say it: senses,              relation, scenes (`ringtape data inspect SET`, front ends)",
+            field.name
+        );
+        return Err(Error::Usage(what));
     };
     let ids = front_end.encode(text, field.elements() as usize)?;
     let ids: Vec<i32> = ids.into_iter().map(i32::from).collect();

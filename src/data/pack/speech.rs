@@ -1,5 +1,7 @@
 //! Sound: recordings of many lengths cut and filled to one, with the true length beside them.
 
+use crate::data::audio::Recipe;
+use crate::data::front_end::FrontEnd;
 use crate::data::header::Field;
 use crate::data::pack::images::digits_classes;
 use crate::data::pack::{Input, Inputs, f32_bytes, labels, statistics};
@@ -89,6 +91,7 @@ pub(crate) fn fsdd(inputs: &Inputs, w: &mut Writer) -> Result<()> {
     let all = Recordings::read(inputs.get("digits.npz")?)?;
     let (mean, std) = all.statistics();
     w.field(Field::samples("mfcc", DType::F32, &[FRAMES, all.width]).normalised(mean.clone(), std))?;
+    w.front_end(FrontEnd::Audio(Recipe::fsdd()));
     all.iter().try_for_each(|frames| w.write(&f32_bytes(&fit(frames, FRAMES, &mean))))?;
     w.field(Field::samples("length", DType::U8, &[]).below(FRAMES as u32 + 1))?;
     w.write(&all.lengths.iter().map(|&n| n.min(FRAMES) as u8).collect::<Vec<_>>())?;

@@ -132,7 +132,7 @@ pub(crate) static SETS: &[Set] = &[
     Set {
         name: "fsdd",
         title: "3,000 spoken digits as 13 coefficients a frame",
-        recipe: "fsdd/1",
+        recipe: "fsdd/2",
         files: &[
             ("digits.npz", "27a701a4462e2b0b19bfed87d51a937b24f9f1413c8cdcdb99160e23d26349fa"),
         ],
