@@ -4,7 +4,7 @@ mod common;
 
 use common::compare_gradients;
 use ringtape::device::Device;
-use ringtape::nn::fusion::{Cross, Form, FusionConfig, FusionMode, ImageExtractor, Modality};
+use ringtape::nn::fusion::{Cross, Form, FusionConfig, FusionMode, ImageExtractor, Modality, Weights};
 use ringtape::nn::{self, Io, Model, ModelConfig, ModelKind};
 use ringtape::rng::Key;
 use ringtape::shape::DType;
@@ -37,7 +37,7 @@ fn config(fusion: FusionMode, fused: FusionConfig) -> ModelConfig {
     }
 }
 
-/// Every mode, every way to cross, both extractors of images.
+/// Every mode, every way to cross, both extractors of images, both ways to weigh.
 fn configs() -> Vec<(String, ModelConfig)> {
     let f = FusionConfig::default;
     let mut all: Vec<(String, ModelConfig)> = Vec::new();
@@ -49,8 +49,11 @@ fn configs() -> Vec<(String, ModelConfig)> {
     let image = ImageExtractor::Cnn;
     all.push(("late, cnn".into(), config(FusionMode::Late, FusionConfig { image, ..f() })));
     all.push(("hybrid".into(), config(FusionMode::Hybrid, f())));
+    let weights = Weights::Learned;
+    all.push(("late, weights".into(), config(FusionMode::Late, FusionConfig { weights, ..f() })));
     let cross = Cross::Affinity;
-    all.push(("experts, affinity".into(), config(FusionMode::Experts, FusionConfig { cross, ..f() })));
+    let experts = FusionConfig { cross, weights, ..f() };
+    all.push(("experts, affinity, weights".into(), config(FusionMode::Experts, experts)));
     all
 }
 
@@ -154,6 +157,104 @@ fn what_training_drops_is_missing_and_not_zero() {
     }
 }
 
+/// Logits of late fusion from those of its heads: of the modalities that a sample has, each counts as the softmax of its number
+/// says, times how many they are.
+#[test]
+fn learned_weights_are_shares_of_what_is_there() {
+    let weights = Weights::Learned;
+    let (model, mut params) =
+        model(&config(FusionMode::Late, FusionConfig { weights, ..FusionConfig::default() }), DType::F64);
+    let learned: [f64; 3] = [0.3, -1.1, 0.8];
+    let slot = params.find("weights").unwrap();
+    params.set(slot, &Tensor::from_slice(&Device::cpu(), &learned, &[3]).unwrap()).unwrap();
+    let values = values(DType::F64);
+    // Sample 0 has all, sample 1 lacks the sound, sample 2 has the text alone.
+    let has = [[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]];
+    let tape = Tape::eval(&params);
+    let column =
+        |h: &[f64; 3]| Some(tape.constant(Tensor::from_slice(&Device::cpu(), h, &[BATCH, 1]).unwrap()));
+    let p = model.predict_of(&on(&tape, &values), &has.each_ref().map(column)).unwrap();
+    let heads: Vec<Vec<f64>> = p.heads.iter().map(|(_, y)| y.value().to_f64().unwrap()).collect();
+    let found = p.output.value().to_f64().unwrap();
+    for b in 0..BATCH {
+        let there: Vec<usize> = (0..3).filter(|&m| has[m][b] == 1.0).collect();
+        let total: f64 = there.iter().map(|&m| learned[m].exp()).sum();
+        for c in 0..CLASSES {
+            let i = b * CLASSES + c;
+            let share = |m: &usize| there.len() as f64 * learned[*m].exp() / total * heads[*m][i];
+            let want: f64 = there.iter().map(share).sum();
+            assert!((found[i] - want).abs() < 1e-12, "sample {b}, class {c}: {} but {want}", found[i]);
+        }
+    }
+}
+
+/// What a sample lacks is read by nobody: other values there change no bit, of the logits or of a gradient; and a sample that
+/// lacks a modality is what it is where no sample has that modality.
+#[test]
+fn what_a_sample_lacks_changes_nothing() {
+    for (what, config) in configs() {
+        for dropout in [0.0, 0.4] {
+            let fused = FusionConfig { modality_dropout: dropout, ..config.fused.clone() };
+            let (model, params) = model(&ModelConfig { fused, ..config.clone() }, DType::F64);
+            // Sample 0 lacks the image, sample 1 image and sound, sample 2 nothing.
+            let has = [[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]];
+            let run = |values: &[Tensor]| {
+                let tape = Tape::train(&params, 1, 0);
+                let column = |h: &[f64; 3]| {
+                    Some(tape.constant(Tensor::from_slice(&Device::cpu(), h, &[BATCH, 1]).unwrap()))
+                };
+                let p = model.predict_of(&on(&tape, values), &has.each_ref().map(column)).unwrap();
+                let target = Tensor::from_slice(&Device::cpu(), &[1, 0, 3], &[BATCH]).unwrap();
+                let loss = p.output.cross_entropy(&tape.constant(target)).unwrap();
+                let logits = p.output.value().to_f64().unwrap();
+                let mut grads = Grads::new(&params).unwrap();
+                tape.backward(&loss, &mut grads).unwrap();
+                let all = params.all().filter_map(|s| grads.get(s));
+                let bits = |v: Vec<f64>| v.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+                let grads: Vec<Vec<u64>> = all.map(|g| bits(g.to_f64().unwrap())).collect();
+                (logits, grads)
+            };
+            let values = values(DType::F64);
+            let (logits, grads) = run(&values);
+            let mut others = values.clone();
+            let swap = |t: &Tensor, samples: &[usize]| {
+                let mut v = t.to_f64().unwrap();
+                let each = v.len() / BATCH;
+                samples.iter().for_each(|b| v[b * each..][..each].iter_mut().for_each(|x| *x = 7.0 - *x));
+                Tensor::from_f64(&Device::cpu(), DType::F64, &v, t.dims()).unwrap()
+            };
+            (others[0], others[1]) = (swap(&values[0], &[0, 1]), swap(&values[1], &[1]));
+            let (same, also) = run(&others);
+            assert!(logits == same && grads == also, "{what}, dropout {dropout}");
+            if dropout == 0.0 {
+                others[0] = swap(&values[0], &[2]);
+                assert!(run(&others).0[8..] != logits[8..], "{what}: an image that is there");
+                let tape = Tape::eval(&params);
+                let mut some = on(&tape, &values);
+                some[0] = None;
+                let alone = model.predict(&some).unwrap().output.value().to_f64().unwrap();
+                assert!((0..CLASSES).all(|c| (alone[c] - logits[c]).abs() < 1e-12), "{what}: sample 0");
+                assert!(alone[4..8] != logits[4..8], "{what}: sample 1 lacks the sound too");
+            }
+        }
+    }
+}
+
+/// A sample of which nothing is there comes out as finite numbers.
+#[test]
+fn a_sample_without_any_modality_is_no_evidence() {
+    for (what, config) in configs() {
+        let (model, params) = model(&config, DType::F64);
+        let tape = Tape::eval(&params);
+        let none =
+            Some(tape.constant(Tensor::from_slice(&Device::cpu(), &[0.0, 1.0, 1.0], &[BATCH, 1]).unwrap()));
+        let p =
+            model.predict_of(&on(&tape, &values(DType::F64)), &[none.clone(), none.clone(), none]).unwrap();
+        let y = p.output.value().to_f64().unwrap();
+        assert!(y.iter().all(|x| x.is_finite()), "{what}: {y:?}");
+    }
+}
+
 #[test]
 fn evaluation_takes_any_subset_but_none() {
     for (what, config) in configs() {
@@ -184,6 +285,7 @@ fn impossible_settings_name_their_key() {
     assert!(bad(FusionConfig { patch: 3, ..base() }).contains("model.fused.patch"));
     assert!(bad(FusionConfig { frames: 4, ..base() }).contains("model.fused.frames"));
     assert!(bad(FusionConfig { bottleneck: 0, ..base() }).contains("model.fused.bottleneck"));
+    assert!(bad(FusionConfig { weights: Weights::Learned, ..base() }).contains("model.fused.weights"));
     assert!(bad(FusionConfig { modality_dropout: 1.0, ..base() }).contains("modality_dropout"));
     assert!(bad(FusionConfig { head_loss: f64::NAN, ..base() }).contains("head_loss"));
     let mut p = ParamsBuilder::new(&Device::cpu(), DType::F32, 5);

@@ -14,6 +14,9 @@ Examples:
   ringtape data inspect my.rtd                        fields, splits, classes, licence
   ringtape data verify my.rtd                         check every byte against its checksums
 
+An array `NAME_present` beside an array NAME (0 or 1 a sample) says which samples have a value of NAME: models of several
+modalities (model.kind=fusion) take the others as lacking it, whatever is stored there.
+
 A set is used by name or path: `ringtape train --set data.path=my.rtd`. ringtape makes no network call.";
 
 /// List, pack, inspect and verify datasets

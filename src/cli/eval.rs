@@ -7,7 +7,7 @@ use crate::nn::LayerActivity;
 use crate::nn::attention::inspect::HeadReport;
 use crate::train::modalities::Through;
 use crate::train::retrieval::Recall;
-use crate::train::{Losses, Own, Trained, Verdict, modalities};
+use crate::train::{Losses, Own, Trained, Verdict, modalities, write_whole};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -16,6 +16,8 @@ Examples:
   ringtape eval runs/cnn-1 --json
   ringtape eval runs/gpt-1 --set model.router=none     the same weights without routed blocks
   ringtape eval runs/fusion-1 --image 7.png --audio seven.wav    a sample of your own; what is not given is missing
+  ringtape eval runs/fusion-1 --set model.fused.cut=true    the same weights, modalities kept from each other
+  ringtape eval runs/fusion-1 --maps looks.svg         where the model looks in pictures, sounds and words
   ringtape eval runs/gpt-1 --losses a.safetensors      `input`, `target` and `loss` of every position, [sequences, length]
 
 The whole held-out split is read, in order. The loss is in nats a target for classes and symbols, the mean squared error
@@ -38,6 +40,9 @@ pub(super) struct Args {
     /// Write the held-out sequences and the loss at each of their positions
     #[arg(long, value_name = "FILE.safetensors")]
     losses: Option<PathBuf>,
+    /// Draw where a model of several modalities looks in some held-out samples
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "losses")]
+    maps: Option<PathBuf>,
     /// A picture of your own (PNG): what does the model hold it to be?
     #[arg(long, value_name = "FILE.png", conflicts_with = "losses")]
     image: Option<PathBuf>,
@@ -59,16 +64,25 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !own.is_empty() {
         return verdict(session, &trained.classify(&own)?, args.json);
     }
-    let found = match &args.losses {
-        Some(path) => {
+    if let Some(path) = &args.maps {
+        write_whole(path, (trained.maps()? + "\n").as_bytes())?;
+        note!(session, "{}", path.display());
+        return Ok(());
+    }
+    // Losses are of sequences, which have no modalities.
+    let through = if args.losses.is_some() { None } else { trained.modalities()? };
+    let found = match (&args.losses, &through) {
+        (Some(path), _) => {
             let (found, Losses { input, target, loss }) = trained.losses()?;
             let all = [("input", input), ("target", target), ("loss", loss)];
             tensors::write(path, &args.run, &all.map(|(name, t)| (name.to_string(), t)))?;
             found
         }
-        None => trained.evaluate()?,
+        (None, Some((found, _))) => *found,
+        (None, None) => trained.evaluate()?,
     };
-    let (heads, units, through) = (trained.attention()?, trained.activity()?, trained.modalities()?);
+    let through = through.map(|(_, all)| all);
+    let (heads, units) = (trained.attention()?, trained.activity()?);
     let split = trained.task.held_out();
     if args.json {
         let all = serde_json::json!({

@@ -23,6 +23,13 @@ impl Out<'_> {
             Out::I32(o) => Out::I32(o),
         }
     }
+    /// Zeros: a value that a sample lacks.
+    pub(crate) fn clear(self) {
+        match self {
+            Out::F32(o) => o.fill(0.0),
+            Out::I32(o) => o.fill(0),
+        }
+    }
 }
 
 impl Field {

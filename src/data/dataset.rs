@@ -77,12 +77,15 @@ fn with_scratch<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     SCRATCH.with_borrow_mut(f)
 }
 
-/// The fixed-size samples of one split of a packed set.
+/// The fixed-size samples of one split of a packed set. What a sample lacks (see [`Rtd::presence`]) is given as zeros, whatever
+/// is stored there.
 #[derive(Clone, Debug)]
 pub struct Samples {
     set: Arc<Rtd>,
     split: Split,
     fields: Vec<Field>,
+    /// For each field the one that says which samples have it.
+    presence: Vec<Option<Field>>,
     columns: Vec<Column>,
 }
 
@@ -103,7 +106,8 @@ impl Samples {
         let column =
             |f: &Field| Ok(Column { name: f.name.clone(), spec: Spec::new(f.batch_dtype(), &f.dims())? });
         let columns = fields.iter().map(column).collect::<Result<_>>()?;
-        Ok(Samples { set, split, fields, columns })
+        let presence = fields.iter().map(|f| Ok(set.presence(&f.name)?.cloned())).collect::<Result<_>>()?;
+        Ok(Samples { set, split, fields, presence, columns })
     }
     /// The packed set.
     pub fn set(&self) -> &Arc<Rtd> {
@@ -121,7 +125,16 @@ impl Dataset for Samples {
     fn read(&self, _: Pass, index: u64, out: &mut [Out<'_>]) -> Result<()> {
         let sample = self.split.start + index;
         with_scratch(|scratch| {
-            for (field, out) in self.fields.iter().zip(out) {
+            for ((field, presence), out) in self.fields.iter().zip(&self.presence).zip(out) {
+                if let Some(presence) = presence {
+                    let mut there = [0];
+                    let stored = self.set.samples(presence, sample, 1, scratch)?;
+                    widen(self.set.path(), presence, sample, stored, Out::I32(&mut there))?;
+                    if there == [0] {
+                        out.reborrow().clear();
+                        continue;
+                    }
+                }
                 let stored = self.set.samples(field, sample, 1, scratch)?;
                 widen(self.set.path(), field, sample * field.elements(), stored, out.reborrow())?;
             }

@@ -94,6 +94,10 @@ impl Field {
     pub fn normalised(self, mean: Vec<f32>, std: Vec<f32>) -> Field {
         Field { mean, std, ..self }
     }
+    /// True when this field says which samples have a value of the field `name`: see [`Rtd::presence`](super::Rtd::presence).
+    pub fn is_presence_of(&self, name: &str) -> bool {
+        self.name.strip_suffix("_present") == Some(name)
+    }
     /// Extents of one sample.
     pub fn dims(&self) -> Vec<usize> {
         self.shape.iter().map(|&d| d as usize).collect()

@@ -6,6 +6,7 @@ use crate::data::path::open_regular;
 use crate::data::readers::zeros;
 use crate::data::write::identity;
 use crate::error::{Error, Result};
+use crate::shape::DType;
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,17 @@ impl Rtd {
             let known: Vec<&str> = self.header.fields.iter().map(|f| f.name.as_str()).collect();
             Error::data(&self.path, None, format!("no field `{name}`; it has {}", known.join(", ")))
         })
+    }
+    /// The field that says which samples have a value of the field `name`, where there is one: `NAME_present`, one integer a sample,
+    /// 1, or 0 for a sample that lacks it.
+    pub fn presence(&self, name: &str) -> Result<Option<&Field>> {
+        let Some(found) = self.header.fields.iter().find(|f| f.is_presence_of(name)) else { return Ok(None) };
+        if found.batch_dtype() == DType::I32 && found.bound == 2 && found.shape.is_empty() {
+            return Ok(Some(found));
+        }
+        let what =
+            format!("`{}` must be an integer below 2 for each sample: 1 where it has `{name}`", found.name);
+        Err(Error::data(&self.path, None, what))
     }
     /// The range of samples that `name` stands for; `all` is always known.
     pub fn split(&self, name: &str) -> Result<Split> {

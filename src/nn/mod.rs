@@ -98,7 +98,7 @@ impl Module for Model {
             Model::Gpt(m) => m.forward(x),
             Model::Mlp(m) => m.forward(x),
             Model::Cnn(m) => m.forward(x),
-            Model::Fusion(m) => Ok(m.forward(&[Some(x.clone())])?.output),
+            Model::Fusion(m) => Ok(m.forward(&[Some(x.clone())], &[])?.output),
             Model::Pair(m) => Ok(m.forward(&[Some(x.clone())])?.output),
         }
     }
@@ -115,6 +115,16 @@ impl Model {
 
     /// What the model makes of `inputs`, a value for each field that it reads; None for a modality that no sample has.
     pub fn predict<'t>(&self, inputs: &[Option<Var<'t>>]) -> Result<Prediction<'t>> {
+        self.predict_of(inputs, &[])
+    }
+
+    /// [`Model::predict`] where `has` says of each value which samples have it, as [`Fusion::forward`] takes it. Other models
+    /// take no heed of it.
+    pub fn predict_of<'t>(
+        &self,
+        inputs: &[Option<Var<'t>>],
+        has: &[Option<Var<'t>>],
+    ) -> Result<Prediction<'t>> {
         let only = || {
             let first = inputs.first().and_then(Option::as_ref);
             first.ok_or_else(|| Error::shape("model", "reads one input, and there is none"))
@@ -123,7 +133,7 @@ impl Model {
             Model::Gpt(m) => m.forward_penalised(only()?)?,
             Model::Mlp(m) => m.forward_penalised(only()?)?,
             Model::Cnn(m) => (m.forward(only()?)?, None),
-            Model::Fusion(m) => return m.forward(inputs),
+            Model::Fusion(m) => return m.forward(inputs, has),
             Model::Pair(m) => return m.forward(inputs),
         };
         Ok(Prediction { output, heads: vec![], penalty })

@@ -1,6 +1,7 @@
 //! Judging a model on the held-out split, and the n-gram opponents on the same split.
 
 use super::{Task, ngram};
+use crate::data::IGNORE;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::attention::inspect::HeadReport;
@@ -51,7 +52,9 @@ pub(super) fn evaluate_some(
         let tape = Tape::eval(params).with_precision(task.precision());
         let mut values = task.values(&batch, &tape)?;
         values.iter_mut().zip(given).filter(|(_, given)| !**given).for_each(|(v, _)| *v = None);
-        let p = model.predict(&values)?;
+        let has = task.has(&batch, &tape)?;
+        let p = model.predict_of(&values, &has)?;
+        let target = of_those_with_any(target, &has, given)?;
         whole.add(task, &p.output, &target)?;
         if task.objective() != super::Objective::Classify {
             continue; // numbers of several heads are no opinions that multiply
@@ -63,6 +66,26 @@ pub(super) fn evaluate_some(
         }
     }
     Ok((whole.evaluation(task), (own.targets > 0).then(|| own.evaluation(task))))
+}
+
+/// `target`, which counts for samples only that have any of the modalities that are `given`. Numbers all count.
+fn of_those_with_any(target: Tensor, has: &[Option<Var<'_>>], given: &[bool]) -> Result<Tensor> {
+    let mut given = has.iter().zip(given).filter(|(_, given)| **given).map(|(has, _)| has);
+    let Some(columns) = given.try_fold(vec![], |mut all, has| {
+        all.push(has.as_ref()?.value().clone());
+        Some(all)
+    }) else {
+        return Ok(target); // all samples have one of them
+    };
+    if target.dtype() != DType::I32 {
+        return Ok(target);
+    }
+    let columns = columns.iter().map(|c| c.to_host()?.to_f64()).collect::<Result<Vec<_>>>()?;
+    let host = target.to_host()?;
+    let any = |i: usize| columns.iter().any(|c| c[i] != 0.0);
+    let counts = |(i, t): (usize, &i32)| if any(i) { *t } else { IGNORE };
+    let counted: Vec<i32> = host.as_slice::<i32>()?.iter().enumerate().map(counts).collect();
+    Tensor::from_slice(target.device(), &counted, target.dims())
 }
 
 /// Sums over the batches of an evaluation.
@@ -104,7 +127,7 @@ fn evaluate_each(
         let batch = batch?;
         let (input, target) = task.parts(&batch)?;
         let tape = Tape::eval(params).with_precision(task.precision());
-        let y = model.predict(&task.values(&batch, &tape)?)?.output;
+        let y = task.predict(model, &batch, &tape)?.output;
         tally.add(task, &y, &target)?;
         each(&input, &target, &y)?;
     }

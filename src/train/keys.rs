@@ -85,6 +85,14 @@ pub const KEYS: &[(&str, &str)] = &[
         "model.fused.cross",
         "how they attend to each other in early fusion and the joint expert: joint, affinity, projections",
     ),
+    (
+        "model.fused.cut",
+        "an ablation: modalities take nothing from each other before their logits are added or averaged",
+    ),
+    (
+        "model.fused.weights",
+        "how much each modality's own logits count in late fusion and among experts: equal, learned",
+    ),
     ("model.fused.bottleneck", "tokens through which modalities speak in hybrid fusion"),
     (
         "model.fused.modality_dropout",

@@ -8,6 +8,7 @@
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `modalities.rs` | a model with some of its modalities missing |
+//! | `maps.rs`, `plot_maps.rs` | where it looks in them |
 //! | `retrieval.rs` | one modality finds another |
 //! | `own.rs` | a user's own picture, recording or text |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
@@ -22,12 +23,14 @@ mod evaluate;
 mod folder;
 mod init;
 mod keys;
+pub mod maps;
 pub mod metrics;
 pub mod modalities;
 pub mod ngram;
 mod own;
 mod pass;
 pub(crate) mod plot;
+mod plot_maps;
 mod report;
 pub mod retrieval;
 mod run;
@@ -105,6 +108,9 @@ pub struct Summary {
     /// How often one modality of a held-out sample finds the other, for models of retrieval.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retrieval: Option<Vec<retrieval::Recall>>,
+    /// Where the model looks in some held-out samples, for models whose modalities meet; drawn in the report alone.
+    #[serde(skip)]
+    pub maps: Option<Vec<maps::Looked>>,
 }
 
 impl Summary {
@@ -122,8 +128,10 @@ impl Summary {
             ngram_losses: run.baselines().to_vec(),
             wall_s: run.wall(),
             sample,
-            modalities: modalities::modalities(task, model, &used, used.device(), batches)?,
+            modalities: modalities::modalities(task, model, &used, used.device(), batches)?
+                .map(|(_, all)| all),
             retrieval: retrieval::retrieval(task, model, &used, used.device())?,
+            maps: maps::maps(task, model, &used, used.device())?,
         })
     }
 }
@@ -220,9 +228,24 @@ impl Trained {
         evaluate(&self.task, &self.model, &self.params, self.params.device(), 0)
     }
 
-    /// The held-out split with some modalities missing; None for models of one input.
-    pub fn modalities(&self) -> Result<Option<Vec<modalities::Through>>> {
+    /// The held-out split with all modalities, and with some missing; None for models of one input.
+    pub fn modalities(&self) -> Result<Option<(Evaluation, Vec<modalities::Through>)>> {
         modalities::modalities(&self.task, &self.model, &self.params, self.params.device(), 0)
+    }
+
+    /// Where the model looks in some held-out samples, drawn as SVG.
+    ///
+    /// # Errors
+    /// A model whose modalities do not meet.
+    pub fn maps(&self) -> Result<String> {
+        match maps::maps(&self.task, &self.model, &self.params, self.params.device())? {
+            Some(all) => Ok(plot_maps::svg(&all)),
+            None => {
+                let what = "maps of attention are drawn of models whose modalities meet (model.kind = \"fusion\", and model.fusion \
+                            early, hybrid or experts); this run's do not";
+                Err(Error::Usage(what.into()))
+            }
+        }
     }
 
     /// How often one modality of a held-out sample finds the other; None for models that do not retrieve.

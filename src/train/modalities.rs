@@ -8,7 +8,7 @@ use crate::nn::Model;
 use crate::tape::Params;
 use serde::{Deserialize, Serialize};
 
-/// The held-out split as seen through some of the modalities.
+/// The held-out split as seen through some of the modalities. Samples that lack all of them do not count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Through {
     /// Names of the modalities that were given; the others were missing.
@@ -25,14 +25,15 @@ pub struct Through {
 const MOST: usize = 4;
 
 /// The model evaluated with each subset of its modalities (all of them first; with more than four modalities, only all and each
-/// missing once), and each modality's own head in the whole model. None for models of one input. `batches`: 0 for all.
+/// missing once), and each modality's own head in the whole model; before it what was found with all. None for models of one
+/// input. `batches`: 0 for all.
 pub fn modalities(
     task: &Task,
     model: &Model,
     params: &Params,
     device: &Device,
     batches: usize,
-) -> Result<Option<Vec<Through>>> {
+) -> Result<Option<(Evaluation, Vec<Through>)>> {
     let Model::Fusion(_) = model else { return Ok(None) };
     let names = task.inputs();
     let n = names.len();
@@ -42,7 +43,7 @@ pub fn modalities(
     } else {
         std::iter::once(all).chain((0..n).map(|m| all & !(1 << m))).collect()
     };
-    let mut found = Vec::new();
+    let (mut found, mut with_all) = (Vec::new(), None);
     for set in sets {
         let given: Vec<bool> = (0..n).map(|m| set >> m & 1 == 1).collect();
         let through = |e: Evaluation, heads: bool| Through {
@@ -52,12 +53,13 @@ pub fn modalities(
             accuracy: e.accuracy,
         };
         let (whole, heads) = evaluate_some(task, model, params, device, batches, &given)?;
+        with_all.get_or_insert(whole);
         found.push(through(whole, false));
         if let Some(e) = heads.filter(|_| set == all || set.count_ones() == 1) {
             found.push(through(e, true));
         }
     }
-    Ok(Some(found))
+    Ok(with_all.map(|whole| (whole, found)))
 }
 
 /// A table of it: modalities, of which part of the model, loss, accuracy.

@@ -62,7 +62,7 @@ impl Pass<'_> {
     ) -> Result<(f64, Vec<(Slot, Tensor)>)> {
         let (_, target) = self.task.parts(batch)?;
         let tape = self.tape(params, index);
-        let prediction = self.model.predict(&self.task.values(batch, &tape)?)?;
+        let prediction = self.task.predict(self.model, batch, &tape)?;
         let loss = self.task.loss(&prediction.output, &target, false)?;
         let value = loss.value().item()?;
         if !value.is_finite() {
@@ -90,7 +90,7 @@ impl Pass<'_> {
     fn first_bad_op(&self, params: &Params, batch: &Batch, index: u64, value: f64) -> Error {
         let tape = self.tape(params, index).check_finite();
         let again = || -> Result<()> {
-            let y = self.model.predict(&self.task.values(batch, &tape)?)?.output;
+            let y = self.task.predict(self.model, batch, &tape)?.output;
             self.task.loss(&y, &self.task.parts(batch)?.1, false).map(drop)
         };
         let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";

@@ -1,8 +1,10 @@
 //! `report.html`: one file that shows a run, with nothing to fetch and no script.
 
+use super::maps::Looked;
 use super::metrics::{self, Metrics};
 use super::modalities::{self, Through};
 use super::plot::{Chart, Line, escape};
+use super::plot_maps;
 use super::{Config, Summary, write_whole};
 use crate::error::Result;
 use crate::nn::LayerActivity;
@@ -69,6 +71,9 @@ fn page(
     if let Some(all) = summary.and_then(|s| s.modalities.as_deref()) {
         through(&mut h, all);
     }
+    if let Some(all) = summary.and_then(|s| s.maps.as_deref()) {
+        looks(&mut h, all);
+    }
     heads(&mut h, lines);
     units(&mut h, lines);
     let run = escape(dir);
@@ -128,6 +133,16 @@ fn through(h: &mut String, all: &[Through]) {
         let _ = write!(h, "<tr>{cells}</tr>");
     }
     *h += "</table>";
+}
+
+/// Where a model of several modalities looks.
+fn looks(h: &mut String, all: &[Looked]) {
+    let _ = write!(
+        h,
+        "<h2>Where it looks</h2>{}<p class=\"soft\">Shares of attention, the mean over heads and over the tokens that look. \
+         What a row lacks to 100 % goes to tokens that are parameters.</p>",
+        plot_maps::svg(all)
+    );
 }
 
 /// What the controller of the learning rate decided, and why.

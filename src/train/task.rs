@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
 use crate::nn::fusion::Form;
-use crate::nn::{Io, Modality, ModelKind, Prediction};
+use crate::nn::{Io, Modality, Model, ModelKind, Prediction};
 use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 use crate::shape::DType;
 use crate::tape::{Tape, Var};
@@ -33,6 +33,8 @@ pub struct Task {
     sequences: bool,
     /// Fields that the model reads.
     inputs: Vec<String>,
+    /// For each of them the field that says which samples have it.
+    presence: Vec<Option<String>>,
     target: String,
     objective: Objective,
     /// Price of the losses of modalities' own heads.
@@ -56,6 +58,7 @@ impl Task {
         let common = |io, inputs: Vec<String>, target: String, objective| Task {
             sequences: !tokens && matches!(io, Io::Tokens { .. }),
             io,
+            presence: vec![None; inputs.len()],
             inputs,
             target,
             objective,
@@ -79,6 +82,7 @@ impl Task {
         }
         let (inputs, target) = fields(config, &set)?;
         let modalities = || inputs.iter().map(|name| modality(&set, name)).collect::<Result<_>>();
+        let presence = presence(config, &set, &inputs)?;
         if config.model.kind == ModelKind::Pair {
             let io = Io::Modalities { modalities: modalities()?, outputs: 0 };
             return Ok(common(io, inputs, target, Objective::Match));
@@ -98,7 +102,7 @@ impl Task {
         } else {
             Io::Samples { shape: set.field(&inputs[0])?.dims(), outputs }
         };
-        Ok(common(io, inputs, target, objective))
+        Ok(Task { presence, ..common(io, inputs, target, objective) })
     }
 
     /// What the data look like to a model.
@@ -140,7 +144,9 @@ impl Task {
             (true, true) => Box::new(Windows::evaluation(self.set.clone(), split, self.context)?),
             _ => {
                 let target = (self.objective != Objective::Match).then_some(&self.target);
-                let names: Vec<&str> = self.inputs.iter().chain(target).map(|n| &n[..]).collect();
+                let presence = self.presence.iter().flatten();
+                let names: Vec<&str> =
+                    self.inputs.iter().chain(target).chain(presence).map(|n| &n[..]).collect();
                 Box::new(Samples::select(self.set.clone(), split, &names)?)
             }
         })
@@ -180,6 +186,11 @@ impl Task {
         Ok((input, batch.get(&self.target)?.clone()))
     }
 
+    /// What the field `name` holds, as a modality.
+    pub fn form(&self, name: &str) -> Result<Form> {
+        Ok(modality(&self.set, name)?.form)
+    }
+
     /// Names of the fields that the model reads.
     pub fn inputs(&self) -> &[String] {
         &self.inputs
@@ -188,6 +199,26 @@ impl Task {
     /// The values of a batch that the model reads, as constants of `tape`.
     pub fn values<'t>(&self, batch: &data::Batch, tape: &'t Tape) -> Result<Vec<Option<Var<'t>>>> {
         self.inputs.iter().map(|name| Ok(Some(tape.constant(batch.get(name)?.clone())))).collect()
+    }
+
+    /// For each value of a batch which samples have it: [samples, 1], 1 or 0; None where all do.
+    pub fn has<'t>(&self, batch: &data::Batch, tape: &'t Tape) -> Result<Vec<Option<Var<'t>>>> {
+        let column = |name: &Option<String>| -> Result<Option<Var<'t>>> {
+            let Some(name) = name else { return Ok(None) };
+            let there = batch.get(name)?.to_host()?.to_f64()?;
+            if there.iter().all(|x| *x != 0.0) {
+                return Ok(None);
+            }
+            let params = tape.params();
+            let column = Tensor::from_f64(params.device(), params.dtype(), &there, &[there.len(), 1])?;
+            Ok(Some(tape.constant(column)))
+        };
+        self.presence.iter().map(column).collect()
+    }
+
+    /// What `model` makes of a batch.
+    pub fn predict<'t>(&self, model: &Model, batch: &data::Batch, tape: &'t Tape) -> Result<Prediction<'t>> {
+        model.predict_of(&self.values(batch, tape)?, &self.has(batch, tape)?)
     }
 
     /// What is added to the loss of training: the price that layers ask, and that of the losses of modalities' own heads.
@@ -319,13 +350,31 @@ fn fields(config: &Config, set: &Rtd) -> Result<(Vec<String>, String)> {
             return Err(Error::config("data.target", what));
         }
         "" => {
-            let label = all.iter().rfind(|f| f.bound > 0 && f.shape.is_empty() && !inputs.contains(&f.name));
-            let other = label.or_else(|| all.iter().rfind(|f| !inputs.contains(&f.name)));
+            let free = |f: &&data::Field| {
+                !inputs.contains(&f.name) && !all.iter().any(|other| f.is_presence_of(&other.name))
+            };
+            let label = all.iter().rfind(|f| f.bound > 0 && f.shape.is_empty() && free(f));
+            let other = label.or_else(|| all.iter().rfind(free));
             other.map(|f| f.name.clone()).ok_or_else(|| missing("data.target"))?
         }
         wanted => find("data.target", wanted)?,
     };
     Ok((inputs, target))
+}
+
+/// For each of `inputs` the field that says which samples have it.
+fn presence(config: &Config, set: &Rtd, inputs: &[String]) -> Result<Vec<Option<String>>> {
+    let found = inputs.iter().map(|name| Ok(set.presence(name)?.map(|f| f.name.clone())));
+    let found = found.collect::<Result<Vec<_>>>()?;
+    if config.model.kind != ModelKind::Fusion
+        && let Some(name) = found.iter().flatten().next()
+    {
+        let kind = config.model.kind;
+        let what =
+            format!("`{kind}` needs every value, but `{name}` says that samples lack some; use `fusion`");
+        return Err(Error::config("model.kind", what));
+    }
+    Ok(found)
 }
 
 /// The modality that a field holds: an image [channels, height, width], frames of sound [frames, coefficients] or the symbols of

@@ -84,7 +84,7 @@ impl Step {
         let (_, target) = self.task.parts(&batch)?;
         let tape = Tape::train(&self.params, self.config.seed, self.steps);
         let tape = tape.with_precision(self.config.precision);
-        let y = self.model.predict(&self.task.values(&batch, &tape)?)?.output;
+        let y = self.task.predict(&self.model, &batch, &tape)?.output;
         let loss = self.task.loss(&y, &target, false)?;
         drop(y);
         lap(1)?;

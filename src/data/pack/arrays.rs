@@ -103,6 +103,15 @@ fn write(path: &Path, arrays: &[(String, Stored<'_>)], options: &PackOptions, w:
         } else if name == "label" && a.row_shape().is_empty() {
             field.bound = classes(path, a, &mut scratch)?;
             w.about().classes = (0..field.bound.min(10_000)).map(|k| k.to_string()).collect();
+        } else if let Some((of, _)) = arrays.iter().find(|(of, _)| field.is_presence_of(of)) {
+            field.bound = 2;
+            if !a.row_shape().is_empty() || classes(path, a, &mut scratch)? > 2 {
+                let what =
+                    format!("`{name}` must be one number a sample: 1 where it has `{of}`, 0 where not");
+                return Err(Error::data(path, None, what));
+            }
+        } else if a.row_shape().len() == 1 {
+            field.bound = symbols(path, a, &mut scratch)?;
         }
         w.field(field)?;
         let each = a.row_elements();
@@ -112,6 +121,26 @@ fn write(path: &Path, arrays: &[(String, Stored<'_>)], options: &PackOptions, w:
     }
     split(n as u64, options, w);
     Ok(())
+}
+
+/// Ids up to which rows of integers count as symbols.
+const SYMBOLS: i32 = 1 << 16;
+
+/// One more than the largest of rows of integers, so that models can read them as symbols; 0 for what is none.
+fn symbols(path: &Path, a: &Stored<'_>, scratch: &mut Vec<u8>) -> Result<u32> {
+    let size = a.dtype.size();
+    if !matches!(a.dtype, DType::U8 | DType::U16 | DType::I32) {
+        return Ok(0);
+    }
+    let (mut least, mut most) = (0, 0);
+    a.pieces(path, 0, a.rows() * a.row_elements(), scratch, |piece| {
+        for b in piece.chunks_exact(size) {
+            let v = b.iter().rev().fold(0u32, |n, &b| n << 8 | u32::from(b)) as i32;
+            (least, most) = (v.min(least), v.max(most));
+        }
+        Ok(())
+    })?;
+    Ok(if least == 0 && most < SYMBOLS { most as u32 + 1 } else { 0 })
 }
 
 /// One more than the largest label.

@@ -105,6 +105,8 @@ pub(super) struct Block {
     norm2: NormLayer,
     mlp: FeedForward,
     dropout: Dropout,
+    /// Streams take nothing from each other.
+    cut: bool,
 }
 
 impl Block {
@@ -124,7 +126,8 @@ impl Block {
         };
         let norm2 = norm(p, "norm2")?;
         let mlp = FeedForward::new(c, &at("mlp"), 4 * c.dim, [plain(c.dim), residual(c, 4 * c.dim)], p)?;
-        Ok(Block { norm: norm1, attend, cross, norm2, mlp, dropout: Dropout(c.dropout) })
+        let (dropout, cut) = (Dropout(c.dropout), c.fused.cut);
+        Ok(Block { norm: norm1, attend, cross, norm2, mlp, dropout, cut })
     }
 
     /// The block over one stream, and what it adds to the loss.
@@ -138,20 +141,30 @@ impl Block {
         &self,
         streams: &[Stream<'t>],
     ) -> Result<(Vec<Stream<'t>>, Option<Var<'t>>)> {
-        let mut streams = streams.to_vec();
+        self.fed(self.crossed(self.attended(streams.to_vec())?)?)
+    }
+
+    fn attended<'t>(&self, mut streams: Vec<Stream<'t>>) -> Result<Vec<Stream<'t>>> {
         for s in &mut streams {
             let y = self.attend.within(&self.norm.forward(&s.x)?, s.mask.as_ref())?;
             s.x = s.x.add(&self.dropout.forward(&y)?)?;
         }
-        if let Some((cross, norm, attend)) = &self.cross {
-            let normed = |s: &Stream<'t>| Ok(Stream { x: norm.forward(&s.x)?, ..s.clone() });
-            let normed = streams.iter().map(normed).collect::<Result<Vec<_>>>()?;
-            for (s, y) in streams.iter_mut().zip(attend.across(*cross, &normed)?) {
+        Ok(streams)
+    }
+
+    fn crossed<'t>(&self, mut streams: Vec<Stream<'t>>) -> Result<Vec<Stream<'t>>> {
+        if let Some((cross, norm, attend)) = self.crossing() {
+            let taken = attend.across(*cross, &normed(norm, &streams)?)?;
+            for (s, y) in streams.iter_mut().zip(taken) {
                 if let Some(y) = y {
                     s.x = s.x.add(&self.dropout.forward(&y)?)?;
                 }
             }
         }
+        Ok(streams)
+    }
+
+    fn fed<'t>(&self, mut streams: Vec<Stream<'t>>) -> Result<(Vec<Stream<'t>>, Option<Var<'t>>)> {
         let mut penalty = None;
         for s in &mut streams {
             let (y, more) = self.mlp.forward(&self.norm2.forward(&s.x)?)?;
@@ -160,6 +173,66 @@ impl Block {
         }
         Ok((streams, penalty))
     }
+
+    /// How streams cross, where they do.
+    fn crossing(&self) -> Option<&(Cross, NormLayer, Attend)> {
+        self.cross.as_ref().filter(|_| !self.cut)
+    }
+
+    /// The block over several streams, and where their tokens look: for streams a and b, which meet here, the weights
+    /// [B, T_a, T_b] of the tokens of b, the mean over heads. Where none cross, a is b.
+    pub(super) fn look<'t>(&self, streams: &[Stream<'t>]) -> Result<(Vec<Stream<'t>>, Vec<Look<'t>>)> {
+        let attended = self.attended(streams.to_vec())?;
+        let mut looks = Vec::new();
+        match self.crossing() {
+            None => {
+                for (a, s) in normed(&self.norm, streams)?.iter().enumerate() {
+                    let [q, k, _] = self.attend.project(&s.x)?;
+                    looks.push(([a, a], weights(&q, &k, s.mask.as_ref())?));
+                }
+            }
+            Some((_, norm, attend)) => {
+                let normed = normed(norm, &attended)?;
+                let all = normed.iter().map(|s| attend.project(&s.x)).collect::<Result<Vec<_>>>()?;
+                for (a, b) in (0..all.len()).flat_map(|a| (0..all.len()).map(move |b| (a, b))) {
+                    if a != b {
+                        looks.push(([a, b], self.scores_of(&all, a, b, normed[b].mask.as_ref())?));
+                    }
+                }
+            }
+        }
+        Ok((self.fed(self.crossed(attended)?)?.0, looks))
+    }
+
+    /// Weights of stream b for the tokens of stream a.
+    fn scores_of<'t>(
+        &self,
+        all: &[Projected<'t>],
+        a: usize,
+        b: usize,
+        mask: Option<&Var<'t>>,
+    ) -> Result<Var<'t>> {
+        match self.crossing() {
+            // One matrix for both, made from queries of the first and keys of the second.
+            Some((Cross::Affinity, ..)) if a > b => weights(&all[a][1], &all[b][0], mask),
+            _ => weights(&all[a][0], &all[b][1], mask),
+        }
+    }
+}
+
+/// Streams a and b, and the weights [B, T_a, T_b] that tokens of a give to those of b.
+pub(super) type Look<'t> = ([usize; 2], Var<'t>);
+
+/// softmax(q·kᵀ/√d + mask), the mean over heads: [B, Tq, Tk].
+fn weights<'t>(q: &Var<'t>, k: &Var<'t>, mask: Option<&Var<'t>>) -> Result<Var<'t>> {
+    let scores = q.matmul_transposed(k)?.scale(1.0 / (q.dims()[3] as f64).sqrt())?;
+    let scores = mask.map_or(Ok(scores.clone()), |mask| scores.add(mask))?;
+    scores.softmax(-1)?.mean_over(&[1], false)
+}
+
+/// The streams, normalised.
+fn normed<'t>(norm: &NormLayer, streams: &[Stream<'t>]) -> Result<Vec<Stream<'t>>> {
+    streams.iter().map(|s| Ok(Stream { x: norm.forward(&s.x)?, ..s.clone() })).collect()
 }
 
 /// Several streams as one.

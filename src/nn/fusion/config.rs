@@ -12,7 +12,7 @@ words! {
         Early = "early",
         /// Behind the last: logits of each are summed.
         Late = "late",
-        /// From half of the layers on, through bottleneck tokens.
+        /// From half of the layers on, of which there are two at least, through bottleneck tokens.
         Hybrid = "hybrid",
         /// Early and late: the logits of all heads are summed.
         Experts = "experts",
@@ -27,6 +27,15 @@ words! {
         Affinity = "affinity",
         /// Each ordered pair has its own scores, by projections that all pairs share.
         Projections = "projections",
+    }
+}
+words! {
+    /// How much the logits of each modality's own head count where they are summed.
+    Weights {
+        /// All alike.
+        Equal = "equal",
+        /// As learned numbers say, one for each modality; of those that a sample has they sum to their number.
+        Learned = "learned",
     }
 }
 words! {
@@ -45,6 +54,10 @@ words! {
 pub struct FusionConfig {
     /// How modalities attend to each other in early fusion and in the joint expert.
     pub cross: Cross,
+    /// An ablation: modalities take nothing from each other before their logits are added or averaged.
+    pub cut: bool,
+    /// How much each modality's own logits count in late fusion and among experts.
+    pub weights: Weights,
     /// Bottleneck tokens of hybrid fusion.
     pub bottleneck: usize,
     /// Probability that training drops a modality of a sample; at least one stays.
@@ -65,6 +78,8 @@ impl Default for FusionConfig {
     fn default() -> FusionConfig {
         FusionConfig {
             cross: Cross::Joint,
+            cut: false,
+            weights: Weights::Equal,
             bottleneck: 4,
             modality_dropout: 0.0,
             head_loss: 0.0,

@@ -49,6 +49,8 @@ pub(super) struct Extractor {
     /// [T, dim].
     position: Slot,
     tokens: usize,
+    /// Rows and columns of tokens.
+    grid: [usize; 2],
 }
 
 enum Body {
@@ -67,7 +69,7 @@ impl Extractor {
     pub(super) fn new(c: &ModelConfig, m: &Modality, p: &mut ParamsBuilder) -> Result<Extractor> {
         let f = &c.fused;
         let at = |what: &str| format!("{}.extract{what}", m.name);
-        let (body, tokens) = match m.form {
+        let (body, grid) = match m.form {
             Form::Image(shape) => convolutions(c.dim, f, m, shape, p)?,
             Form::Sound([frames, width]) => {
                 if !frames.is_multiple_of(f.frames) {
@@ -78,16 +80,22 @@ impl Extractor {
                 let values = f.frames * width;
                 (
                     Body::Frames(Linear::new(p, &at(""), values, c.dim, fan_in(values))?, values),
-                    frames / f.frames,
+                    [1, frames / f.frames],
                 )
             }
             Form::Text { length, vocabulary } => (
                 Body::Symbols(Embedding::begun(p, &at(""), vocabulary, c.dim, plain(c.dim))?, vocabulary),
-                length,
+                [1, length],
             ),
         };
+        let tokens = grid[0] * grid[1];
         let position = p.add(format!("{}.position", m.name), &[tokens, c.dim], plain(c.dim), Role::Plain)?;
-        Ok(Extractor { modality: m.clone(), body, position, tokens })
+        Ok(Extractor { modality: m.clone(), body, position, tokens, grid })
+    }
+
+    /// Rows and columns of tokens.
+    pub(super) fn grid(&self) -> [usize; 2] {
+        self.grid
     }
 
     pub(super) fn name(&self) -> &str {
@@ -144,14 +152,14 @@ fn padding<'t>(ids: &Var<'t>, vocabulary: usize) -> Result<Var<'t>> {
     ids.embedding(&tape.constant(table))
 }
 
-/// The convolutions of an image's extractor, and how many tokens they give.
+/// The convolutions of an image's extractor, and the rows and columns of tokens that they give.
 fn convolutions(
     dim: usize,
     f: &FusionConfig,
     m: &Modality,
     [channels, mut height, mut width]: [usize; 3],
     p: &mut ParamsBuilder,
-) -> Result<(Body, usize)> {
+) -> Result<(Body, [usize; 2])> {
     let same = Conv2d { padding: [1; 2], ..Conv2d::default() };
     let plan = match f.image {
         ImageExtractor::Patches => {
@@ -188,5 +196,5 @@ fn convolutions(
         layers.push(([weight, bias], op));
         from = to;
     }
-    Ok((Body::Convolutions(layers), height * width))
+    Ok((Body::Convolutions(layers), [height, width]))
 }

@@ -6,9 +6,11 @@
 //! | `mod.rs` | [`Fusion`]: the modes early, late, hybrid, experts |
 //! | `config.rs` | [`FusionConfig`] as the config file says it |
 //! | `extract.rs` | extractors: patches or a small CNN, frames, symbols |
-//! | `stream.rs` | tokens of a modality with what is there of them; which modalities training drops |
+//! | `stream.rs` | tokens of a modality with what is there of them; which modalities samples lack and training drops |
+//! | `look.rs` | where tokens look |
 //! | `attend.rs` | attention of tokens to tokens that are there, both directions from one affinity, blocks |
 //! | `pair.rs` | [`Pair`]: two modalities as vectors of one space, for retrieval |
+//! | `weigh.rs` | the sum of logits, with learned weights |
 //! | `trunk.rs` | from tokens to logits: one modality, all jointly, all by bottleneck tokens |
 //!
 //! Modes, for M modalities of T_m tokens (costs of attention a layer):
@@ -23,20 +25,24 @@
 mod attend;
 mod config;
 mod extract;
+mod look;
 mod pair;
 mod stream;
 mod trunk;
+mod weigh;
 
-pub use config::{Cross, FusionConfig, FusionMode, ImageExtractor};
+pub use config::{Cross, FusionConfig, FusionMode, ImageExtractor, Weights};
 pub use extract::{Form, Modality};
+pub use look::Map;
 pub use pair::Pair;
 
 use super::{ModelConfig, Prediction};
 use crate::error::{Error, Result};
 use crate::tape::{ParamsBuilder, Var};
 use extract::Extractor;
-use stream::{Stream, dropped};
+use stream::{Stream, kept};
 use trunk::{Bottleneck, Encoder, Joint, Single};
+use weigh::Weighed;
 
 /// The model.
 pub struct Fusion {
@@ -44,6 +50,7 @@ pub struct Fusion {
     /// None: modalities meet as they are extracted.
     encoders: Vec<Encoder>,
     singles: Vec<Single>,
+    weighed: Weighed,
     joint: Option<Joint>,
     bottleneck: Option<Bottleneck>,
     drop: f64,
@@ -67,6 +74,12 @@ impl Fusion {
         let alone = |p: &mut ParamsBuilder| -> Result<Vec<Single>> {
             modalities.iter().map(|m| Single::new(c, &m.name, outputs, p)).collect()
         };
+        if c.fused.weights == Weights::Learned && !matches!(c.fusion, FusionMode::Late | FusionMode::Experts)
+        {
+            let what = format!("is learned, but {} fusion sums no logits of modalities' own heads", c.fusion);
+            return Err(Error::config("model.fused.weights", what));
+        }
+        let weighed = Weighed::new(c, modalities.len(), p)?;
         let (mut singles, mut joint, mut bottleneck) = (vec![], None, None);
         let mut encoders = vec![];
         if c.fused.own_layers > 0 {
@@ -83,7 +96,8 @@ impl Fusion {
             FusionMode::Experts => (singles, joint) = (alone(p)?, Some(Joint::new(c, outputs, p)?)),
             FusionMode::Hybrid => bottleneck = Some(Bottleneck::new(c, modalities, outputs, p)?),
         }
-        Ok(Fusion { extractors, encoders, singles, joint, bottleneck, drop: c.fused.modality_dropout })
+        let drop = c.fused.modality_dropout;
+        Ok(Fusion { extractors, encoders, singles, weighed, joint, bottleneck, drop })
     }
 
     /// Names of the modalities, in the order in which [`Fusion::forward`] takes them.
@@ -91,8 +105,10 @@ impl Fusion {
         self.extractors.iter().map(|e| e.name()).collect()
     }
 
-    /// What one batch of values, each [B, …] or None where no sample has that modality, is held to be.
-    pub fn forward<'t>(&self, inputs: &[Option<Var<'t>>]) -> Result<Prediction<'t>> {
+    /// What one batch of values, each [B, …] or None where no sample has that modality, is held to be. `has` says for each value
+    /// which samples have it ([B, 1]: 1, or 0 for one that does not), None or nothing at all where all do. Values of a sample
+    /// that does not must be finite. A sample without any modality comes out as if there were no evidence.
+    pub fn forward<'t>(&self, inputs: &[Option<Var<'t>>], has: &[Option<Var<'t>>]) -> Result<Prediction<'t>> {
         let Some(first) = inputs.iter().flatten().next() else {
             let what = format!(
                 "a sample has no modality at all; give at least one of {}",
@@ -102,19 +118,43 @@ impl Fusion {
         };
         let batch = first.dims()[0];
         let there: Vec<bool> = inputs.iter().map(Option::is_some).collect();
-        let here = dropped(first.tape(), self.drop, batch, &there)?;
+        let has = (0..there.len()).map(|m| has.get(m).cloned().flatten()).collect();
+        let here = kept(first.tape(), self.drop, batch, &there, has)?;
         let (mut streams, mut penalty) = (Vec::new(), None);
         for (m, (extractor, x)) in self.extractors.iter().zip(inputs).enumerate() {
             let Some(x) = x else { continue };
-            let mut stream = extractor.forward(x)?.among(here[m].clone())?;
-            if let Some(encoder) = self.encoders.get(m) {
-                let more;
-                (stream, more) = encoder.forward(&stream)?;
-                penalty = super::both(penalty, more)?;
-            }
+            let (stream, more) = self.encode(m, extractor.forward(x)?.among(here[m].clone())?)?;
+            penalty = super::both(penalty, more)?;
             streams.push((m, stream));
         }
         self.fuse(&streams, penalty)
+    }
+
+    /// The tokens of modality `m` as they come to the meeting, and what is added to the loss.
+    fn encode<'t>(&self, m: usize, s: Stream<'t>) -> Result<(Stream<'t>, Option<Var<'t>>)> {
+        self.encoders.get(m).map_or(Ok((s.clone(), None)), |encoder| encoder.forward(&s))
+    }
+
+    /// Where tokens look that meet those of other modalities, of one sample [1, …]; empty for late fusion.
+    pub fn maps(&self, inputs: &[Option<Var<'_>>]) -> Result<Vec<Map>> {
+        let mut streams = Vec::new();
+        for (m, (extractor, x)) in self.extractors.iter().zip(inputs).enumerate() {
+            if let Some(x) = x {
+                streams.push((m, self.encode(m, extractor.forward(x)?)?.0));
+            }
+        }
+        let own = usize::from(!self.encoders.is_empty());
+        match (&self.joint, &self.bottleneck) {
+            _ if streams.is_empty() => Ok(vec![]),
+            (Some(joint), _) => joint.maps(&streams, &self.modalities(), own),
+            (_, Some(bottleneck)) => bottleneck.maps(&streams),
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// Rows and columns of the tokens of each modality, over an image; of others one row.
+    pub fn grids(&self) -> Vec<[usize; 2]> {
+        self.extractors.iter().map(Extractor::grid).collect()
     }
 
     fn fuse<'t>(
@@ -130,11 +170,14 @@ impl Fusion {
             Ok(())
         };
         if !self.singles.is_empty() {
+            let mut price = None;
             for (m, stream) in streams {
                 let (y, more) = self.singles[*m].forward(stream)?;
-                heads.push((*m, y.clone()));
-                add(y, more)?;
+                heads.push((*m, y));
+                price = super::both(price, more)?;
             }
+            let each: Vec<Var<'t>> = heads.iter().map(|(_, y)| y.clone()).collect();
+            add(self.weighed.sum(streams, &each)?, price)?;
         }
         if let Some(joint) = &self.joint {
             let (y, more) = joint.forward(streams)?;

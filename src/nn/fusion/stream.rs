@@ -83,30 +83,37 @@ pub(super) fn for_each<'t>(rows: &Var<'t>, batch: usize) -> Result<Var<'t>> {
     zeros(rows, &[batch, n, dim])?.add(rows)
 }
 
-/// For each modality which samples keep it, [B, 1], while training drops modalities with probability `p`, each for itself, but
-/// never all that a sample has. None: all samples do.
-pub(super) fn dropped<'t>(
+/// For each modality which samples keep it, [B, 1], of those that `has` says have it, while training drops modalities with
+/// probability `p`, each for itself, but never all that a sample has. None: all samples do.
+pub(super) fn kept<'t>(
     tape: &'t Tape,
     p: f64,
     batch: usize,
     there: &[bool],
+    has: Vec<Option<Var<'t>>>,
 ) -> Result<Vec<Option<Var<'t>>>> {
     let mine: Vec<usize> = (0..there.len()).filter(|&m| there[m]).collect();
     if p == 0.0 || !tape.is_training() || mine.len() < 2 {
-        return Ok(vec![None; there.len()]);
+        return Ok(has);
     }
+    let known = |here: &Option<Var<'t>>| here.as_ref().map(|h| h.value().to_host()?.to_f64()).transpose();
+    let known = has.iter().map(known).collect::<Result<Vec<_>>>()?;
     let mut kept = vec![vec![0.0; batch]; there.len()];
     let mut rng = tape.next_key().rng();
     for b in 0..batch {
+        let of_sample = |m: &&usize| known[**m].as_ref().is_none_or(|has| has[b] != 0.0);
+        let mine: Vec<usize> = mine.iter().filter(of_sample).copied().collect();
         let mut any = false;
         for &m in &mine {
             let keep = rng.uniform() >= p;
             kept[m][b] = f64::from(keep);
             any |= keep;
         }
-        let saved = mine[rng.below(mine.len() as u64) as usize];
-        if !any {
-            kept[saved][b] = 1.0;
+        if !mine.is_empty() {
+            let saved = mine[rng.below(mine.len() as u64) as usize];
+            if !any {
+                kept[saved][b] = 1.0;
+            }
         }
     }
     let column = |k: &Vec<f64>| Tensor::from_f64(tape.device(), tape.params().dtype(), k, &[batch, 1]);

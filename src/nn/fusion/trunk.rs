@@ -1,9 +1,10 @@
 //! From tokens to logits.
 
 use super::attend::{Block, joined, plain};
+use super::look::{self, Group, Map};
 use super::stream::{Stream, for_each};
 use super::{Cross, Modality};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Linear, ModelConfig, Module, NormLayer, both, join, param};
 use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
 
@@ -119,7 +120,8 @@ pub(super) struct Joint {
     summary: Summary,
     blocks: Vec<Block>,
     head: Head,
-    cross: Cross,
+    /// The tokens of all are one row.
+    one_row: bool,
 }
 
 impl Joint {
@@ -130,20 +132,14 @@ impl Joint {
             summary: Summary::new(c, "joint", p)?,
             blocks: blocks(c, "joint", c.layers, (cross != Cross::Joint).then_some(cross), p)?,
             head: Head::new(c, "joint", outputs, p)?,
-            cross,
+            one_row: cross == Cross::Joint && !c.fused.cut,
         })
     }
 
-    /// Logits, and what it adds to the loss. Where modalities cross by pairs, the tokens that gather are those of each, and
-    /// the logits the mean over the modalities that a sample has.
+    /// Logits, and what it adds to the loss. Where modalities cross by pairs, or not at all, the tokens that gather are those of
+    /// each, and the logits the mean over the modalities that a sample has.
     pub(super) fn forward<'t>(&self, streams: Streams<'_, 't>) -> Result<(Var<'t>, Option<Var<'t>>)> {
-        let mut all: Vec<Stream<'t>> = match self.cross {
-            Cross::Joint => {
-                let one = joined(&streams.iter().map(|(_, s)| s).collect::<Vec<_>>())?;
-                vec![self.summary.before(&one)?]
-            }
-            _ => streams.iter().map(|(_, s)| self.summary.before(s)).collect::<Result<_>>()?,
-        };
+        let mut all = self.begin(streams)?;
         let mut penalty = None;
         for block in &self.blocks {
             let (next, more) = block.forward_all(&all)?;
@@ -151,6 +147,33 @@ impl Joint {
         }
         let logits = all.iter().map(|s| self.head.forward(&s.x)).collect::<Result<Vec<_>>>()?;
         Ok((mean_of_those_here(&all, &logits)?, penalty))
+    }
+
+    /// The rows of tokens, each behind the one that gathers.
+    fn begin<'t>(&self, streams: Streams<'_, 't>) -> Result<Vec<Stream<'t>>> {
+        if self.one_row {
+            let one = joined(&streams.iter().map(|(_, s)| s).collect::<Vec<_>>())?;
+            return Ok(vec![self.summary.before(&one)?]);
+        }
+        streams.iter().map(|(_, s)| self.summary.before(s)).collect()
+    }
+
+    /// Where tokens look in a batch of one sample: in the last layer those that gather what the logits are read from, which read no
+    /// others; in the layers before it those of the modalities. Each of those has `own` tokens more in front.
+    pub(super) fn maps(&self, streams: Streams<'_, '_>, names: &[&str], own: usize) -> Result<Vec<Map>> {
+        let mut all = self.begin(streams)?;
+        let groups = look::groups(&all, streams, names, self.one_row, own)?;
+        let mut maps = Vec::new();
+        for (i, block) in self.blocks.iter().enumerate() {
+            let (next, looks) = block.look(&all)?;
+            all = next;
+            for ([a, b], w) in looks {
+                let last = i + 1 == self.blocks.len();
+                let from = groups[a].iter().filter(|g| g.modality.is_none() == last);
+                maps.extend(look::between(i, from, &groups[b], &w)?);
+            }
+        }
+        Ok(maps)
     }
 }
 
@@ -164,6 +187,8 @@ pub(super) struct Bottleneck {
     /// [tokens, dim].
     tokens: Slot,
     meetings: usize,
+    /// Each modality keeps its tokens to itself.
+    cut: bool,
 }
 
 /// Logits, what is added to the loss, and the logits of each modality's head.
@@ -177,7 +202,12 @@ impl Bottleneck {
         outputs: usize,
         p: &mut ParamsBuilder,
     ) -> Result<Bottleneck> {
-        let meetings = c.layers.div_ceil(2);
+        // What is said in one meeting is heard in the next.
+        let meetings = c.layers.div_ceil(2).max(2);
+        if c.layers < meetings {
+            let what = "is 1, but modalities of hybrid fusion hear in one layer what was said in the one before; set it to 2 or more";
+            return Err(Error::config("model.layers", what));
+        }
         let names = || all.iter().map(|m| m.name.as_str());
         let tokens = p.add("bottleneck", &[c.fused.bottleneck, c.dim], plain(c.dim), Role::Plain)?;
         let summaries = names().map(|n| Summary::new(c, n, p)).collect::<Result<_>>()?;
@@ -189,7 +219,34 @@ impl Bottleneck {
         };
         let blocks = names().map(&mut both_halves).collect::<Result<_>>()?;
         let heads = names().map(|n| Head::new(c, n, outputs, p)).collect::<Result<_>>()?;
-        Ok(Bottleneck { summaries, blocks, heads, tokens, meetings })
+        Ok(Bottleneck { summaries, blocks, heads, tokens, meetings, cut: c.fused.cut })
+    }
+
+    /// Where the tokens of the bottleneck look, in each meeting but the last, whose words nobody hears, of a batch of one sample.
+    pub(super) fn maps(&self, streams: Streams<'_, '_>) -> Result<Vec<Map>> {
+        let mut all = Vec::new();
+        for (m, s) in streams {
+            all.push(through(&self.blocks[*m][0], self.summaries[*m].before(s)?)?.0);
+        }
+        let mut heard = vec![for_each(&param(&all[0].x, self.tokens), 1)?; all.len()];
+        let (n, before) = (heard[0].dims()[1], self.blocks[0][0].len());
+        let mut maps = Vec::new();
+        for i in 0..self.meetings - 1 {
+            let mut said = Vec::new();
+            for (((m, _), s), heard) in streams.iter().zip(&mut all).zip(&heard) {
+                let (mut next, looks) = self.blocks[*m][1][i].look(&[s.behind(heard)?])?;
+                let (next, tokens) = (next.remove(0), n + s.x.dims()[1]);
+                let bottleneck =
+                    Group { name: "bottleneck".into(), modality: None, tokens: (0..n).collect() };
+                let own =
+                    Group { name: String::new(), modality: Some(*m), tokens: (n + 1..tokens).collect() };
+                maps.extend(look::between(before + i, [&bottleneck], &[own], &looks[0].1)?);
+                said.push(next.x.narrow(1, 0, n)?);
+                s.x = next.x.narrow(1, n, tokens - n)?;
+            }
+            heard = if self.cut { said } else { vec![mean_of_those_here(&all, &said)?; all.len()] };
+        }
+        Ok(maps)
     }
 
     pub(super) fn forward<'t>(&self, streams: Streams<'_, 't>) -> Result<Answer<'t>> {
@@ -201,19 +258,19 @@ impl Bottleneck {
             all.push(s);
         }
         let batch = all[0].x.dims()[0];
-        let mut shared = for_each(&param(&all[0].x, self.tokens), batch)?;
-        let n = shared.dims()[1];
+        let mut heard = vec![for_each(&param(&all[0].x, self.tokens), batch)?; all.len()];
+        let n = heard[0].dims()[1];
         // ANCHOR: meeting
         for i in 0..self.meetings {
             let mut said = Vec::new();
-            for ((m, _), s) in streams.iter().zip(&mut all) {
-                let (next, more) = self.blocks[*m][1][i].forward(&s.behind(&shared)?)?;
+            for (((m, _), s), heard) in streams.iter().zip(&mut all).zip(&heard) {
+                let (next, more) = self.blocks[*m][1][i].forward(&s.behind(heard)?)?;
                 let tokens = next.x.dims()[1];
                 said.push(next.x.narrow(1, 0, n)?);
                 s.x = next.x.narrow(1, n, tokens - n)?;
                 penalty = both(penalty, more)?;
             }
-            shared = mean_of_those_here(&all, &said)?;
+            heard = if self.cut { said } else { vec![mean_of_those_here(&all, &said)?; all.len()] };
         }
         // ANCHOR_END: meeting
         let each = |((m, _), s): (&(usize, Stream<'t>), &Stream<'t>)| {
@@ -226,7 +283,7 @@ impl Bottleneck {
 }
 
 /// The mean over the streams that a sample has, of values [B, …] of each.
-fn mean_of_those_here<'t>(streams: &[Stream<'t>], values: &[Var<'t>]) -> Result<Var<'t>> {
+pub(super) fn mean_of_those_here<'t>(streams: &[Stream<'t>], values: &[Var<'t>]) -> Result<Var<'t>> {
     let mut sum: Option<Var<'t>> = None;
     let mut count: Option<Var<'t>> = None;
     for (s, y) in streams.iter().zip(values) {
@@ -247,7 +304,8 @@ fn mean_of_those_here<'t>(streams: &[Stream<'t>], values: &[Var<'t>]) -> Result<
         Some(count) => {
             let mut dims = vec![1; sum.dims().len()];
             dims[0] = sum.dims()[0];
-            sum.div(&count.reshape(&dims)?)
+            // A sample that has none comes to 0.
+            sum.div(&count.clamp(1.0, f64::INFINITY)?.reshape(&dims)?)
         }
     }
 }
