@@ -111,7 +111,13 @@ struct Place {
 fn cell(s: &mut String, id: &str, shown: &Shown, map: &Map, most: f64, place: &Place) {
     let ([w, h], [rows, columns]) = (size(shown), shown.grid);
     let (x, y) = (place.x, place.y);
-    let _ = write!(s, "<use href=\"#{id}\" x=\"{x:.1}\" y=\"{y:.1}\"/><g fill=\"#f76707\">");
+    let read = format!("<use href=\"#{id}\" x=\"{x:.1}\" y=\"{y:.1}\"/>");
+    // Symbols are read on top of it.
+    let [below, above] = match shown.what {
+        Values::Plane { .. } => [&read[..], ""],
+        Values::Symbols(_) => ["", &read[..]],
+    };
+    let _ = write!(s, "{below}<g fill=\"#f76707\">");
     let (dx, dy) = (w / columns as f64, h / rows as f64);
     for (t, weight) in map.weights.iter().enumerate() {
         let opacity = if most > 0.0 { 0.85 * weight / most } else { 0.0 };
@@ -128,7 +134,7 @@ fn cell(s: &mut String, id: &str, shown: &Shown, map: &Map, most: f64, place: &P
     let share = 100.0 * map.weights.iter().sum::<f64>();
     let _ = write!(
         s,
-        "</g><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} {share:.0} %</text>",
+        "</g>{above}<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} {share:.0} %</text>",
         x + w / 2.0,
         y + h + 13.0,
         escape(&shown.name)
