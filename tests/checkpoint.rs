@@ -6,7 +6,7 @@ use common::{Odd, Oddity, add, dropout, normal, tensor, total};
 use ringtape::device::Device;
 use ringtape::error::Result;
 use ringtape::shape::{DType, Spec};
-use ringtape::tape::{Grads, Init, Params, ParamsBuilder, Role, Tape, Var};
+use ringtape::tape::{Grads, Init, Merge, Params, ParamsBuilder, Role, Tape, Var};
 use ringtape::tensor::{SmallList, Tensor};
 use smallvec::smallvec;
 
@@ -226,7 +226,8 @@ fn state_changes_once_a_step_and_never_in_evaluation_or_replay() {
     fn counts<'a>(tape: &'a Tape, v: &[Var<'a>]) -> Result<Vars<'a>> {
         let slot = tape.params().find("count").expect("the test's parameters have this slot");
         let next = tape.params().get(slot).item()? + 1.0;
-        tape.defer(slot, Tensor::full(tape.device(), Spec::new(DType::F64, &[1])?, next)?);
+        let next = Tensor::full(tape.device(), Spec::new(DType::F64, &[1])?, next)?;
+        tape.defer(slot, next, Merge::Mean);
         Ok(smallvec![v[0].relu()?])
     }
     fn outer<'a>(tape: &'a Tape, v: &[Var<'a>]) -> Result<Vars<'a>> {
@@ -248,8 +249,8 @@ fn state_changes_once_a_step_and_never_in_evaluation_or_replay() {
         drop((x, y));
         let changes = tape.into_deferred();
         assert_eq!(changes.len(), 1, "asked for in forward, not again in replay");
-        for (slot, value) in changes {
-            params.set(slot, &value).unwrap();
+        for c in changes {
+            params.set(c.slot, &c.value).unwrap();
         }
         assert_eq!(params.get(slot).item().unwrap(), count);
     }
@@ -259,4 +260,62 @@ fn state_changes_once_a_step_and_never_in_evaluation_or_replay() {
         counts(&tape, &[x]).unwrap();
         assert!(tape.into_deferred().is_empty());
     }
+}
+
+/// A weight used before, in and behind parts that are recomputed, and one that nothing reads.
+fn tied<'a>(tape: &'a Tape, x: &Var<'a>, part: Part) -> Var<'a> {
+    let h = x.matmul(&param(tape, "before")).unwrap();
+    let h = tape.checkpoint(&[&h, &h], part).unwrap();
+    let h = tape.checkpoint(&[&h[0], &h[1]], block).unwrap();
+    let h = h[0].matmul(&param(tape, "inner")).unwrap();
+    total(&h).unwrap()
+}
+
+#[test]
+fn a_slot_is_told_of_once_and_nothing_is_added_afterwards() {
+    let params = params(&Device::new_cpu(), 6);
+    let mut grads = Grads::new(&params).unwrap();
+    for (part, pass) in [(block as Part, 0), (block_of_blocks, 1), (block_of_plain_blocks, 2)] {
+        // The second pass of each adds to the first: what is told of is the sum.
+        for add in [false, true] {
+            grads.accumulate(add);
+            let tape = Tape::train(&params, 3, pass);
+            let x = tape.leaf(normal(params.device(), &[6, 6], 4)).unwrap();
+            let y = tied(&tape, &x, part);
+            let one = Tensor::full(params.device(), y.value().spec(), 1.0).unwrap();
+            let mut told: Vec<(String, Option<Vec<f64>>)> = vec![];
+            let mut tell = |slot, g: Option<&Tensor>| {
+                told.push((params.info(slot).name.clone(), g.map(|g| g.to_f64().unwrap())));
+                Ok(())
+            };
+            tape.backward_telling(&[(&y, one)], &mut grads, Some(&mut tell)).unwrap();
+            let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["after", "inner", "shared", "before"], "what is read last is complete first");
+            assert_eq!(told[0].1.is_none(), !add, "nothing reads it");
+            for (name, g) in &told {
+                let zero = vec![0.0; 36];
+                let whole = grads.get(params.find(name).unwrap()).unwrap().to_f64().unwrap();
+                assert_eq!(g.as_ref().unwrap_or(&zero), &whole, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_of_who_is_told_ends_the_pass_and_leaves_the_gradients_whole() {
+    let params = params(&Device::new_cpu(), 4);
+    let mut grads = Grads::new(&params).unwrap();
+    for fails in [true, false] {
+        let tape = Tape::new(&params);
+        let x = tape.leaf(normal(params.device(), &[4, 4], 4)).unwrap();
+        let y = tied(&tape, &x, block);
+        let one = Tensor::full(params.device(), y.value().spec(), 1.0).unwrap();
+        let mut tell = |_, _: Option<&Tensor>| match fails {
+            true => Err(ringtape::error::Error::Usage("no more".into())),
+            false => Ok(()),
+        };
+        let ended = tape.backward_telling(&[(&y, one)], &mut grads, Some(&mut tell));
+        assert_eq!(ended.is_err(), fails);
+    }
+    assert_eq!(grads.missing(), ["after"]);
 }

@@ -224,8 +224,8 @@ fn achieved(sparse: SparseConfig, law: Law, scale: f64, steps: u64) -> f64 {
             tape.backward(penalty, &mut grads).unwrap();
         }
         drop((x, penalty));
-        for (slot, value) in tape.into_deferred() {
-            params.set(slot, &value).unwrap();
+        for c in tape.into_deferred() {
+            params.set(c.slot, &c.value).unwrap();
         }
         if sparse.rule == Rule::Learned {
             descend(&mut params, &grads);
@@ -322,8 +322,8 @@ fn homeostasis_brings_every_unit_to_its_rate() {
     for step in 0..2500 {
         let tape = Tape::train(&params, 1, step);
         f.forward(&tape.constant(batch(step, 256))).unwrap();
-        for (slot, value) in tape.into_deferred() {
-            params.set(slot, &value).unwrap();
+        for c in tape.into_deferred() {
+            params.set(c.slot, &c.value).unwrap();
         }
     }
     let after = rates(&params);
@@ -367,7 +367,7 @@ fn step(model: &Model, params: &Params) -> (Grads, Vec<(String, Vec<u8>)>) {
     drop((y, loss, penalty));
     let bytes = |t: &Tensor| t.as_bytes().unwrap().to_vec();
     let asked = tape.into_deferred();
-    (grads, asked.iter().map(|(s, v)| (params.info(*s).name.clone(), bytes(v))).collect())
+    (grads, asked.iter().map(|c| (params.info(c.slot).name.clone(), bytes(&c.value))).collect())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::sparse_mlp::{Path, SparseMlp};
 use crate::ops::threshold_relu::{ThresholdRelu, normal_quantile};
 use crate::shape::Spec;
-use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
+use crate::tape::{Init, Merge, ParamsBuilder, Role, Slot, Var};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -206,7 +206,7 @@ impl Sparse {
             }
             Rule::Homeostatic if tape.updates() => {
                 let off = x.detach().firing_rate(theta, 0.0)?.sub(&number(self.c.density)?)?;
-                tape.defer(slot, theta.add(&off.scale(self.c.gain)?)?.into_value());
+                tape.defer(slot, theta.add(&off.scale(self.c.gain)?)?.into_value(), Merge::Mean);
             }
             Rule::RunningMean if tape.updates() => {
                 // κ times the mean magnitude of a normal distribution is its quantile at the density.
@@ -216,8 +216,8 @@ impl Sparse {
                 let share = 1.0 - self.c.memory;
                 let sum = param(x, weight).scale(self.c.memory)?.add(&number(share)?)?;
                 let step = seen.sub(theta)?.div(&sum)?.scale(share)?;
-                tape.defer(slot, theta.add(&step)?.into_value());
-                tape.defer(weight, sum.into_value());
+                tape.defer(slot, theta.add(&step)?.into_value(), Merge::Mean);
+                tape.defer(weight, sum.into_value(), Merge::Mean);
             }
             _ => {}
         }

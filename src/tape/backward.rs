@@ -1,7 +1,7 @@
 //! The reverse sweep. For every node from the last to the first: take the gradients of its outputs, let the op add to the
 //! gradients of its inputs, drop what the node kept.
 
-use super::{Adjoint, Cx, Grads, Mode, Node, Slot, Step, Tape, Var, VarId};
+use super::{Adjoint, Cx, Grads, Mode, Node, Role, Slot, Step, Tape, UNRECORDED, Var, VarId};
 use crate::error::{Error, Result};
 use crate::shape::Spec;
 use crate::tensor::{SmallList, Tensor};
@@ -16,6 +16,8 @@ type Body = dyn for<'a> Fn(&'a Tape, &[Var<'a>]) -> Result<SmallList<Var<'a>>> +
 pub(super) struct Replay {
     body: Box<Body>,
     calls: u64,
+    /// Trained slots that the body reads, nested parts included.
+    reads: Vec<Slot>,
 }
 
 /// Gradients of the leaves that a backward pass reached.
@@ -31,6 +33,9 @@ impl Leaves {
 
 /// What the sweep does besides summing: nothing, or note the size of each adjoint for the explainer.
 pub(super) type Watch<'a> = Option<&'a mut dyn FnMut(VarId, Option<&Tensor>)>;
+
+/// Told of each trained slot as soon as its gradient is complete, with that gradient; None stands for zero.
+pub type Done<'a> = dyn FnMut(Slot, Option<&Tensor>) -> Result<()> + 'a;
 
 impl Tape {
     /// Gradients of the scalar `loss`: those of parameters into `grads`, those of leaves into the result. What nodes kept
@@ -49,6 +54,18 @@ impl Tape {
 
     /// Gradients of Σ ⟨seed, output⟩ over the given outputs.
     pub fn backward_from(&self, outputs: &[(&Var<'_>, Tensor)], grads: &mut Grads) -> Result<Leaves> {
+        self.backward_telling(outputs, grads, None)
+    }
+
+    /// [`Tape::backward_from`], which tells `done` of every trained slot once, while the sweep goes on: after the first
+    /// use of the slot in the forward pass, or before the sweep where there is none. The order is that of the tape, so it
+    /// is the same for the same model. An error of `done` ends the sweep.
+    pub fn backward_telling(
+        &self,
+        outputs: &[(&Var<'_>, Tensor)],
+        grads: &mut Grads,
+        mut done: Option<&mut Done<'_>>,
+    ) -> Result<Leaves> {
         let mut seeds = Vec::new();
         for (v, seed) in outputs {
             self.expect_own("backward", v)?;
@@ -67,7 +84,7 @@ impl Tape {
             seeds.push((id, seed.clone()));
         }
         grads.begin(&self.params)?;
-        let swept = self.sweep(seeds, grads, &mut [], &mut None);
+        let swept = self.sweep(seeds, grads, &mut [], (&mut None, &mut done));
         let ended = grads.end();
         swept.and_then(|leaves| ended.map(|()| leaves))
     }
@@ -78,7 +95,7 @@ impl Tape {
         seeds: Vec<(VarId, Tensor)>,
         grads: &mut Grads,
         lent: &mut [Lent],
-        watch: &mut Watch<'_>,
+        (watch, done): (&mut Watch<'_>, &mut Option<&mut Done<'_>>),
     ) -> Result<Leaves> {
         if self.swept.replace(true) {
             let what = "backward: this tape was swept before, and what its nodes kept is released; record again, or start \
@@ -98,7 +115,7 @@ impl Tape {
             id.iter().for_each(|&id| slots[id as usize] = Some(slot));
         }
         let mut s = Sweep { tape: self, specs, slots, adjoints, reached, leaves: Leaves::default(), grads };
-        let result = s.seed(seeds).and_then(|()| s.run(lent, watch));
+        let result = s.seed(seeds).and_then(|()| s.run(lent, watch, done));
         for l in lent.iter_mut() {
             (l.adjoint, l.reached) = (s.take(l.leaf), s.reached[l.leaf as usize]);
         }
@@ -120,13 +137,16 @@ impl Tape {
         let vars: SmallVec<[Var<'_>; 4]> = inputs.iter().map(|v| inner.constant(v.value.clone())).collect();
         let values: SmallList<Tensor> = body(&inner, &vars)?.into_iter().map(Var::into_value).collect();
         drop(vars);
+        let reads: Vec<Slot> =
+            self.params.all().filter(|s| inner.slots.borrow()[s.index()].is_some()).collect();
         self.calls.set(inner.calls.get());
         self.deferred.borrow_mut().append(&mut inner.into_deferred());
         if !self.record {
+            reads.iter().for_each(|s| self.slots.borrow_mut()[s.index()] = Some(UNRECORDED));
             return Ok(values.into_iter().map(|v| self.constant(v)).collect());
         }
         let specs: SmallList<Spec> = values.iter().map(Tensor::spec).collect();
-        let step = Step::Replay(Arc::new(Replay { body: Box::new(body), calls }));
+        let step = Step::Replay(Arc::new(Replay { body: Box::new(body), calls, reads }));
         let kept = inputs.iter().map(|v| v.value.clone()).collect();
         let first = self.push(step, inputs.iter().map(|v| v.id).collect(), kept, &specs);
         Ok(values.into_iter().enumerate().map(|(i, v)| self.output(first + i as u32, v)).collect())
@@ -182,55 +202,88 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    fn run(&mut self, lent: &[Lent], watch: &mut Watch<'_>) -> Result<()> {
-        for n in (0..self.tape.len()).rev() {
-            // What the node kept is moved out, so it is dropped as soon as the node is done.
-            let (step, inputs, constants, kept, first, outputs) = {
-                let node: &mut Node = &mut self.tape.nodes.borrow_mut()[n];
-                let step = match &node.step {
-                    Step::Op(op) => Step::Op(op.clone()),
-                    Step::Replay(r) => Step::Replay(r.clone()),
-                    Step::Param(slot) => Step::Param(*slot),
-                    Step::Leaf => Step::Leaf,
-                    Step::Detach => continue,
-                };
-                (
-                    step,
-                    node.inputs.clone(),
-                    node.constants.take(),
-                    std::mem::take(&mut node.kept),
-                    node.first,
-                    node.outputs,
-                )
+    fn run(&mut self, lent: &[Lent], watch: &mut Watch<'_>, done: &mut Option<&mut Done<'_>>) -> Result<()> {
+        let mut ends = if done.is_some() { self.ends() } else { vec![] };
+        for n in (0..=self.tape.len()).rev() {
+            if n < self.tape.len() {
+                self.node(n, lent, watch)?;
+            }
+            while let Some((_, slot)) = ends.pop_if(|(last, _)| *last == n) {
+                done.as_mut().map_or(Ok(()), |done| done(slot, self.grads.complete(slot)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Each trained slot with the node after which nothing more is added to its gradient: the first one that reads it; the
+    /// length of the tape where none does. In the order of nodes.
+    fn ends(&self) -> Vec<(usize, Slot)> {
+        let tape = self.tape;
+        let trained = tape.params.all().filter(|&s| tape.params.info(s).role != Role::State);
+        let mut first: Vec<Option<usize>> = vec![None; tape.params.slots().len()];
+        for (n, node) in tape.nodes.borrow().iter().enumerate() {
+            let reads = match &node.step {
+                Step::Param(slot) => std::slice::from_ref(slot),
+                Step::Replay(r) => &r.reads[..],
+                _ => continue,
             };
-            if let Some(watch) = watch {
-                let of = |id: VarId| match self.slots[id as usize] {
-                    Some(slot) => self.grads.sum(slot),
-                    None => self.adjoints[id as usize].sum(),
-                };
-                (first..first + outputs).for_each(|id| watch(id, of(id)));
+            reads.iter().for_each(|s| {
+                first[s.index()].get_or_insert(n);
+            });
+        }
+        let mut ends: Vec<(usize, Slot)> =
+            trained.map(|s| (first[s.index()].unwrap_or(tape.len()), s)).collect();
+        ends.sort_by_key(|(n, _)| *n); // stable: slots of one node stay in their order
+        ends
+    }
+
+    fn node(&mut self, n: usize, lent: &[Lent], watch: &mut Watch<'_>) -> Result<()> {
+        // What the node kept is moved out, so it is dropped as soon as the node is done.
+        let (step, inputs, constants, kept, first, outputs) = {
+            let node: &mut Node = &mut self.tape.nodes.borrow_mut()[n];
+            let step = match &node.step {
+                Step::Op(op) => Step::Op(op.clone()),
+                Step::Replay(r) => Step::Replay(r.clone()),
+                Step::Param(slot) => Step::Param(*slot),
+                Step::Leaf => Step::Leaf,
+                Step::Detach => return Ok(()),
+            };
+            (
+                step,
+                node.inputs.clone(),
+                node.constants.take(),
+                std::mem::take(&mut node.kept),
+                node.first,
+                node.outputs,
+            )
+        };
+        if let Some(watch) = watch {
+            let of = |id: VarId| match self.slots[id as usize] {
+                Some(slot) => self.grads.sum(slot),
+                None => self.adjoints[id as usize].sum(),
+            };
+            (first..first + outputs).for_each(|id| watch(id, of(id)));
+        }
+        let live = (first..first + outputs).any(|id| self.reached[id as usize]);
+        match step {
+            Step::Leaf if live && lent.iter().all(|l| l.leaf != first) => {
+                if let Some(t) = self.take(first).into_sum()? {
+                    self.leaves.0.insert(first, t);
+                }
             }
-            let live = (first..first + outputs).any(|id| self.reached[id as usize]);
-            match step {
-                Step::Leaf if live && lent.iter().all(|l| l.leaf != first) => {
-                    if let Some(t) = self.take(first).into_sum()? {
-                        self.leaves.0.insert(first, t);
-                    }
-                }
-                Step::Op(op) if live => {
-                    let dy = self.outputs(first, outputs)?;
-                    let mut dx = self.inputs(&inputs, constants.as_deref().unwrap_or_default());
-                    let mut cx = Cx::new(self.tape.device()).with_precision(self.tape.precision);
-                    let done = op.backward(&mut cx, &kept, &dy, &mut dx);
-                    let put = self.put_inputs(op.name(), &inputs, dx);
-                    done.and(put)?;
-                }
-                Step::Replay(r) if live => {
-                    let dy = self.outputs(first, outputs)?;
-                    self.replay(&r, &inputs, &kept, dy)?;
-                }
-                _ => {}
+            Step::Op(op) if live => {
+                let dy = self.outputs(first, outputs)?;
+                let mut dx = self.inputs(&inputs, constants.as_deref().unwrap_or_default());
+                let mut cx = Cx::new(self.tape.device()).with_precision(self.tape.precision);
+                let done = op.backward(&mut cx, &kept, &dy, &mut dx);
+                let put = self.put_inputs(op.name(), &inputs, dx);
+                done.and(put)?;
             }
+            Step::Replay(r) if live => {
+                let dy = self.outputs(first, outputs)?;
+                self.replay(&r, &inputs, &kept, dy)?;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -327,7 +380,7 @@ impl Sweep<'_> {
             Lent { leaf, adjoint: self.take(outer), reached }
         };
         let mut lent: Vec<Lent> = leaf_of.iter().map(lend).collect();
-        let swept = inner.sweep(seeds, self.grads, &mut lent, &mut None);
+        let swept = inner.sweep(seeds, self.grads, &mut lent, (&mut None, &mut None));
         for (&(outer, _), l) in leaf_of.iter().zip(lent) {
             (self.adjoints[outer as usize], self.reached[outer as usize]) = (l.adjoint, l.reached);
         }

@@ -61,7 +61,7 @@ impl Tape {
         let seeds = vec![(loss_id, Tensor::full(self.device(), loss.value.spec(), 1.0)?)];
         let mut grads = Grads::new(&self.params)?;
         grads.begin(&self.params)?;
-        let swept = self.sweep(seeds, &mut grads, &mut [], &mut Some(&mut note));
+        let swept = self.sweep(seeds, &mut grads, &mut [], (&mut Some(&mut note), &mut None));
         let hops: Vec<Hop> = path.iter().map(|&v| self.hop(v, seen.get(&v).copied())).collect();
         let lost = hops.windows(2).find(|w| {
             w[0].gradient.is_some_and(|g| g != 0.0)

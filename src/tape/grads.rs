@@ -160,6 +160,15 @@ impl Grads {
         }
     }
 
+    /// What stands in `slot` in the midst of a pass, earlier passes included that this one adds to; None for zero.
+    pub(super) fn complete(&self, slot: Slot) -> Option<&Tensor> {
+        let i = slot.index();
+        match self.segments[self.table.slots[i].segment].as_ref()? {
+            Segment::Split(slots) if self.touched[i] || self.add => slots[self.table.ranks[i]].as_ref(),
+            _ => None,
+        }
+    }
+
     /// Takes the slot's memory back.
     pub(super) fn put(&mut self, slot: Slot, d: Adjoint) {
         self.touched[slot.index()] |= d.wrote();

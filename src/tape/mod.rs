@@ -23,7 +23,7 @@ mod op;
 mod params;
 
 pub use adjoint::Adjoint;
-pub use backward::Leaves;
+pub use backward::{Done, Leaves};
 pub use explain::Explanation;
 pub use grads::Grads;
 pub use op::{Cx, Op};
@@ -42,6 +42,9 @@ use std::sync::Arc;
 
 /// Index of a value on a tape.
 type VarId = u32;
+
+/// Marks a slot that was read by a tape that does not record.
+const UNRECORDED: VarId = VarId::MAX;
 
 /// What made the outputs of a node.
 enum Step {
@@ -78,6 +81,26 @@ enum Mode {
     Replay,
 }
 
+/// What becomes of a change of state when the parts of a batch, seen apart, ask for different values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// The mean, by samples.
+    Mean,
+    /// The largest.
+    Largest,
+}
+
+/// A change of a state slot, to be made after the step.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The slot.
+    pub slot: Slot,
+    /// What it is to hold.
+    pub value: Tensor,
+    /// How it agrees with what other parts of the batch ask for.
+    pub merge: Merge,
+}
+
 /// A recording of operations on the values of one device, and the parameters that they read.
 pub struct Tape {
     nodes: RefCell<Vec<Node>>,
@@ -91,7 +114,7 @@ pub struct Tape {
     swept: Cell<bool>,
     check_finite: bool,
     precision: Precision,
-    deferred: RefCell<Vec<(Slot, Tensor)>>,
+    deferred: RefCell<Vec<Change>>,
 }
 
 /// A value on a tape. `clone` is O(1). Without an id it is a constant: no gradient flows to it.
@@ -200,9 +223,13 @@ impl Tape {
     /// The parameter in `slot`. Every call gives the same variable, so uses add up in one gradient.
     pub fn param(&self, slot: Slot) -> Var<'_> {
         let value = self.params.get(slot);
-        let trains = self.record && self.params.info(slot).role != Role::State;
+        let trained = self.params.info(slot).role != Role::State;
+        if !self.record {
+            self.slots.borrow_mut()[slot.index()] = trained.then_some(UNRECORDED);
+            return self.constant(value);
+        }
         let known = self.slots.borrow()[slot.index()];
-        let id = trains.then(|| {
+        let id = trained.then(|| {
             known.unwrap_or_else(|| {
                 self.push(Step::Param(slot), SmallVec::new(), SmallList::new(), &[value.spec()])
             })
@@ -211,11 +238,11 @@ impl Tape {
         Var { tape: self, id, value }
     }
 
-    /// Asks for a state slot to take `value` after the step: see [`Tape::into_deferred`]. Evaluation and recomputation
+    /// Asks for a state slot to take `value` after the step, merged as `merge` says with what is asked for elsewhere: see [`Tape::into_deferred`]. Evaluation and recomputation
     /// ask for nothing, so they stay pure.
-    pub fn defer(&self, slot: Slot, value: Tensor) {
+    pub fn defer(&self, slot: Slot, value: Tensor, merge: Merge) {
         if self.mode == Mode::Train {
-            self.deferred.borrow_mut().push((slot, value));
+            self.deferred.borrow_mut().push(Change { slot, value, merge });
         }
     }
 
@@ -225,7 +252,7 @@ impl Tape {
     }
 
     /// Ends the tape and hands out the state changes that were deferred, in order.
-    pub fn into_deferred(self) -> Vec<(Slot, Tensor)> {
+    pub fn into_deferred(self) -> Vec<Change> {
         self.deferred.into_inner()
     }
 

@@ -5,7 +5,7 @@ use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::nn::Model;
 use crate::optim::clip;
-use crate::tape::{Grads, Params, Slot, Tape};
+use crate::tape::{Change, Grads, Params, Tape};
 use crate::tensor::Tensor;
 
 /// What a pass reads: all of a run but its weights and gradients.
@@ -25,7 +25,7 @@ impl Pass<'_> {
         params: &Params,
         grads: &mut Grads,
         batch: &Batch,
-    ) -> Result<(f64, Vec<(Slot, Tensor)>)> {
+    ) -> Result<(f64, Vec<Change>)> {
         let micro = self.config.accumulate;
         grads.accumulate(i > 0);
         let (value, changes) =
@@ -59,7 +59,7 @@ impl Pass<'_> {
         batch: &Batch,
         index: u64,
         share: f64,
-    ) -> Result<(f64, Vec<(Slot, Tensor)>)> {
+    ) -> Result<(f64, Vec<Change>)> {
         let (_, target) = self.task.parts(batch)?;
         let tape = self.tape(params, index);
         let prediction = self.task.predict(self.model, batch, &tape)?;

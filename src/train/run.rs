@@ -337,8 +337,8 @@ impl Run {
             (Some(controller), Some(slope)) => controller.observe(slope, loss),
             _ => None,
         };
-        for (slot, value) in deferred {
-            self.params.set(slot, &value)?;
+        for change in deferred {
+            self.params.set(change.slot, &change.value)?;
         }
         self.step += 1;
         let (noise_scale, gain) = self.noise.map_or((None, None), |n| (n.scale(), n.gain()));

@@ -7,7 +7,7 @@ use crate::nn::join;
 use crate::ops::lsh_vote::LshVote;
 use crate::rng::Key;
 use crate::shape::DType;
-use crate::tape::{Init, Role, Slot, Var};
+use crate::tape::{Init, Merge, Role, Slot, Var};
 use crate::tensor::Tensor;
 
 /// Hashing by random rotations, and votes of the buckets that a query shares with keys: linear in the length.
@@ -40,7 +40,7 @@ impl Lsh {
         let square = key.mul(key)?.sum_over(&[-1], false)?;
         let longest = square.amax(&[], false)?.sqrt()?.reshape(&[1])?;
         let tape = key.tape();
-        tape.defer(slot, longest.maximum(&tape.param(slot))?.into_value());
+        tape.defer(slot, longest.maximum(&tape.param(slot))?.into_value(), Merge::Largest);
         Ok(())
     }
 }
