@@ -27,6 +27,11 @@ pub struct LoaderOptions {
     pub rank: usize,
     /// Number of ranks.
     pub world: usize,
+    /// Which batches are made: of every `turns`, that of number `turn`. The others are passed over unread. A cursor is
+    /// then that of the batches passed over too.
+    pub turn: u64,
+    /// Of how many batches one is made.
+    pub turns: u64,
     /// Batches made ahead on a thread; 0 makes each when it is asked for.
     pub prefetch: usize,
     /// Stop before this epoch; `None` goes on for ever.
@@ -42,6 +47,8 @@ impl Default for LoaderOptions {
             last: Last::Drop,
             rank: 0,
             world: 1,
+            turn: 0,
+            turns: 1,
             prefetch: 2,
             epochs: None,
         }
@@ -81,6 +88,14 @@ impl Batch {
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.columns.iter().map(|c| c.name.as_str()).zip(&self.tensors)
     }
+    /// Samples `at` of these, sharing the memory.
+    ///
+    /// # Errors
+    /// When there are not as many.
+    pub fn part(&self, at: std::ops::Range<usize>) -> Result<Batch> {
+        let rows = |t: &Tensor| t.rows(at.start, at.len());
+        Ok(Batch { tensors: self.tensors.iter().map(rows).collect::<Result<_>>()?, ..self.clone() })
+    }
     fn moved_to(mut self, device: &Device) -> Result<Batch> {
         if !device.is_host() {
             self.tensors = self.tensors.iter().map(|t| t.to_device(device)).collect::<Result<_>>()?;
@@ -112,6 +127,10 @@ struct Maker<D> {
     sampler: Sampler,
     columns: Arc<[Column]>,
     epochs: Option<u64>,
+    turn: u64,
+    turns: u64,
+    /// Batches behind, passed over or made.
+    behind: u64,
     at: Cursor,
     checked: Option<u64>,
     rows: usize,
@@ -132,10 +151,17 @@ impl<D: Dataset> Maker<D> {
     }
 
     fn next(&mut self) -> Option<Result<Batch>> {
-        let plan = self.sampler.plan(self.at);
-        if self.epochs.is_some_and(|n| plan.epoch >= n) {
-            return None;
-        }
+        let plan = loop {
+            let plan = self.sampler.plan(self.at);
+            if self.epochs.is_some_and(|n| plan.epoch >= n) {
+                return None;
+            }
+            self.behind += 1;
+            if (self.behind - 1) % self.turns == self.turn {
+                break plan;
+            }
+            self.at = plan.next;
+        };
         if self.checked != Some(plan.epoch) {
             if let Err(e) = self.dataset.still_intact() {
                 return Some(Err(e));
@@ -243,12 +269,18 @@ impl<D: Dataset + 'static> Loader<D> {
             let what = format!("sample {} of {} cannot be resumed at", cursor.sample_in_epoch, dataset.len());
             return Err(Error::config("data.cursor", what));
         }
+        if o.turn >= o.turns {
+            return Err(Error::config("data.turn", format!("turn {} of {} cannot be", o.turn, o.turns)));
+        }
         let columns: Arc<[Column]> = dataset.fields().into();
         let batches_per_epoch = sampler.batches();
         let mut maker = Maker {
             columns,
             sampler,
             epochs: o.epochs,
+            turn: o.turn,
+            turns: o.turns,
+            behind: 0,
             at: cursor,
             checked: None,
             rows: o.batch.div_ceil(o.world),
