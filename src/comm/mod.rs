@@ -11,6 +11,7 @@
 //! | `fit.rs` | [`Fit`]: what messages cost here, and whether ring or tree |
 //! | `number.rs` | what can be reduced, and how |
 //! | `cx.rs` | a collective under way: typed messages |
+//! | `courier.rs` | [`Courier`]: calls on a thread of their own |
 //! | `tag.rs` | [`Tag`]: which call, carried by each message |
 //! | `watch.rs` | [`Watch`]: where every rank stands; the verdict when one fails |
 //! | `transport.rs` | [`Transport`]: what carries bytes must do; waiting by a deadline |
@@ -55,6 +56,7 @@
 
 mod communicator;
 mod control;
+mod courier;
 mod cx;
 #[cfg(test)]
 mod faults;
@@ -83,6 +85,7 @@ mod watch;
 
 pub use communicator::{CROSSOVER, Communicator, DEADLINE};
 pub use fit::Fit;
+pub use courier::{Courier, Promise};
 pub use job::Place;
 pub use number::Number;
 pub use rendezvous::{Meeting, Way};
