@@ -96,23 +96,27 @@ impl Transport for Threads {
         let (watch, rank, world) = (&self.watch, self.rank, self.world);
         let mut wait = Wait::new(watch, rank, job, self.spins);
         (wait.from, wait.to) = (into.as_ref().map(|i| i.from), out.as_ref().map(|o| o.to));
-        let mut receive = |wait: &mut Wait<'_>| -> Result<()> {
+        let mut receive = |wait: &mut Wait<'_>, read: &dyn Fn() -> bool| -> Result<()> {
             let Some(into) = &mut into else { return Ok(()) };
             let place = &self.places[into.from * world + rank];
             loop {
                 match Threads::receive(place, watch, rank, job, into) {
                     Some(done) => break done?,
-                    None => wait.pause()?,
+                    None => {
+                        // Whoever has read what it waited for may leave.
+                        wait.to = wait.to.filter(|_| !read());
+                        wait.pause()?;
+                    }
                 }
             }
             wait.from = None;
             wait.progress();
             Ok(())
         };
-        let Some(out) = out else { return receive(&mut wait) };
+        let Some(out) = out else { return receive(&mut wait, &|| true) };
         let place = &self.places[rank * world + out.to];
         place.lend(&mut self.lender, job.tag, out.data, |read| {
-            receive(&mut wait)?;
+            receive(&mut wait, read)?;
             while !read() {
                 wait.pause()?;
             }

@@ -204,3 +204,24 @@ fn leaving_early_is_no_failure_where_nobody_waits() {
         half.all_reduce(&mut vec![1f32; 9000], Reduce::Sum)
     }));
 }
+
+/// Rank 1 has what it waits for and goes, while rank 0 still waits for rank 2.
+#[test]
+fn a_rank_that_has_read_its_message_may_leave_while_others_go_on() {
+    for _ in 0..20 {
+        let ends = threads::run(3, |mut world| {
+            let mut x = [0.0f32];
+            match world.rank() {
+                0 => world.exchange(1, &[1.0], 2, &mut x, 7)?,
+                1 => world.recv(0, 7, &mut x)?,
+                _ => {
+                    std::thread::sleep(Duration::from_millis(20));
+                    world.send(0, 7, &[2.0f32])?;
+                }
+            }
+            Ok(x[0])
+        });
+        let got: Vec<f32> = ends.into_iter().map(|e| e.unwrap()).collect();
+        assert_eq!(got, [2.0, 1.0, 0.0]);
+    }
+}
