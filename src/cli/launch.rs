@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
+  ringtape launch -n 2 -- train                     one model, half of every batch each
+  ringtape launch -n 2 -- train --resume runs/gpt-1 goes on with a run, by however many it was begun
   ringtape launch -n 2 -- bench all-reduce          two processes, through shared memory and over TCP
   ringtape launch -n 4 --tag -- bench all-reduce    every line with the rank that printed it
 

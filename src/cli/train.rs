@@ -2,9 +2,9 @@
 
 use super::progress::Progress;
 use super::session::{Session, note, say};
-use crate::comm::Place;
+use crate::comm::{Meeting, Place};
 use crate::error::{Error, Result};
-use crate::train::{Config, KEYS, Run, Stop, Summary};
+use crate::train::{Config, KEYS, Run, Silent, Stop, Summary, Task, Team};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -14,6 +14,7 @@ Examples:
   ringtape train datasets/mnist/cnn.toml --out runs/a    a recipe; the folder must be new or empty
   ringtape train --set data.path=my.rtd                  a text of your own: see `ringtape help data`
   ringtape train --resume runs/gpt-1 --steps 4000        go on from the last snapshot, to more steps
+  ringtape launch -n 2 -- train                          by two processes, each with half of every batch
 
 Ctrl-C (or SIGTERM) finishes the step and saves a snapshot; a second one leaves at once. The run folder holds config.toml
 (every key, resolved), metrics.jsonl, step-N/ (snapshots), summary.json, report.html, and events for TensorBoard.
@@ -53,7 +54,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
-    expect_alone()?;
     // Before anything is made, so that no signal finds a run without a way to save it.
     let stop = Stop::on_signals()?;
     let mut run = match &args.resume {
@@ -61,6 +61,10 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         None => create(&args)?,
     };
     let folder = run.path().to_path_buf();
+    if !run.team().leads() {
+        // Rank 0 speaks for all.
+        return run.train(&stop, &mut Silent).map(drop);
+    }
     run.notices().iter().for_each(|n| note!(session, "note: {n}"));
     let mut progress = Progress::new(session);
     let outcome = run.train(&stop, &mut progress);
@@ -76,17 +80,17 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
 }
 
-/// Errors in a job of several ranks: each would train a run of its own.
-fn expect_alone() -> Result<()> {
+/// The ranks that train `config`: those of the launcher that started this process, or it alone.
+fn team(config: &Config) -> Result<Team> {
+    let get = |name: &str| std::env::var(name).ok();
     // Half of a place is none: a Slurm allocation says how many tasks it is for, and makes nobody a rank.
-    match Place::from_variables(|name| std::env::var(name).ok()) {
-        Ok(Some(place)) if place.world > 1 => Err(Error::Usage(format!(
-            "train is rank {} of {}, but it trains in one process: by several ranks it cannot yet; start it once, without a \
-             launcher",
-            place.rank, place.world
-        ))),
-        _ => Ok(()),
+    let Ok(Some(place)) = Place::from_variables(get) else { return Ok(Team::alone()) };
+    if place.world == 1 {
+        return Ok(Team::alone());
     }
+    let hash = Task::open(config)?.set().hash();
+    let data: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
+    Team::of(Meeting::from_variables(&place, &Team::fingerprint(config), &data, get)?.join()?)
 }
 
 /// The settings in the order in which later ones win: `--set`, then flags.
@@ -103,20 +107,23 @@ fn resume(dir: &Path, args: &Args) -> Result<Run> {
         *c = c.with(&settings(args))?;
         super::threads(c.threads)
     };
-    Run::resume(dir, change)
+    Run::resume_by(dir, change, team)
 }
 
 fn create(args: &Args) -> Result<Run> {
     let config = Config::resolve(args.config.as_deref(), &settings(args))?;
     super::threads(config.threads)?;
+    let team = team(&config)?;
     if let Some(dir) = &args.out {
-        return Run::create(config, dir);
+        return Run::create_by(team, config, dir);
     }
     let stem = args.config.as_ref().and_then(|f| f.file_stem()).map(|s| s.to_string_lossy().into_owned());
-    let dir = fresh(Path::new("runs"), &stem.unwrap_or_else(|| config.model.kind.to_string()))?;
-    Run::create(config, &dir).inspect_err(|_| {
+    let stem = stem.unwrap_or_else(|| config.model.kind.to_string());
+    let dir = team.share(|| fresh(Path::new("runs"), &stem))?;
+    let leads = team.leads();
+    Run::create_by(team, config, &dir).inspect_err(|_| {
         // Only an empty folder can be removed so: what a run wrote stays.
-        let _ = std::fs::remove_dir(&dir);
+        let _ = leads.then(|| std::fs::remove_dir(&dir));
     })
 }
 

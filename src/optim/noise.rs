@@ -32,10 +32,9 @@ pub struct NoiseScale {
 }
 
 impl NoiseScale {
-    /// For steps of `micro` micro-batches of `samples` samples; None for steps of one.
-    pub fn new(samples: usize, micro: u64) -> Option<NoiseScale> {
-        let state = State::default();
-        (micro > 1).then_some(NoiseScale { small: samples as f64, micro: micro as f64, state })
+    /// For steps of `micro` times the `samples` samples of a part whose norm is known; None where that is the whole.
+    pub fn new(samples: f64, micro: f64) -> Option<NoiseScale> {
+        (micro > 1.0).then_some(NoiseScale { small: samples, micro, state: State::default() })
     }
     /// What a snapshot keeps.
     pub fn state(&self) -> State {
@@ -82,7 +81,7 @@ mod tests {
     #[test]
     fn the_scale_of_a_known_gradient_is_found() {
         // 50 numbers with mean 0.2 and deviation 1 a sample: |G|² = 2, tr Σ = 50.
-        let mut n = NoiseScale::new(8, 4).unwrap();
+        let mut n = NoiseScale::new(8.0, 4.0).unwrap();
         let mut rng = Key::new(6, 6).rng();
         let mut sums = [0.0; 2];
         for _ in 0..4_000 {
@@ -98,16 +97,16 @@ mod tests {
         assert!((n.scale().unwrap() - 25.0).abs() < 8.0, "{n:?}");
         // σ² = 50/8 for a micro-batch: (6.25 + 2)/(6.25/4 + 2) = 2.3.
         assert!((n.gain().unwrap() - 2.3).abs() < 0.4, "{n:?}");
-        assert!(NoiseScale::new(8, 1).is_none());
+        assert!(NoiseScale::new(8.0, 1.0).is_none());
     }
 
     #[test]
     fn noise_alone_has_no_scale_and_a_gradient_alone_has_none_either() {
-        let mut n = NoiseScale::new(10, 2).unwrap();
+        let mut n = NoiseScale::new(10.0, 2.0).unwrap();
         assert_eq!((n.scale(), n.gain()), (None, None));
         n.observe(1.0, 0.5f64.sqrt()); // |g_B|² = |g_b|²/2
         assert!(n.scale().is_none_or(|s| s > 1e12));
-        let mut n = NoiseScale::new(10, 2).unwrap();
+        let mut n = NoiseScale::new(10.0, 2.0).unwrap();
         n.observe(3.0, 3.0);
         assert_eq!((n.scale(), n.gain()), (Some(0.0), Some(1.0)));
     }

@@ -61,6 +61,9 @@ pub struct Config {
     pub accumulate: u64,
     /// Keys the initial weights, the order of samples and dropout.
     pub seed: u64,
+    /// Parts of each batch whose gradients are computed apart and summed over one fixed tree, so that any number of ranks
+    /// gives the same bits; 0: one part a rank.
+    pub micro_shards: usize,
     /// Largest norm of the gradient; 0: no limit.
     pub clip: f64,
     /// Weights that stay as they begin, by name or by the last part of it, with commas between.
@@ -87,6 +90,10 @@ pub struct Config {
     pub precision: Precision,
     /// Write TensorBoard event files too.
     pub tensorboard: bool,
+    /// Megabytes of gradients that ranks sum in one call.
+    pub bucket_mb: f64,
+    /// Steps whose timeline is written to trace.json; 0: none.
+    pub trace: u64,
     /// Data.
     pub data: DataConfig,
     /// Model.
@@ -124,6 +131,7 @@ impl Default for Config {
             batch_size: 32,
             accumulate: 1,
             seed: 1,
+            micro_shards: 0,
             clip: 1.0,
             freeze: String::new(),
             init: String::new(),
@@ -137,6 +145,8 @@ impl Default for Config {
             device: "cpu".into(),
             precision: Precision::F32,
             tensorboard: true,
+            bucket_mb: 25.0,
+            trace: 0,
             data: DataConfig::default(),
             model: ModelConfig { context: 64, ..ModelConfig::default() },
             optimizer: OptimizerConfig {
@@ -243,6 +253,18 @@ impl Config {
         }
         if !(self.clip >= 0.0 && self.clip.is_finite()) {
             return Err(Error::config("clip", format!("is {}, but must be 0 or more", self.clip)));
+        }
+        if !(self.bucket_mb > 0.0 && self.bucket_mb <= 4096.0) {
+            let what = format!("is {}, but must be above 0 and at most 4096", self.bucket_mb);
+            return Err(Error::config("bucket_mb", what));
+        }
+        let shards = self.micro_shards;
+        if shards > 0 && (!shards.is_power_of_two() || shards > self.batch_size) {
+            let what = format!(
+                "is {shards}, but must be 0 or a power of two that is at most batch_size = {}",
+                self.batch_size
+            );
+            return Err(Error::config("micro_shards", what));
         }
         self.schedule.build(self.optimizer.lr, self.steps)?;
         self.controller.build()?;

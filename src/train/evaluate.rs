@@ -1,6 +1,6 @@
 //! Judging a model on the held-out split, and the n-gram opponents on the same split.
 
-use super::{Task, ngram};
+use super::{Task, Team, ngram};
 use crate::data::IGNORE;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -32,6 +32,38 @@ pub fn evaluate(
     batches: usize,
 ) -> Result<Evaluation> {
     evaluate_each(task, model, params, device, batches, |_, _, _| Ok(()))
+}
+
+/// [`evaluate`] with the batches dealt out over ranks. Every rank gets the same numbers, whose bits do not depend on how many
+/// ranks there are.
+pub(super) fn evaluate_together(
+    team: &Team,
+    task: &Task,
+    model: &Model,
+    params: &Params,
+    device: &Device,
+    batches: usize,
+) -> Result<Evaluation> {
+    let loader = task.evaluation_turns(device, team.rank(), team.size())?;
+    let all = loader.batches_per_epoch() as usize;
+    let all = if batches == 0 { all } else { all.min(batches) };
+    let mut found = vec![0.0; 3 * all];
+    let mine = found.chunks_mut(3).skip(team.rank()).step_by(team.size());
+    for (found, batch) in mine.zip(loader) {
+        let mut tally = Tally::default();
+        let batch = batch?;
+        let tape = Tape::eval(params).with_precision(task.precision());
+        let y = model.predict(&task.values(&batch, &tape)?)?.output;
+        tally.add(task, &y, &task.parts(&batch)?.1)?;
+        found.copy_from_slice(&[tally.loss, tally.targets as f64, tally.hits as f64]);
+    }
+    let mut tally = Tally::default();
+    for one in team.complete(found)?.chunks(3) {
+        tally.loss += one[0];
+        tally.targets += one[1] as u64;
+        tally.hits += one[2] as u64;
+    }
+    Ok(tally.evaluation(task))
 }
 
 /// The model with the modalities that are `given` only; beside it the sum of what their own heads say, if it has such and

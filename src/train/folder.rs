@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Holds the folder's lock for as long as it lives; the system gives it up when the process dies, however it dies.
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Folder {
@@ -42,13 +42,23 @@ impl Folder {
         Err(Error::Usage(what))
     }
 
-    /// The folder of a run that exists.
-    pub(super) fn resume(path: &Path) -> Result<Folder> {
+    /// The folder of a run that another rank holds.
+    pub(super) fn visit(path: &Path) -> Folder {
+        Folder { path: path.into(), _lock: None }
+    }
+
+    /// Errors unless there is a run.
+    pub(super) fn expect_run(path: &Path) -> Result<()> {
         if !path.join("config.toml").is_file() {
             let what = format!("{} is no run folder: it has no config.toml", path.display());
             return Err(Error::Usage(what));
         }
-        crate::data::check_folder(path)?;
+        crate::data::check_folder(path)
+    }
+
+    /// The folder of a run that exists.
+    pub(super) fn resume(path: &Path) -> Result<Folder> {
+        Folder::expect_run(path)?;
         Folder::lock(path)
     }
 
@@ -58,7 +68,7 @@ impl Folder {
         let lock =
             options.create(true).truncate(false).write(true).open(&file).map_err(|e| Error::io(&file, e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Folder { path: path.into(), _lock: lock }),
+            Ok(()) => Ok(Folder { path: path.into(), _lock: Some(lock) }),
             Err(TryLockError::WouldBlock) => {
                 let what = format!(
                     "{} is in use by another run; wait for it, or choose another --out",

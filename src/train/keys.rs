@@ -10,6 +10,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("steps", "optimizer steps"),
     ("batch_size", "samples (windows of text) of a batch"),
     ("accumulate", "batches whose gradients are averaged for one step"),
+    (
+        "micro_shards",
+        "parts of a batch that are summed over one fixed tree: the same bits for any number of ranks that divides it; 0: one a rank",
+    ),
     ("seed", "keys initial weights, order of samples and dropout"),
     ("clip", "largest norm of the gradient; 0: no limit"),
     ("freeze", "weights that stay as they begin: names or last parts of names, such as \"lag, width\""),
@@ -30,6 +34,8 @@ pub const KEYS: &[(&str, &str)] = &[
         "f32; tf32, bf16: matrix products round their operands and sum in f32; weights, gradients and the rest stay f32",
     ),
     ("tensorboard", "write TensorBoard event files too"),
+    ("bucket_mb", "megabytes of gradients that ranks sum in one call, while backward goes on"),
+    ("trace", "steps whose timeline is written to trace.json, for a trace viewer; 0: none"),
     ("data.path", "a packed file *.rtd, or the name of a bundled set (`data list`)"),
     ("data.map", "how it is read: mmap; read; sealed: copied to memory, immune to changes of the file"),
     (

@@ -6,17 +6,22 @@
 //! | `config.rs`, `keys.rs` | [`Config`]: TOML, its keys, what they must be |
 //! | `task.rs` | [`Task`]: which fields of which data, under which loss |
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
+//! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
+//! | `trace.rs` | the timeline of a step |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `modalities.rs` | a model with some of its modalities missing |
 //! | `maps.rs`, `plot_maps.rs` | where it looks in them |
 //! | `retrieval.rs` | one modality finds another |
 //! | `own.rs` | a user's own picture, recording or text |
+//! | `records.rs` | what a run writes |
+//! | `share.rs` | a snapshot for all ranks |
 //! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
 //! | `init.rs` | beginning with the weights of another run |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
 //! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
 
+mod buckets;
 mod changes;
 pub mod config;
 mod evaluate;
@@ -24,6 +29,7 @@ mod folder;
 mod init;
 mod keys;
 pub mod maps;
+mod meter;
 pub mod metrics;
 pub mod modalities;
 pub mod ngram;
@@ -31,14 +37,20 @@ mod own;
 mod pass;
 pub(crate) mod plot;
 mod plot_maps;
+mod records;
 mod report;
 pub mod retrieval;
 mod run;
+mod share;
 pub mod snapshot;
+mod states;
 mod stop;
+mod sums;
 mod task;
+mod team;
 pub mod tensorboard;
 mod text;
+mod trace;
 
 pub use config::Config;
 pub use evaluate::{Evaluation, Losses, activity, attention, evaluate, losses};
@@ -49,6 +61,7 @@ pub use own::{Own, Verdict};
 pub use run::Run;
 pub use stop::Stop;
 pub use task::{Objective, Task};
+pub use team::Team;
 pub use text::Alphabet;
 
 use crate::device::Device;
@@ -116,7 +129,7 @@ pub struct Summary {
 impl Summary {
     fn new(run: &Run, found: Evaluation, sample: Option<String>) -> Result<Summary> {
         let (task, model, used) = (run.task(), run.model(), run.used()?);
-        let batches = run.config().eval_batches;
+        let (batches, leads) = (run.config().eval_batches, run.team().leads());
         Ok(Summary {
             steps: run.step(),
             parameters: run.params().trained_len(),
@@ -128,10 +141,13 @@ impl Summary {
             ngram_losses: run.baselines().to_vec(),
             wall_s: run.wall(),
             sample,
-            modalities: modalities::modalities(task, model, &used, used.device(), batches)?
-                .map(|(_, all)| all),
-            retrieval: retrieval::retrieval(task, model, &used, used.device())?,
-            maps: maps::maps(task, model, &used, used.device())?,
+            modalities: if leads {
+                modalities::modalities(task, model, &used, used.device(), batches)?.map(|(_, all)| all)
+            } else {
+                None
+            },
+            retrieval: if leads { retrieval::retrieval(task, model, &used, used.device())? } else { None },
+            maps: if leads { maps::maps(task, model, &used, used.device())? } else { None },
         })
     }
 }

@@ -2,14 +2,15 @@
 
 use super::build;
 use super::changes;
-use super::evaluate::{Evaluation, activity, attention, evaluate, ngrams};
+use super::evaluate::{Evaluation, activity, attention, evaluate_together};
 use super::folder::Folder;
 use super::init;
-use super::metrics::{Log, Metrics};
-use super::pass::Pass;
+use super::meter::Meter;
+use super::metrics::Metrics;
+use super::pass::{Pass, all_reached, bad_gradient};
+use super::records::Records;
 use super::snapshot::{self, State};
-use super::tensorboard::EventWriter;
-use super::{Config, Observer, Stop, Summary, Task, report};
+use super::{Config, Observer, Stop, Summary, Task, Team};
 use crate::data::{Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -18,13 +19,13 @@ use crate::optim::noise::NoiseScale;
 use crate::optim::{self, Gvc, Optimizer, clip};
 use crate::tape::{Grads, Params};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 /// A run in progress: everything that a step reads and changes.
 pub struct Run {
     config: Config,
-    folder: Folder,
+    records: Records,
+    team: Team,
     task: Task,
     device: Device,
     model: Model,
@@ -35,68 +36,77 @@ pub struct Run {
     controller: Option<Gvc>,
     noise: Option<NoiseScale>,
     loader: Loader<Box<dyn Dataset>>,
-    log: Log,
-    events: Option<EventWriter>,
     step: u64,
     best: Option<(u64, f64)>,
     /// Hidden units that were dead at the last evaluation.
     silent: DeadUnits,
     notices: Vec<String>,
-    ngrams: Option<Receiver<Vec<f64>>>,
-    baselines: Vec<f64>,
     meter: Meter,
-}
-
-/// Time and work since the last logged step, evaluations and snapshots left out.
-struct Meter {
-    started: Instant,
-    excluded: f64,
-    wall: f64,
-    stall: f64,
-    units: u64,
 }
 
 impl Run {
     /// A new run of `config` in the empty or missing folder `dir`.
     pub fn create(config: Config, dir: &Path) -> Result<Run> {
+        Run::create_by(Team::alone(), config, dir)
+    }
+
+    /// [`Run::create`] by all ranks of `team`, each with its part.
+    pub fn create_by(team: Team, config: Config, dir: &Path) -> Result<Run> {
         config.validate()?;
         // What can be refused is refused before the folder is made.
+        team.check(&config)?;
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
         super::optimizer(&config, &params)?;
         task.train(&device, None)?;
-        let folder = Folder::create(dir)?;
-        folder.write("config.toml", &config.to_toml())?;
-        Run::assemble(config, folder, task, device, model, params, None)
+        let folder = if team.leads() { Folder::create(dir)? } else { Folder::visit(dir) };
+        if team.leads() {
+            folder.write("config.toml", &config.to_toml())?;
+        }
+        Run::assemble(team, config, folder, (task, device), (model, params), None)
     }
 
     /// Goes on with the run in `dir` from its last complete snapshot, or from the start if it has none. `change` may alter
     /// the configuration (more steps, say) first; a change that the steps already done depend on is an error.
     pub fn resume(dir: &Path, change: impl FnOnce(&mut Config) -> Result<()>) -> Result<Run> {
-        let folder = Folder::resume(dir)?;
+        Run::resume_by(dir, change, |_| Ok(Team::alone()))
+    }
+
+    /// [`Run::resume`] by all ranks of the team that `join` gives for the configuration: as many as one likes, whatever their
+    /// number was before. Rank 0 reads the snapshot.
+    pub fn resume_by(
+        dir: &Path,
+        change: impl FnOnce(&mut Config) -> Result<()>,
+        join: impl FnOnce(&Config) -> Result<Team>,
+    ) -> Result<Run> {
+        Folder::expect_run(dir)?;
         let started = Config::load(&dir.join("config.toml"))?;
         let mut config = started.clone();
         change(&mut config)?;
         config.validate()?;
         let changed = changes::between(&started, &config)?;
+        let team = join(&config)?;
+        team.check(&config)?;
+        let folder = if team.leads() { Folder::resume(dir)? } else { Folder::visit(dir) };
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;
-        snapshot::sweep(dir)?;
-        let found = snapshot::load_latest(dir)?;
-        let mut run = Run::assemble(config, folder, task, device, model, params, Some(found))?;
+        let found = snapshot::Found::from_first(&team, || {
+            snapshot::sweep(dir)?;
+            snapshot::load_latest(dir)
+        })?;
+        let mut run = Run::assemble(team, config, folder, (task, device), (model, params), Some(found))?;
         run.notices.extend(changed);
         // Only once the snapshot fits it.
-        run.folder.write("config.toml", &run.config.to_toml())?;
+        run.records.write("config.toml", &run.config.to_toml())?;
         Ok(run)
     }
 
     fn assemble(
+        mut team: Team,
         config: Config,
         folder: Folder,
-        task: Task,
-        device: Device,
-        model: Model,
-        mut params: Params,
+        (task, device): (Task, Device),
+        (model, mut params): (Model, Params),
         found: Option<snapshot::Found>,
     ) -> Result<Run> {
         let resumed = found.is_some();
@@ -113,37 +123,33 @@ impl Run {
             return Err(Error::config("seed", what));
         }
         // Other data are refused before other weights: that is the error that helps.
-        let loader = task.train(&device, state.as_ref().map(|s| s.cursor))?;
+        let cursor = state.as_ref().map(|s| s.cursor);
+        let loader = task.train_share(&device, cursor, team.rank(), team.size())?;
         match &snapshot {
             Some(snapshot) => snapshot.restore(&mut params, optimizer.as_mut())?,
-            None => notices.extend(init::begin(&config, resumed, &mut params)?),
+            None if team.leads() => notices.extend(init::begin(&config, resumed, &mut params)?),
+            None => {}
         }
-        let (controller, noise) = watchers(&config, state.as_ref())?;
-        let first = state.as_ref().map_or(0, |s| s.step);
-        let events =
-            config.tensorboard.then(|| EventWriter::create(&folder.path().join("tensorboard"), first));
-        let log = Log::open(folder.path(), state.as_ref().map_or(0, |s| s.metrics_bytes))?;
+        team.prepare(&config, &mut params, folder.path())?;
+        let (controller, noise) = watchers(&config, &team, state.as_ref())?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
             controller,
             noise,
             grads: Grads::new(&params)?,
-            ngrams: ngrams(&task)?,
+            records: Records::open(folder, team.leads(), &config, &task, state.as_ref())?,
             step: state.as_ref().map_or(0, |s| s.step),
             best: state.as_ref().and_then(|s| s.best),
             silent: DeadUnits::new(),
-            baselines: vec![],
-            meter: Meter { started: Instant::now(), excluded: 0.0, wall: 0.0, stall: 0.0, units: 0 },
+            meter: Meter::new(),
             config,
-            folder,
+            team,
             task,
             device,
             model,
             params,
             optimizer,
             loader,
-            log,
-            events: events.transpose()?,
             notices,
         })
     }
@@ -170,62 +176,31 @@ impl Run {
     }
     /// The run folder.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.records.path()
     }
     /// What the user should know of the run and of how it was taken up.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
+    /// The ranks that train, this one among them.
+    pub fn team(&self) -> &Team {
+        &self.team
+    }
 
     /// Trains to the last step. A request to stop ends in a snapshot and [`Error::Interrupted`].
     pub fn train(&mut self, stop: &Stop, observer: &mut dyn Observer) -> Result<Summary> {
         observer.on_start(self);
-        self.meter.started = Instant::now();
+        self.meter.start();
         let mut evaluation = None;
         while self.step < self.config.steps {
-            let mut m = self.one_step()?;
-            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
-            let last = self.step == self.config.steps;
-            let (evaluates, saves, logs) = (
-                due(self.config.eval_every) || last,
-                due(self.config.snapshot_every),
-                due(self.config.log_every),
-            );
             // A step that was asked to be the last is finished with all that belongs to it, so the log is the same.
-            let stopped = stop.signal();
-            let mut improved = false;
-            if evaluates {
-                let found = self.pause(|run| run.evaluate())?;
-                (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
-                m.attention =
-                    self.pause(|run| attention(&run.task, &run.model, &run.used()?, &run.device))?;
-                let mut silent = std::mem::take(&mut self.silent);
-                m.activity = self
-                    .pause(|run| activity(&run.task, &run.model, &run.used()?, &run.device, &mut silent))?;
-                self.silent = silent;
-                evaluation = Some(found);
-                improved = self.best.is_none_or(|(_, b)| found.loss < b);
-                if improved {
-                    self.best = Some((self.step, found.loss));
-                }
-            }
-            observer.on_step(&m);
-            if logs || m.val_loss.is_some() || m.controller.is_some() {
-                self.meter.fill(&mut m, &self.task, &self.loader);
-                self.log.write(&m)?;
-                self.events.as_mut().map_or(Ok(()), |e| e.write(&m))?;
-                observer.on_log(&m);
-            }
-            self.poll_baselines(observer);
-            if saves || last || improved || stopped.is_some() {
-                let path = self.pause(|run| run.save())?;
-                observer.on_snapshot(&path);
-            }
-            if m.val_loss.is_some() {
-                self.pause(|run| report::write(run.folder.path(), &run.config, &run.baselines, None))?;
-            }
+            let (mut m, own, stopped) = self.one_step(stop)?;
+            let ends = self.step == self.config.steps || stopped.is_some();
+            let found = self.close(&mut m, own, stopped.is_some(), observer)?;
+            evaluation = found.or(evaluation);
+            self.team.traced(self.records.path(), ends)?;
             if let Some(signal) = stopped {
-                let saved = Some(self.folder.path().join(snapshot::name(self.step)));
+                let saved = Some(self.path().join(snapshot::name(self.step)));
                 return Err(Error::Interrupted { signal, saved });
             }
         }
@@ -237,16 +212,51 @@ impl Run {
         self.finish(found, observer)
     }
 
-    fn finish(&mut self, found: Evaluation, observer: &mut dyn Observer) -> Result<Summary> {
-        if let Some(waiting) = self.ngrams.take() {
-            self.baselines = waiting.recv().unwrap_or_default();
-            observer.on_baselines(&self.baselines);
+    /// Does what is due after a step: evaluation, log, snapshot, report. One that a signal made the last is saved. `own` is the
+    /// loss of this rank's samples.
+    fn close(
+        &mut self,
+        m: &mut Metrics,
+        own: f64,
+        stopped: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
+        let last = self.step == self.config.steps;
+        let (evaluates, logs) = (due(self.config.eval_every) || last, due(self.config.log_every));
+        let mut saves = due(self.config.snapshot_every) || last || stopped;
+        let found = evaluates.then(|| self.pause(|run| run.judge(m))).transpose()?;
+        if let Some(found) = found.filter(|f| self.best.is_none_or(|(_, b)| f.loss < b)) {
+            self.best = Some((self.step, found.loss));
+            saves = true;
         }
-        let sample = super::sample(&self.task, &self.model, &self.used()?, self.config.seed)?;
-        let summary = Summary::new(self, found, sample)?;
+        observer.on_step(m);
+        if logs || evaluates || m.controller.is_some() {
+            self.meter.fill(m, &self.task, &self.loader);
+            self.records.log(m)?;
+            self.team.log(self.step, own)?;
+            observer.on_log(m);
+        }
+        self.records.poll(false, observer);
+        let saved = if saves { self.pause(|run| run.save())? } else { None };
+        saved.iter().for_each(|path| observer.on_snapshot(path));
+        if evaluates {
+            self.pause(|run| run.records.report(&run.config, None))?;
+        }
+        if evaluates || saves || self.team.compares(self.step) {
+            self.pause(|run| run.team.meet().and_then(|()| run.team.compare(run.step, &run.params)))?;
+        }
+        Ok(found)
+    }
+
+    fn finish(&mut self, found: Evaluation, observer: &mut dyn Observer) -> Result<Summary> {
+        self.records.poll(true, observer);
+        let leads = self.team.leads();
+        let sample = leads.then(|| super::sample(&self.task, &self.model, &self.used()?, self.config.seed));
+        let summary = Summary::new(self, found, sample.transpose()?.flatten())?;
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
-        self.folder.write("summary.json", &(text + "\n"))?;
-        report::write(self.folder.path(), &self.config, &self.baselines, Some(&summary))?;
+        self.records.write("summary.json", &(text + "\n"))?;
+        self.records.report(&self.config, Some(&summary))?;
         Ok(summary)
     }
 
@@ -256,12 +266,25 @@ impl Run {
     }
 
     fn evaluate(&self) -> Result<Evaluation> {
-        evaluate(&self.task, &self.model, &self.used()?, &self.device, self.config.eval_batches)
+        let (used, batches) = (self.used()?, self.config.eval_batches);
+        evaluate_together(&self.team, &self.task, &self.model, &used, &self.device, batches)
+    }
+
+    /// Evaluates, and puts into `m` what was found; the rank that leads looks closer.
+    fn judge(&mut self, m: &mut Metrics) -> Result<Evaluation> {
+        let found = self.evaluate()?;
+        (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
+        if self.team.leads() {
+            let used = self.used()?;
+            m.attention = attention(&self.task, &self.model, &used, &self.device)?;
+            m.activity = activity(&self.task, &self.model, &used, &self.device, &mut self.silent)?;
+        }
+        Ok(found)
     }
 
     /// n-gram losses, as far as they are known.
     pub fn baselines(&self) -> &[f64] {
-        &self.baselines
+        self.records.baselines()
     }
     /// Best held-out loss of all evaluations so far.
     pub fn best(&self) -> Option<f64> {
@@ -269,125 +292,90 @@ impl Run {
     }
     /// Seconds of training in this process.
     pub fn wall(&self) -> f64 {
-        self.meter.wall
-    }
-
-    fn poll_baselines(&mut self, observer: &mut dyn Observer) {
-        if let Some(found) = self.ngrams.as_ref().and_then(|r| r.try_recv().ok()) {
-            self.baselines = found;
-            self.ngrams = None;
-            observer.on_baselines(&self.baselines);
-        }
+        self.meter.wall()
     }
 
     /// Runs something that is not training, without counting its time.
     fn pause<R>(&mut self, f: impl FnOnce(&mut Run) -> Result<R>) -> Result<R> {
         let t = Instant::now();
         let result = f(self);
-        self.meter.excluded += t.elapsed().as_secs_f64();
+        self.meter.exclude(t.elapsed());
         result
     }
 
-    fn save(&mut self) -> Result<PathBuf> {
-        let (cursor, logged) = (self.loader.cursor(), self.log.bytes());
-        let mut state = State::new(self.step, &self.config, cursor, logged, self.best);
+    fn save(&mut self) -> Result<Option<PathBuf>> {
+        let mut state = self.records.state(self.step, &self.config, self.loader.cursor(), self.best);
         state.controller = self.controller.as_ref().map(|c| c.state().clone());
         state.noise = self.noise.as_ref().map(NoiseScale::state);
-        let dir = self.folder.path();
-        let path = snapshot::save(dir, &self.params, self.optimizer.as_mut(), &state)?;
-        snapshot::prune(dir, self.step, self.config.keep_snapshots, self.best.map(|(step, _)| step))?;
-        Ok(path)
+        self.records.save(&self.params, self.optimizer.as_mut(), &state, self.config.keep_snapshots)
     }
 
-    /// One optimizer step over `accumulate` micro-batches.
-    fn one_step(&mut self) -> Result<Metrics> {
+    /// One optimizer step over `accumulate` micro-batches. Gives its line, the loss of this rank's samples, and the signal that
+    /// asked to stop.
+    fn one_step(&mut self, stop: &Stop) -> Result<(Metrics, f64, Option<i32>)> {
         let pass = Pass { config: &self.config, task: &self.task, model: &self.model, step: self.step };
-        let (mut loss, mut epoch, mut deferred, mut one) = (0.0, 0, Vec::new(), 0.0);
-        // Kept for a second gradient, where there will be one.
-        let (mut batches, keeps) = (Vec::new(), self.optimizer.probes());
-        for i in 0..self.config.accumulate {
-            let batch = self.loader.next().unwrap_or_else(|| Err(Error::Usage("the data ended".into())))?;
-            let (value, changes) = pass.micro(i, &self.params, &mut self.grads, &batch)?;
-            loss += value;
-            deferred.extend(changes);
-            epoch = batch.epoch;
-            self.meter.units += batch.len() as u64 * self.task.units();
-            batches.extend(keeps.then_some(batch));
-            if i == 0 && self.noise.is_some() {
-                one = clip::by_global_norm(&mut self.grads, 0.0)? * self.config.accumulate as f64;
-            }
-        }
+        let mut epoch = 0;
+        // Kept for a second gradient, or further parts, where there will be such.
+        let (mut batches, keeps) = (Vec::new(), self.optimizer.probes() || self.team.parts() > 1);
+        let (loader, meter) = (&mut self.loader, &mut self.meter);
+        let found = pass.whole(
+            &mut self.team,
+            &self.params,
+            &mut self.grads,
+            || stop.signal(),
+            |i| {
+                if let Some(batch) = batches.get(i) {
+                    return Ok(Clone::clone(batch));
+                }
+                let batch = loader.next().unwrap_or_else(|| Err(Error::Usage("the data ended".into())))?;
+                epoch = batch.epoch;
+                meter.count(batch.global * self.task.units());
+                batches.extend(keeps.then(|| batch.clone()));
+                Ok(batch)
+            },
+        )?;
         if self.step == 0 {
-            self.all_reached()?;
+            all_reached(&self.grads)?;
         }
         let norm = clip::by_global_norm(&mut self.grads, self.config.clip)?;
         if !norm.is_finite() {
-            return Err(self.bad_gradient(norm));
+            return Err(bad_gradient(self.step + 1, &self.params, &self.grads, norm));
         }
-        if let Some(noise) = &mut self.noise {
-            noise.observe(one, norm);
+        if let (Some(noise), Some(small)) = (&mut self.noise, found.small) {
+            noise.observe(small, norm);
         }
+        let from = Instant::now();
         let lr = self.schedule.lr(self.step) * self.controller.as_ref().map_or(1.0, Gvc::scale);
-        let mut probe = |w: &Params, g: &mut Grads| pass.again(w, g, &batches, norm);
+        let team = &mut self.team;
+        let mut probe = |w: &Params, g: &mut Grads| pass.again(team, w, g, &batches, norm);
         let how = optim::Step { lr, slope: self.controller.is_some(), probe: Some(&mut probe) };
         let slope = self.optimizer.advance(&mut self.params, &self.grads, how)?;
+        self.team.mark("optimizer", from);
         // While the rate still rises, slopes say nothing of where it leads.
         let settled = self.step >= self.config.schedule.warmup_steps;
         let controller = match (&mut self.controller, slope.filter(|_| settled)) {
-            (Some(controller), Some(slope)) => controller.observe(slope, loss),
+            (Some(controller), Some(slope)) => controller.observe(slope, found.loss),
             _ => None,
         };
-        for change in deferred {
+        for change in found.changes {
             self.params.set(change.slot, &change.value)?;
         }
         self.step += 1;
         let (noise_scale, gain) = self.noise.map_or((None, None), |n| (n.scale(), n.gain()));
-        let (step, grad_norm) = (self.step, norm);
+        let (step, loss, grad_norm) = (self.step, found.loss, norm);
         let rest = Metrics::default();
-        Ok(Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest })
-    }
-
-    fn bad_gradient(&self, norm: f64) -> Error {
-        let slot = self.params.all().find(|&s| {
-            self.grads.get(s).is_some_and(|g| g.to_f64().is_ok_and(|g| g.iter().any(|x| !x.is_finite())))
-        });
-        let name = slot.map_or("the whole model", |s| &self.params.info(s).name);
-        let what = format!("the norm of the gradient is {norm}: first in `{name}`; weights were not changed");
-        Error::Numeric { step: self.step + 1, what }
-    }
-
-    /// After the first backward pass: a slot that no gradient reached will never learn.
-    fn all_reached(&self) -> Result<()> {
-        let missing = self.grads.missing();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let what = format!("no gradient reached {}", missing.join(", "));
-        Err(Error::LostGradient { op: "train".into(), what })
-    }
-}
-
-impl Meter {
-    /// Completes a line with speed and stall since the one before.
-    fn fill(&mut self, m: &mut Metrics, task: &Task, loader: &Loader<Box<dyn Dataset>>) {
-        let seconds = (self.started.elapsed().as_secs_f64() - self.excluded).max(1e-9);
-        let speed = Some(self.units as f64 / seconds);
-        (m.tokens_per_s, m.samples_per_s) = if task.is_tokens() { (speed, None) } else { (None, speed) };
-        let stall = loader.stats().stall.as_secs_f64();
-        m.stall = (stall - self.stall) / seconds;
-        self.wall += seconds;
-        m.wall_s = self.wall;
-        *self = Meter { started: Instant::now(), excluded: 0.0, wall: self.wall, stall, units: 0 };
+        let m = Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest };
+        Ok((m, found.own, found.stop))
     }
 }
 
 /// What watches the gradients of a run: the controller of the rate and the noise scale, as a snapshot left them.
-fn watchers(config: &Config, kept: Option<&State>) -> Result<(Option<Gvc>, Option<NoiseScale>)> {
+fn watchers(config: &Config, team: &Team, kept: Option<&State>) -> Result<(Option<Gvc>, Option<NoiseScale>)> {
     let mut controller = config.controller.build()?;
     if let (Some(c), Some(kept)) = (&mut controller, kept.and_then(|s| s.controller.clone())) {
         c.restore(kept);
     }
-    let mut noise = NoiseScale::new(config.batch_size, config.accumulate);
+    let mut noise = team.noise(config);
     if let (Some(n), Some(kept)) = (&mut noise, kept.and_then(|s| s.noise)) {
         n.restore(kept);
     }

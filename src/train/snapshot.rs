@@ -152,7 +152,7 @@ fn to_safetensors(tensors: &[(String, Tensor)], path: &Path) -> Result<Vec<u8>> 
     safetensors::serialize(views, None).map_err(bad)
 }
 
-fn encode(state: &State) -> Result<Vec<u8>> {
+pub(super) fn encode(state: &State) -> Result<Vec<u8>> {
     let body = wire::encode(state)?;
     let mut bytes = MAGIC.to_vec();
     bytes.extend((body.len() as u64).to_le_bytes());
@@ -161,7 +161,7 @@ fn encode(state: &State) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> std::result::Result<State, String> {
+pub(super) fn decode(bytes: &[u8]) -> std::result::Result<State, String> {
     let first = bytes.strip_prefix(FIRST);
     let rest = bytes.strip_prefix(MAGIC).or(first).ok_or("is not a state.bin of this version of ringtape")?;
     let (length, rest) = rest.split_at_checked(8).ok_or("is cut short")?;
@@ -197,7 +197,7 @@ pub struct Snapshot {
     pub path: PathBuf,
     /// What is no tensor.
     pub state: State,
-    files: [Vec<u8>; 2],
+    pub(super) files: [Vec<u8>; 2],
 }
 
 /// What [`Snapshot::lend_params`] left over, by name.

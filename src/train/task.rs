@@ -154,6 +154,17 @@ impl Task {
 
     /// Shuffled batches for training, from `cursor` on.
     pub fn train(&self, device: &Device, cursor: Option<Cursor>) -> Result<Loader<Source>> {
+        self.train_share(device, cursor, 0, 1)
+    }
+
+    /// The share of each batch that belongs to rank `rank` of `world`.
+    pub fn train_share(
+        &self,
+        device: &Device,
+        cursor: Option<Cursor>,
+        rank: usize,
+        world: usize,
+    ) -> Result<Loader<Source>> {
         let source = self.source("train", false)?;
         if source.len() < self.batch as u64 {
             let what = format!(
@@ -163,7 +174,8 @@ impl Task {
             );
             return Err(Error::config("batch_size", what));
         }
-        let options = LoaderOptions { batch: self.batch, seed: self.seed, ..LoaderOptions::default() };
+        let (batch, seed) = (self.batch, self.seed);
+        let options = LoaderOptions { batch, seed, rank, world, ..LoaderOptions::default() };
         match cursor {
             Some(cursor) => Loader::resume(source, device, &options, cursor),
             None => Loader::new(source, device, &options),
@@ -172,7 +184,14 @@ impl Task {
 
     /// Every sample of the held-out split once, in order.
     pub fn evaluation(&self, device: &Device) -> Result<Loader<Source>> {
-        Loader::new(self.source(&self.held_out, true)?, device, &LoaderOptions::evaluation(self.batch))
+        self.evaluation_turns(device, 0, 1)
+    }
+
+    /// Those batches of [`Task::evaluation`] whose number is `turn` modulo `turns`.
+    pub fn evaluation_turns(&self, device: &Device, turn: usize, turns: usize) -> Result<Loader<Source>> {
+        let (turn, turns) = (turn as u64, turns as u64);
+        let options = LoaderOptions { turn, turns, ..LoaderOptions::evaluation(self.batch) };
+        Loader::new(self.source(&self.held_out, true)?, device, &options)
     }
 
     /// Input, the first where there are several, and target of a batch. Where modalities are to find each other the target of a
@@ -257,6 +276,15 @@ impl Task {
     /// The loss at each target of classes or symbols: 0 where it does not count.
     pub fn losses<'t>(&self, y: &Var<'t>, target: &Tensor) -> Result<Var<'t>> {
         cross_entropy(y, target, Reduction::None)
+    }
+
+    /// Targets that count: what the mean of [`Task::loss`] is over.
+    pub fn targets(&self, target: &Tensor) -> Result<u64> {
+        if self.objective == Objective::Regress {
+            return Ok(target.len() as u64);
+        }
+        let host = target.to_host()?;
+        Ok(host.as_slice::<i32>()?.iter().filter(|t| **t != IGNORE).count() as u64)
     }
 
     /// Targets of a batch that count, and how many of them `y` predicts rightly (for classes).

@@ -1,0 +1,256 @@
+//! Gradients on their way to other ranks: packed into buckets while backward goes on, and summed.
+//!
+//! The last parameters of a model have their gradients first. So buckets hold parameters from the last to the first, and go
+//! as soon as they are full, always in that order: every rank sends the same buckets in the same order, whatever its tape.
+//! The first is small, so that there is something on the way early.
+//!
+//! Where a batch is cut into parts, each part fills all buckets, and those of the parts are summed as leaves of a binary tree:
+//! the sum of parts 2i and 2i + 1, then of those, and so on, as a binary counter carries. Ranks go on from there in the same
+//! way (recursive doubling), so that the tree is that of all parts of the batch, however many ranks share them.
+
+use crate::error::Result;
+use crate::tape::{Grads, Params, Role, Slot};
+use crate::tensor::Tensor;
+
+/// Bytes of the first bucket, at most.
+const FIRST: usize = 1 << 20;
+
+/// A parameter in its bucket.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: Slot,
+    /// First element in the bucket.
+    at: usize,
+    len: usize,
+    /// Where it lies in the flat gradients.
+    segment: usize,
+    offset: usize,
+}
+
+struct Bucket {
+    places: Vec<Place>,
+    len: usize,
+    /// What the part under way has brought so far.
+    filling: Vec<f32>,
+    /// Parameters still to come.
+    missing: usize,
+    /// Sums of whole subtrees of parts, the largest first.
+    partial: Vec<Vec<f32>>,
+    /// Memory that is free.
+    spare: Vec<Vec<f32>>,
+}
+
+/// A bucket that all parts have filled.
+pub(super) struct Full {
+    /// Its number.
+    pub(super) bucket: usize,
+    /// The gradients.
+    pub(super) data: Vec<f32>,
+}
+
+/// The buckets of a model.
+pub(super) struct Buckets {
+    buckets: Vec<Bucket>,
+    /// Bucket and place in it, by slot.
+    places: Vec<Option<(usize, usize)>>,
+    /// Parts of a batch.
+    parts: usize,
+    /// The part under way.
+    part: usize,
+    /// The bucket that goes next.
+    next: usize,
+    /// Of each part the sum of squares of its gradient.
+    squares: Vec<f64>,
+    /// The first parameter whose gradient was not finite.
+    bad: Option<Slot>,
+}
+
+impl Buckets {
+    /// Buckets of at most `bytes`, or of one parameter, for batches of `parts` parts, a power of two.
+    pub(super) fn new(params: &Params, bytes: usize, parts: usize) -> Buckets {
+        let mut buckets: Vec<Bucket> = Vec::new();
+        let mut places = vec![None; params.slots().len()];
+        let trained = params.all().filter(|&s| params.info(s).role != Role::State);
+        for slot in trained.collect::<Vec<_>>().into_iter().rev() {
+            let info = params.info(slot);
+            let (len, limit) = (info.shape.len(), if buckets.len() > 1 { bytes } else { bytes.min(FIRST) });
+            if buckets.last().is_none_or(|b| (b.len + len) * size_of::<f32>() > limit) {
+                let (filling, partial, spare) = (vec![], vec![], vec![]);
+                buckets.push(Bucket { places: vec![], len: 0, filling, missing: 0, partial, spare });
+            }
+            let last = buckets.len() - 1;
+            let bucket = &mut buckets[last];
+            places[slot.index()] = Some((last, bucket.places.len()));
+            let (at, segment, offset) = (bucket.len, info.segment, info.offset);
+            bucket.places.push(Place { slot, at, len, segment, offset });
+            bucket.len += len;
+        }
+        Buckets { buckets, places, parts, part: 0, next: 0, squares: vec![0.0; parts], bad: None }
+    }
+
+    /// Sums of squares of the parts' gradients.
+    pub(super) fn squares(&self) -> &[f64] {
+        &self.squares
+    }
+
+    /// The first parameter, on the way back, whose gradient was not finite.
+    pub(super) fn bad(&self) -> Option<Slot> {
+        self.bad
+    }
+
+    /// Part `part` begins to bring its gradients.
+    pub(super) fn begin(&mut self, part: usize) {
+        (self.part, self.next, self.squares[part]) = (part, 0, 0.0);
+        if part == 0 {
+            self.bad = None;
+        }
+        for bucket in &mut self.buckets {
+            if part == 0 {
+                // Left over from a step that failed.
+                bucket.partial.clear();
+            }
+            bucket.missing = bucket.places.len();
+            if bucket.filling.is_empty() {
+                bucket.filling = bucket.spare.pop().unwrap_or_default();
+                bucket.filling.resize(bucket.len, 0.0);
+            }
+        }
+    }
+
+    /// The gradient of `slot` in this part is `g`, None for zero. Gives the buckets that it completes, of the last part only.
+    pub(super) fn take(&mut self, slot: Slot, g: Option<&Tensor>) -> Result<Vec<Full>> {
+        let Some((bucket, at)) = self.places[slot.index()] else { return Ok(vec![]) };
+        let bucket = &mut self.buckets[bucket];
+        let place = bucket.places[at];
+        let into = &mut bucket.filling[place.at..place.at + place.len];
+        match g {
+            Some(g) => into.copy_from_slice(g.to_host()?.as_slice::<f32>()?),
+            None => into.fill(0.0),
+        }
+        bucket.missing -= 1;
+        let mut full = Vec::new();
+        while self.buckets.get(self.next).is_some_and(|b| b.missing == 0) {
+            full.extend(self.fill(self.next));
+            self.next += 1;
+        }
+        Ok(full)
+    }
+
+    /// Bucket `i` is full of this part: adds it to those before.
+    fn fill(&mut self, i: usize) -> Option<Full> {
+        let bucket = &mut self.buckets[i];
+        let mut data = std::mem::take(&mut bucket.filling);
+        let squares = crate::kernel::basic::sum_of_squares(&data);
+        self.squares[self.part] += squares;
+        if !squares.is_finite() && self.bad.is_none() {
+            let is_bad = |p: &&Place| data[p.at..p.at + p.len].iter().any(|x| !x.is_finite());
+            self.bad = bucket.places.iter().find(is_bad).map(|p| p.slot);
+        }
+        for _ in 0..self.part.trailing_ones() {
+            let Some(before) = bucket.partial.pop() else { break };
+            for (x, y) in data.iter_mut().zip(&before) {
+                *x += y;
+            }
+            bucket.spare.push(before);
+        }
+        if self.part + 1 == self.parts {
+            return Some(Full { bucket: i, data });
+        }
+        bucket.partial.push(data);
+        None
+    }
+
+    /// Puts the sum over all ranks into the flat gradients.
+    pub(super) fn store(&mut self, full: Full, grads: &mut Grads) -> Result<()> {
+        let bucket = &mut self.buckets[full.bucket];
+        for p in &bucket.places {
+            if let Some(flat) = grads.flat_mut(p.segment) {
+                let bytes = bytemuck::cast_slice(&full.data[p.at..p.at + p.len]);
+                flat.write_bytes(p.offset * size_of::<f32>(), bytes)?;
+            }
+        }
+        bucket.spare.push(full.data);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::shape::DType;
+    use crate::tape::{Init, ParamsBuilder};
+
+    fn params(lens: &[usize]) -> Params {
+        let mut b = ParamsBuilder::new(&Device::new_cpu(), DType::F32, 1);
+        for (i, n) in lens.iter().enumerate() {
+            let role = if i % 2 == 0 { Role::Decay } else { Role::Plain };
+            b.add(format!("p{i}"), &[*n], Init::Constant(0.0), role).unwrap();
+        }
+        b.add("state", &[3], Init::Constant(0.0), Role::State).unwrap();
+        b.build().unwrap()
+    }
+
+    fn bring(b: &mut Buckets, params: &Params, slot: usize, value: impl Fn(usize) -> f32) -> Vec<usize> {
+        let slot = params.all().nth(slot).unwrap();
+        let values: Vec<f32> = (0..params.info(slot).shape.len()).map(value).collect();
+        let g = Tensor::from_slice(params.device(), &values, &[values.len()]).unwrap();
+        b.take(slot, Some(&g)).unwrap().iter().map(|f| f.bucket).collect()
+    }
+
+    #[test]
+    fn buckets_go_from_the_last_parameter_to_the_first_and_always_in_order() {
+        let params = params(&[10, 20, 30, 40]);
+        let mut b = Buckets::new(&params, 50 * 4, 1);
+        let held: Vec<usize> = b.buckets.iter().map(|b| b.len).collect();
+        assert_eq!(held, [40, 50, 10]);
+        for order in [[3, 2, 1, 0], [0, 1, 2, 3]] {
+            b.begin(0);
+            let gone: Vec<Vec<usize>> = order.iter().map(|&s| bring(&mut b, &params, s, |_| 1.0)).collect();
+            let all: Vec<usize> = gone.iter().flatten().copied().collect();
+            assert_eq!(all, [0, 1, 2]);
+            assert_eq!(gone[0].len(), usize::from(order[0] == 3), "{gone:?}");
+        }
+        assert_eq!(b.squares(), [100.0]);
+    }
+
+    #[test]
+    fn parts_are_summed_as_a_tree_and_come_back_into_the_gradients() {
+        let params = params(&[5, 3]);
+        // Each sum rounds: another order gives other bits.
+        let value = |part: usize, i: usize| 1.0 / (3.0 + part as f32 * 7.3 + i as f32);
+        let mut grads = Grads::new(&params).unwrap();
+        let mut b = Buckets::new(&params, 1 << 20, 4);
+        for _ in 0..2 {
+            let mut full = Vec::new();
+            for part in 0..4 {
+                b.begin(part);
+                for slot in [1, 0] {
+                    let s = params.all().nth(slot).unwrap();
+                    let values: Vec<f32> = (0..params.info(s).shape.len()).map(|i| value(part, i)).collect();
+                    let g = Tensor::from_slice(params.device(), &values, &[values.len()]).unwrap();
+                    full.extend(b.take(s, Some(&g)).unwrap());
+                }
+                assert_eq!(full.len(), usize::from(part == 3));
+            }
+            full.into_iter().for_each(|f| b.store(f, &mut grads).unwrap());
+            for i in 0..5 {
+                let tree = (value(0, i) + value(1, i)) + (value(2, i) + value(3, i));
+                assert_eq!(grads.segment::<f32>(0).unwrap()[i], tree);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_named() {
+        let params = params(&[4, 4, 4]);
+        let mut b = Buckets::new(&params, 1 << 20, 1);
+        b.begin(0);
+        for slot in [2, 1, 0] {
+            bring(&mut b, &params, slot, |i| if slot == 1 && i == 2 { f32::NAN } else { 1.0 });
+        }
+        assert_eq!(b.bad().map(|s| params.info(s).name.as_str()), Some("p1"));
+        b.begin(0);
+        assert!(b.bad().is_none());
+    }
+}

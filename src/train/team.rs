@@ -1,0 +1,364 @@
+//! [`Team`]: the ranks that train one model together, and which of them this is. Alone it is one rank, and asks nobody.
+//!
+//! Every rank has all weights and a contiguous share of each batch. What a step needs of the whole batch is agreed here: the
+//! gradient (`buckets.rs`, `sums.rs`), the loss, changes of state, a wish to stop, trouble. All ranks then do the same step.
+
+use super::sums::Sums;
+use super::trace::{self, Lane, Trace};
+use super::{Config, write_whole};
+use crate::comm::{Algorithm, Communicator, Courier, Reduce};
+use crate::error::{Error, Result};
+use crate::nn::ModelKind;
+use crate::tape::Params;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Time that ranks wait for the slowest in a step, its data included. A rank that is gone or stopped is noticed by its silence,
+/// much earlier.
+const STEP: Duration = Duration::from_secs(600);
+/// The same where one rank may do something long: an evaluation, a snapshot, the end of a run.
+const PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// Steps between comparisons of weights.
+const COMPARE: u64 = 100;
+
+/// The ranks of a run.
+pub struct Team {
+    pub(super) courier: Option<Courier>,
+    rank: usize,
+    size: usize,
+    /// How gradients are summed, where there are several ranks or parts of a batch.
+    pub(super) sums: Option<Sums>,
+    trace: Option<Trace>,
+    journal: Option<(File, PathBuf)>,
+    /// Time spent waiting for others since the last line of the journal.
+    waited: Duration,
+}
+
+impl Team {
+    /// One rank.
+    pub fn alone() -> Team {
+        let (courier, sums, trace, journal) = (None, None, None, None);
+        Team { courier, rank: 0, size: 1, sums, trace, journal, waited: Duration::ZERO }
+    }
+
+    /// This rank of those that `world` is of.
+    ///
+    /// # Errors
+    /// When the system starts no thread.
+    pub fn of(mut world: Communicator) -> Result<Team> {
+        world.set_deadline(STEP);
+        let (rank, size) = (world.rank(), world.size());
+        Ok(Team { courier: Some(Courier::new(world)?), rank, size, ..Team::alone() })
+    }
+
+    /// Number of this rank, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+    /// Number of ranks.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+    /// True on the rank that writes the run's files.
+    pub fn leads(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// What all ranks must have configured alike, as a hash; threads, device and where the data lie may differ.
+    pub fn fingerprint(config: &Config) -> String {
+        let own = Config { threads: 0, device: String::new(), ..config.clone() };
+        let own =
+            Config { data: super::config::DataConfig { path: String::new(), ..own.data.clone() }, ..own };
+        let hash = Sha256::digest(own.to_toml().as_bytes());
+        hash[..8].iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Errors where this many ranks cannot train `config`.
+    pub(super) fn check(&self, config: &Config) -> Result<()> {
+        let (p, batch, shards) = (self.size, config.batch_size, config.micro_shards);
+        if batch < p {
+            let what = format!("is {batch}, but each of {p} ranks needs at least one sample of a batch");
+            return Err(Error::config("batch_size", what));
+        }
+        if shards > 0 && (!p.is_power_of_two() || !shards.is_multiple_of(p)) {
+            let what = format!(
+                "is {shards}, which {p} ranks cannot share as a tree; start 1, 2, 4, … of them, or set it to 0"
+            );
+            return Err(Error::config("micro_shards", what));
+        }
+        if config.model.kind == ModelKind::Pair && (p > 1 || shards > 0) {
+            let what = "is pair, whose loss compares all samples of a batch, so the batch cannot be cut for several ranks or \
+                        micro_shards; train it in one process";
+            return Err(Error::config("model.kind", what));
+        }
+        Ok(())
+    }
+
+    /// Gets ready to train `params`, whose values on rank 0 all ranks take over, in the run folder `dir`.
+    pub(super) fn prepare(&mut self, config: &Config, params: &mut Params, dir: &Path) -> Result<()> {
+        let tree = config.micro_shards > 0;
+        if self.size > 1 || tree {
+            let parts = (config.micro_shards / self.size).max(1);
+            let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
+            self.sums = Some(Sums::new(params, bytes, parts, self.rank, self.size));
+        }
+        if self.size > 1 {
+            self.call(move |c| {
+                c.set_algorithm(tree.then_some(Algorithm::Tree));
+                Ok(())
+            })?;
+            self.spread(params)?;
+            let path = dir.join("ranks").join(format!("rank-{}.log", self.rank));
+            let open = || -> std::io::Result<File> {
+                std::fs::create_dir_all(dir.join("ranks"))?;
+                File::options().create(true).append(true).open(&path)
+            };
+            self.journal = Some((open().map_err(|e| Error::io(&path, e))?, path));
+        }
+        self.meet()?;
+        let zero = Instant::now();
+        self.trace = (config.trace > 0).then(|| Trace::new(self.rank, config.trace, zero));
+        Ok(())
+    }
+
+    /// Gives all ranks the weights and states of rank 0.
+    fn spread(&self, params: &mut Params) -> Result<()> {
+        for i in 0..params.segments().len() {
+            let mut bytes = params.segment(i).to_host()?.as_bytes()?.to_vec();
+            let bytes = self.call(move |c| c.broadcast(&mut bytes, 0).map(|()| bytes))?;
+            if !self.leads() {
+                params.segment_mut(i).write_bytes(0, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the courier make a call, and waits for it.
+    pub(super) fn call<R: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut Communicator) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        match &self.courier {
+            Some(courier) => courier.call(errand),
+            None => Err(Error::Usage("there is no other rank to talk to".into())),
+        }
+    }
+
+    /// What `find` gives on rank 0, on every rank. It is called there only.
+    ///
+    /// # Errors
+    /// Those of `find` on rank 0, upon which the others are left alone.
+    pub fn share<T: Serialize + DeserializeOwned>(&self, find: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.size == 1 {
+            return find();
+        }
+        let found = if self.leads() { Some(find()?) } else { None };
+        let bytes = self.share_bytes(found.as_ref().map_or(Ok(vec![]), crate::wire::encode)?)?;
+        let limit = bytes.len() as u64;
+        found.map_or_else(
+            || {
+                crate::wire::decode(&bytes, limit)
+                    .map_err(|e| Error::RanksDisagree(format!("what rank 0 sent {e}")))
+            },
+            Ok,
+        )
+    }
+
+    /// The bytes of rank 0, on every rank.
+    pub(super) fn share_bytes(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+        self.patiently(move |c| {
+            let mut len = (bytes.len() as u64).to_le_bytes();
+            c.broadcast(&mut len, 0)?;
+            bytes.resize(u64::from_le_bytes(len) as usize, 0);
+            c.broadcast(&mut bytes, 0)?;
+            Ok(bytes)
+        })
+    }
+
+    /// [`Team::call`] for a call to which ranks may come late.
+    fn patiently<R: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut Communicator) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.call(move |c| {
+            c.set_deadline(PAUSE);
+            let result = errand(c);
+            c.set_deadline(STEP);
+            result
+        })
+    }
+
+    /// Waits until all ranks are here, however long one of them has had something else to do.
+    pub(super) fn meet(&self) -> Result<()> {
+        if self.size == 1 { Ok(()) } else { self.patiently(Communicator::barrier) }
+    }
+
+    /// Adds up over ranks numbers of which each rank has its own and 0 for the others: exactly, so the order does not matter.
+    pub(super) fn complete(&self, mut numbers: Vec<f64>) -> Result<Vec<f64>> {
+        if self.size == 1 {
+            return Ok(numbers);
+        }
+        self.patiently(move |c| c.all_reduce(&mut numbers, Reduce::Sum).map(|()| numbers))
+    }
+
+    /// The records of all ranks, one after the other.
+    pub(super) fn gather<T: crate::tensor::Element + Default>(&self, mine: Vec<T>) -> Result<Vec<T>> {
+        if self.size == 1 {
+            return Ok(mine);
+        }
+        let size = self.size;
+        self.call(move |c| {
+            let mut all = vec![T::default(); size * mine.len()];
+            c.all_gather(&mine, &mut all).map(|()| all)
+        })
+    }
+
+    /// True after steps at which weights are compared, whatever else is done then.
+    pub(super) fn compares(&self, step: u64) -> bool {
+        self.size > 1 && step.is_multiple_of(COMPARE)
+    }
+
+    /// Errors, on all ranks and with exit code 17, when ranks have different weights.
+    pub(super) fn compare(&self, step: u64, params: &Params) -> Result<()> {
+        if self.size == 1 {
+            return Ok(());
+        }
+        let mut hash = Sha256::new();
+        for i in 0..params.segments().len() {
+            hash.update(params.segment(i).to_host()?.as_bytes()?);
+        }
+        let all = self.gather(hash.finalize().to_vec())?;
+        let all: Vec<&[u8]> = all.chunks(32).collect();
+        let other: Vec<String> =
+            (1..self.size).filter(|&r| all[r] != all[0]).map(|r| r.to_string()).collect();
+        if other.is_empty() {
+            return Ok(());
+        }
+        let what =
+            format!("after step {step} the weights of rank {} are not those of rank 0", other.join(", "));
+        Err(Error::RanksDisagree(what))
+    }
+
+    /// Notes that this rank computed `name` since `from`, if a timeline is drawn.
+    pub(super) fn mark(&mut self, name: &str, from: Instant) {
+        self.note(Lane::Compute, name, from, Instant::now());
+    }
+
+    /// Notes an event, if a timeline is drawn.
+    pub(super) fn note(&mut self, lane: Lane, name: &str, from: Instant, to: Instant) {
+        if let Some(trace) = &mut self.trace {
+            trace.note(lane, name, from, to);
+        }
+    }
+
+    /// Notes that this rank waited for others since `from`.
+    pub(super) fn idled(&mut self, from: Instant) {
+        self.waited += from.elapsed();
+        self.mark("wait", from);
+    }
+
+    /// Counts a step; writes the timeline into `dir` after the last that is drawn, or at once where the run `ends`.
+    pub(super) fn traced(&mut self, dir: &Path, ends: bool) -> Result<()> {
+        let over = self.trace.as_mut().is_some_and(|t| if ends { true } else { t.step() });
+        let Some(trace) = self.trace.take_if(|_| over) else { return Ok(()) };
+        let (mine, mut all) = (trace.lines(), Vec::new());
+        let (me, size) = (self.rank, self.size);
+        if size > 1 {
+            let bytes = mine.clone().into_bytes();
+            all = self.patiently(move |c| collect(c, me, size, bytes))?;
+        }
+        if self.leads() {
+            all.insert(0, mine);
+            write_whole(&dir.join("trace.json"), trace::file(&all).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// A line of this rank's own journal.
+    pub(super) fn log(&mut self, step: u64, loss: f64) -> Result<()> {
+        let Some((mut file, path)) = self.journal.take() else { return Ok(()) };
+        let sent = self.call(|c| Ok(c.sent()))?;
+        let waited = std::mem::take(&mut self.waited).as_secs_f64();
+        writeln!(file, "step {step}  loss {loss:.6}  waited {waited:.3} s  sent {sent} bytes")
+            .map_err(|e| Error::io(&path, e))?;
+        self.journal = Some((file, path));
+        Ok(())
+    }
+}
+
+/// Brings the texts of the other ranks to rank 0, in order.
+fn collect(c: &mut Communicator, me: usize, size: usize, mine: Vec<u8>) -> Result<Vec<String>> {
+    const TAG: u32 = 1;
+    if me > 0 {
+        c.send(0, TAG, &(mine.len() as u64).to_le_bytes())?;
+        return c.send(0, TAG, &mine).map(|()| vec![]);
+    }
+    let one = |from: usize| {
+        let mut len = [0; 8];
+        c.recv(from, TAG, &mut len)?;
+        let mut text = vec![0; u64::from_le_bytes(len) as usize];
+        c.recv(from, TAG, &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    (1..size).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::threads;
+    use crate::device::Device;
+    use crate::shape::DType;
+    use crate::tape::{Init, ParamsBuilder, Role};
+
+    #[test]
+    fn other_weights_on_a_rank_are_noticed_by_all_and_rank_0_has_the_last_word_at_the_start() {
+        let ends = threads::run(3, |world| {
+            let team = Team::of(world)?;
+            let mut b = ParamsBuilder::new(&Device::new_cpu(), DType::F32, 1);
+            let value = if team.rank() == 2 { 3.0 } else { 1.0 };
+            b.add("w", &[4], Init::Constant(value), Role::Decay)?;
+            let mut params = b.build()?;
+            let unlike = team.compare(100, &params).unwrap_err();
+            assert_eq!(unlike.exit_code(), 17);
+            let text = unlike.to_string();
+            assert!(text.contains("step 100") && text.contains("rank 2 are not"), "{text}");
+            team.spread(&mut params)?;
+            team.compare(101, &params)?;
+            params.segment(0).to_f64()
+        });
+        for end in ends {
+            assert_eq!(end.unwrap()[..4], [1.0; 4]);
+        }
+    }
+
+    #[test]
+    fn what_rank_0_finds_all_get() {
+        let found = threads::run(3, |world| {
+            let team = Team::of(world)?;
+            let rank = team.rank();
+            let shared = team.share(|| if rank == 0 { Ok(vec![7u64, 8]) } else { panic!("asked") })?;
+            assert_eq!(team.complete(vec![(rank as f64), 0.5])?, [3.0, 1.5]);
+            Ok(shared)
+        });
+        assert!(found.into_iter().all(|f| f.unwrap() == [7, 8]));
+        assert_eq!(Team::alone().share(|| Ok(5u8)).unwrap(), 5);
+    }
+
+    #[test]
+    fn only_what_must_agree_is_in_the_fingerprint() {
+        let of = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
+            Team::fingerprint(&Config::default().with(&settings).unwrap())
+        };
+        assert_eq!(of(&[]), of(&["threads=3", "device=soft:0", "data.path=elsewhere.rtd"]));
+        for other in ["seed=2", "bucket_mb=3", "model.dim=64", "micro_shards=2", "data.input=x"] {
+            assert_ne!(of(&[]), of(&[other]), "{other}");
+        }
+    }
+}

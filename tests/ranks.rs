@@ -1,0 +1,343 @@
+//! Several ranks, as threads, train one model: what one rank computes, they compute.
+#![allow(clippy::unwrap_used, reason = "a test fails by panic")]
+
+use ringtape::comm::threads;
+use ringtape::data::{About, Field, Permutation, Writer};
+use ringtape::error::{Error, Result};
+use ringtape::shape::DType;
+use ringtape::train::{Config, Metrics, Observer, Run, Stop, Team, metrics};
+use std::path::Path;
+
+const SMALL: &[&str] = &["steps=20", "eval_batches=3", "eval_every=10", "snapshot_every=0", "log_every=1"];
+const QUICK: &[&str] = &["keep_snapshots=9", "schedule.warmup_steps=2", "tensorboard=false"];
+
+fn config(parts: &[&[&str]]) -> Config {
+    let all: Vec<String> =
+        [SMALL, QUICK].iter().chain(parts).flat_map(|p| p.iter()).map(|s| s.to_string()).collect();
+    Config::resolve(None, &all).unwrap()
+}
+
+const GPT: &[&str] = &["model.layers=1", "model.dim=16", "model.heads=2", "model.context=16", "batch_size=7"];
+const MLP: &[&str] = &[
+    "data.path=digits",
+    "model.kind=mlp",
+    "model.layers=2",
+    "model.dim=24",
+    "batch_size=9",
+    "optimizer.lr=0.003",
+];
+const CNN: &[&str] = &["data.path=digits", "model.kind=cnn", "model.layers=1", "model.dim=4", "batch_size=6"];
+
+/// Every step's numbers; asks to stop after a step, where it is told to.
+struct Seen(Vec<Metrics>, Option<(u64, Stop)>);
+impl Observer for Seen {
+    fn on_step(&mut self, m: &Metrics) {
+        self.0.push(m.clone());
+        if let Some((step, stop)) = &self.1
+            && *step == m.step
+        {
+            stop.request(15);
+        }
+    }
+}
+
+/// What a rank ended with: its numbers, and the bytes of its weights.
+type End = (Vec<Metrics>, Vec<u8>);
+
+fn go(run: Result<Run>, stop_at: Option<u64>) -> (Result<()>, End) {
+    let mut run = match run {
+        Ok(run) => run,
+        Err(e) => return (Err(e), (vec![], vec![])),
+    };
+    let stop = Stop::never();
+    let mut seen = Seen(vec![], stop_at.map(|step| (step, stop.clone())));
+    let end = run.train(&stop, &mut seen).map(drop);
+    let params = run.params();
+    let bytes =
+        (0..params.segments().len()).flat_map(|i| params.segment(i).as_bytes().unwrap().to_vec()).collect();
+    (end, (seen.0, bytes))
+}
+
+fn by(p: usize, config: &Config, at: &Path) -> Vec<(Result<()>, End)> {
+    let ranks = threads::run(p, |world| Ok(go(Run::create_by(Team::of(world)?, config.clone(), at), None)));
+    ranks.into_iter().map(Result::unwrap).collect()
+}
+
+fn alone(config: &Config, at: &Path) -> End {
+    let (end, found) = go(Run::create(config.clone(), at), None);
+    end.unwrap();
+    found
+}
+
+fn near(a: f64, b: f64, what: &str) {
+    assert!((a - b).abs() <= 1e-5 * a.abs().max(b.abs()), "{what}: {a} and {b}");
+}
+
+fn same_numbers(parts: &[&[&str]]) {
+    let d = tempfile::tempdir().unwrap();
+    let config = config(parts);
+    let (one, _) = alone(&config, &d.path().join("1"));
+    assert!(one[0].loss > one[19].loss, "it learns");
+    for p in [2, 3, 4] {
+        let ends = by(p, &config, &d.path().join(p.to_string()));
+        let failed: Vec<String> =
+            ends.iter().filter_map(|(end, _)| end.as_ref().err().map(|e| e.to_string())).collect();
+        assert!(failed.is_empty(), "{parts:?} by {p}: {failed:?}");
+        let weights = &ends[0].1.1;
+        for (rank, (_, (seen, bytes))) in ends.iter().enumerate() {
+            assert_eq!(bytes, weights, "rank {rank} of {p} has other weights");
+            assert_eq!(seen.len(), 20);
+            for (a, b) in one.iter().zip(seen) {
+                near(a.loss, b.loss, &format!("{parts:?}: loss of step {} by {p}", a.step));
+                assert!((a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3, "{a:?} {b:?}");
+                assert_eq!(a.val_loss.is_some(), b.val_loss.is_some());
+                near(a.val_loss.unwrap_or(0.0), b.val_loss.unwrap_or(0.0), "held-out loss");
+            }
+        }
+    }
+}
+
+#[test]
+fn uneven_shares_of_a_gpt_give_the_losses_of_one_rank() {
+    same_numbers(&[GPT]);
+}
+
+#[test]
+fn so_do_micro_batches_recomputed_blocks_and_small_buckets() {
+    same_numbers(&[GPT, &["accumulate=3", "checkpoint=true", "bucket_mb=0.001", "model.layers=2"]]);
+}
+
+#[test]
+fn so_do_thresholds_that_follow_what_the_batch_shows() {
+    for rule in ["running_mean", "homeostatic"] {
+        let rule = format!("model.sparse.rule={rule}");
+        same_numbers(&[GPT, &["model.activation=sparse", "model.sparse.density=0.3", &rule]]);
+    }
+}
+
+#[test]
+fn so_do_a_cnn_a_second_gradient_and_a_controller() {
+    same_numbers(&[CNN]);
+    same_numbers(&[MLP, &["optimizer.name=vsgd_fd", "optimizer.lr=1"]]);
+    same_numbers(&[MLP, &["controller.name=gvc", "controller.window=20"]]);
+}
+
+#[test]
+fn targets_that_do_not_count_have_no_weight() {
+    // Few targets of a sequence count, and not as many in each.
+    same_numbers(&[
+        &[
+            "data.path=recall",
+            "model.layers=1",
+            "model.dim=16",
+            "model.heads=2",
+            "model.context=256",
+            "batch_size=5",
+        ],
+        &["eval_batches=1"],
+    ]);
+}
+
+/// Metrics without times, and the files of the last snapshot.
+fn fingerprint(at: &Path, step: u64) -> Vec<Vec<u8>> {
+    let files = ["model.safetensors", "optimizer.safetensors"];
+    let snapshot = at.join(format!("step-{step}"));
+    let mut all: Vec<Vec<u8>> = files.iter().map(|f| std::fs::read(snapshot.join(f)).unwrap()).collect();
+    let timeless =
+        |m: Metrics| Metrics { tokens_per_s: None, samples_per_s: None, stall: 0.0, wall_s: 0.0, ..m };
+    let lines: Vec<Metrics> = metrics::read(at).unwrap().into_iter().map(timeless).collect();
+    all.push(serde_json::to_vec(&lines).unwrap());
+    all
+}
+
+#[test]
+fn micro_shards_give_the_same_bits_for_one_two_and_four_ranks() {
+    for extra in [
+        &["model.dropout=0.2", "accumulate=2"][..],
+        &["model.activation=sparse", "model.sparse.rule=running_mean", "model.sparse.density=0.3"],
+        &["checkpoint=true", "bucket_mb=0.001", "optimizer.name=vsgd_fd", "optimizer.lr=1"],
+    ] {
+        let d = tempfile::tempdir().unwrap();
+        let config = config(&[GPT, &["micro_shards=4"], extra]);
+        alone(&config, &d.path().join("1"));
+        let one = fingerprint(&d.path().join("1"), 20);
+        for p in [2, 4] {
+            let at = d.path().join(p.to_string());
+            by(p, &config, &at).into_iter().for_each(|(end, _)| end.unwrap());
+            let found = fingerprint(&at, 20);
+            assert_eq!(
+                String::from_utf8_lossy(&found[2]),
+                String::from_utf8_lossy(&one[2]),
+                "{extra:?}: metrics by {p}"
+            );
+            assert!(found == one, "{extra:?}: weights or state by {p} ranks differ");
+        }
+    }
+}
+
+/// Starts or resumes by `p` ranks; rank p − 1 is asked to stop after `stop`.
+fn leg(p: usize, config: &Config, at: &Path, stop: Option<u64>) -> Vec<Result<()>> {
+    let resumes = at.join("config.toml").exists();
+    let ends = threads::run(p, |world| {
+        let team = Team::of(world)?;
+        let stop = stop.filter(|_| team.rank() == p - 1);
+        let run = if resumes {
+            Run::resume_by(at, |_| Ok(()), |_| Ok(team))
+        } else {
+            Run::create_by(team, config.clone(), at)
+        };
+        Ok(go(run, stop).0)
+    });
+    ends.into_iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_wish_of_one_rank_stops_all_at_one_step_and_fewer_or_more_go_on_to_the_same_bits() {
+    let d = tempfile::tempdir().unwrap();
+    let (whole, parts) = (d.path().join("whole"), d.path().join("parts"));
+    let config = config(&[GPT, &["micro_shards=4", "model.dropout=0.1"]]);
+    alone(&config, &whole);
+    for (p, stop, saved) in [(4, 5, 6), (2, 9, 10), (4, 12, 13)] {
+        for end in leg(p, &config, &parts, Some(stop)) {
+            match end {
+                Err(Error::Interrupted { signal: 15, saved: Some(path) }) => {
+                    assert!(path.ends_with(format!("step-{saved}")), "{path:?}");
+                }
+                other => panic!("not interrupted: {other:?}"),
+            }
+        }
+    }
+    leg(1, &config, &parts, None).into_iter().for_each(|end| end.unwrap());
+    assert!(fingerprint(&whole, 20) == fingerprint(&parts, 20));
+    for rank in 0..4 {
+        let log = std::fs::read_to_string(parts.join(format!("ranks/rank-{rank}.log"))).unwrap();
+        assert!(log.starts_with("step 1 ") && log.contains("loss ") && log.contains("waited "), "{log}");
+    }
+}
+
+#[test]
+fn a_run_by_some_is_gone_on_with_by_others() {
+    let d = tempfile::tempdir().unwrap();
+    let (whole, parts) = (d.path().join("whole"), d.path().join("parts"));
+    let config = config(&[GPT]);
+    let (one, _) = alone(&config, &whole);
+    leg(3, &config, &parts, Some(6)).into_iter().for_each(|end| assert!(end.is_err()));
+    leg(2, &config, &parts, None).into_iter().for_each(|end| end.unwrap());
+    let lines = metrics::read(&parts).unwrap();
+    assert_eq!(lines.len(), 20);
+    one.iter().zip(&lines).for_each(|(a, b)| near(a.loss, b.loss, "loss"));
+}
+
+#[test]
+fn the_timeline_shows_the_first_bucket_on_its_way_before_backward_ends() {
+    let d = tempfile::tempdir().unwrap();
+    let at = d.path().join("run");
+    // Many buckets, and a backward pass of some length.
+    let size = ["trace=6", "steps=8", "model.layers=4", "model.dim=64", "bucket_mb=0.1", "batch_size=16"];
+    by(2, &config(&[GPT, &size]), &at).into_iter().for_each(|(end, _)| end.unwrap());
+    let text = std::fs::read_to_string(at.join("trace.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let all = trace["traceEvents"].as_array().unwrap();
+    for rank in [0, 1] {
+        let of = |name: &str| -> Vec<(f64, f64)> {
+            let mine = all.iter().filter(|e| e["pid"] == rank && e["ph"] == "X" && e["name"] == name);
+            mine.map(|e| (e["ts"].as_f64().unwrap(), e["dur"].as_f64().unwrap())).collect()
+        };
+        let (backward, first) = (of("backward"), of("all-reduce bucket 0"));
+        assert_eq!((backward.len(), first.len(), of("forward").len(), of("optimizer").len()), (6, 6, 6, 6));
+        // Once is enough: on a machine that does something else the other thread may come late.
+        let overlaps = backward
+            .iter()
+            .zip(&first)
+            .any(|((from, long), (begins, _))| begins > from && *begins < from + long);
+        assert!(overlaps, "{backward:?} {first:?}");
+        assert!(of("all-reduce bucket 3").len() == 6, "there are several");
+    }
+}
+
+#[test]
+fn what_ranks_cannot_share_is_refused_by_all() {
+    let d = tempfile::tempdir().unwrap();
+    let refused = |p: usize, parts: &[&[&str]], words: &[&str]| {
+        let at = d.path().join("none");
+        for (end, _) in by(p, &config(parts), &at) {
+            let e = end.unwrap_err();
+            assert_eq!(e.exit_code(), 2, "{e}");
+            words.iter().for_each(|w| assert!(e.to_string().contains(w), "{e}"));
+        }
+        assert!(!at.exists(), "nothing was made");
+    };
+    refused(4, &[GPT, &["batch_size=3"]], &["batch_size", "4 ranks"]);
+    refused(3, &[GPT, &["micro_shards=4"]], &["micro_shards", "3 ranks"]);
+    refused(2, &[GPT, &["micro_shards=1"]], &["micro_shards", "2 ranks"]);
+    for bad in ["micro_shards=3", "micro_shards=8", "bucket_mb=0"] {
+        let all: Vec<String> = GPT.iter().chain([&bad]).map(|s| s.to_string()).collect();
+        let e = Config::resolve(None, &all).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains(bad.split('=').next().unwrap()), "{e}");
+    }
+}
+
+#[test]
+fn noise_between_ranks_is_measured_for_free() {
+    let d = tempfile::tempdir().unwrap();
+    let (one, _) = alone(&config(&[MLP]), &d.path().join("1"));
+    assert!(one.iter().all(|m| m.noise_scale.is_none()));
+    let (end, (seen, _)) = by(3, &config(&[MLP]), &d.path().join("3")).remove(0);
+    end.unwrap();
+    assert!(seen.iter().any(|m| m.noise_scale.is_some_and(|s| s > 0.0)), "{seen:?}");
+    assert!(seen.iter().filter_map(|m| m.gain).all(|g| (1.0..=3.0).contains(&g)));
+}
+
+/// 40 samples to train on, of which number 17 holds a NaN, and 8 others.
+fn spoilt(at: &Path) {
+    let mut w = Writer::create(at, About::default()).unwrap();
+    w.field(Field::samples("features", DType::F32, &[4])).unwrap();
+    for i in 0..48 {
+        let bad = if i == 17 { f32::NAN } else { 1.0 };
+        let row = [i as f32 / 48.0, bad, (i % 3) as f32, 0.5];
+        row.iter().for_each(|x| w.write(&x.to_le_bytes()).unwrap());
+    }
+    w.field(Field { bound: 3, ..Field::samples("label", DType::U8, &[]) }).unwrap();
+    (0..48u8).for_each(|i| w.write(&[i % 3]).unwrap());
+    w.split("train", 0, 40);
+    w.split("val", 40, 8);
+    w.finish().unwrap();
+}
+
+#[test]
+fn a_nan_of_one_rank_ends_all_in_the_same_step_with_the_weights_of_the_step_before() {
+    let d = tempfile::tempdir().unwrap();
+    let path = d.path().join("spoilt.rtd");
+    spoilt(&path);
+    let data = format!("data.path={}", path.display());
+    let mlp = ["model.kind=mlp", "model.layers=1", "model.dim=8", "batch_size=8", "eval_every=0", &data];
+    let at = (0..40).find(|&k| Permutation::new(1, 0, 40).index(k) == 17).unwrap();
+    let (step, sample) = (at / 8 + 1, at % 8);
+    for (p, shards) in [(2, "micro_shards=0"), (3, "micro_shards=0"), (2, "micro_shards=4")] {
+        let rank = (0..p).rfind(|r| r * 8 / p <= sample).unwrap();
+        let name = format!("{p}-{}", shards.len());
+        let clean = format!("steps={}", (step - 1).max(1));
+        let before =
+            by(p as usize, &config(&[&mlp, &[shards, &clean]]), &d.path().join(name.clone() + "-clean"));
+        for (end, (seen, bytes)) in by(p as usize, &config(&[&mlp, &[shards]]), &d.path().join(name)) {
+            let e = end.unwrap_err();
+            assert_eq!(e.exit_code(), 6, "{e}");
+            let text = e.to_string();
+            assert!(text.contains(&format!("step {step}: rank {rank}: the loss is NaN")), "{text}");
+            assert_eq!(seen.len() as u64, step - 1);
+            assert!(step == 1 || bytes == before[0].1.1, "weights are those of the step before");
+        }
+    }
+}
+
+#[test]
+fn gradients_of_a_device_are_summed_too() {
+    let d = tempfile::tempdir().unwrap();
+    let tiny = ["steps=3", "eval_every=0", "eval_batches=1", "model.dim=8", "model.layers=1", "batch_size=5"];
+    let all = config(&[MLP, &tiny, &["device=soft:0"]]);
+    let (one, _) = alone(&config(&[MLP, &tiny]), &d.path().join("1"));
+    for (end, (seen, _)) in by(2, &all, &d.path().join("2")) {
+        end.unwrap();
+        one.iter().zip(&seen).for_each(|(a, b)| near(a.loss, b.loss, "loss"));
+    }
+}
