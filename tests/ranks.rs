@@ -53,8 +53,9 @@ fn go(run: Result<Run>, stop_at: Option<u64>) -> (Result<()>, End) {
     let mut seen = Seen(vec![], stop_at.map(|step| (step, stop.clone())));
     let end = run.train(&stop, &mut seen).map(drop);
     let params = run.params();
-    let bytes =
-        (0..params.segments().len()).flat_map(|i| params.segment(i).as_bytes().unwrap().to_vec()).collect();
+    let bytes = (0..params.segments().len())
+        .flat_map(|i| params.segment(i).to_host().unwrap().as_bytes().unwrap().to_vec())
+        .collect();
     (end, (seen.0, bytes))
 }
 
@@ -315,7 +316,7 @@ fn a_nan_of_one_rank_ends_all_in_the_same_step_with_the_weights_of_the_step_befo
     let (step, sample) = (at / 8 + 1, at % 8);
     for (p, shards) in [(2, "micro_shards=0"), (3, "micro_shards=0"), (2, "micro_shards=4")] {
         let rank = (0..p).rfind(|r| r * 8 / p <= sample).unwrap();
-        let name = format!("{p}-{}", shards.len());
+        let name = format!("{p}-{shards}");
         let clean = format!("steps={}", (step - 1).max(1));
         let before =
             by(p as usize, &config(&[&mlp, &[shards, &clean]]), &d.path().join(name.clone() + "-clean"));
