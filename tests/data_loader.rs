@@ -103,6 +103,30 @@ fn resumed_in_mid_epoch_goes_on_as_if_never_stopped() {
 }
 
 #[test]
+fn batches_dealt_out_are_all_batches_and_parts_of_one_are_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = samples(dir.path(), 103);
+    let o = LoaderOptions { epochs: Some(1), ..LoaderOptions::evaluation(10) };
+    let whole = take(&set, &o, None, 99);
+    assert_eq!(whole.len(), 11);
+    for turns in [1, 2, 3, 11, 20] {
+        for turn in 0..turns {
+            let mine = take(&set, &LoaderOptions { turn, turns, ..o.clone() }, None, 99);
+            let dealt: Vec<_> = whole.iter().skip(turn as usize).step_by(turns as usize).cloned().collect();
+            assert_eq!(mine, dealt, "turn {turn} of {turns}");
+        }
+    }
+    let data = || Samples::new(set.clone(), "train").unwrap();
+    let none = LoaderOptions { turn: 2, turns: 2, ..o.clone() };
+    assert!(Loader::new(data(), &Device::cpu(), &none).is_err());
+    let batch = Loader::new(data(), &Device::cpu(), &o).unwrap().next().unwrap().unwrap();
+    let part = batch.part(3..7).unwrap();
+    assert_eq!((part.len(), part.global, part.cursor), (4, 10, batch.cursor));
+    assert_eq!(seen(&part).2, seen(&batch).2[3..7]);
+    assert!(batch.part(8..11).is_err());
+}
+
+#[test]
 fn ranks_see_slices_of_the_same_batches_and_a_resume_may_change_their_number() {
     let dir = tempfile::tempdir().unwrap();
     let set = samples(dir.path(), 103);

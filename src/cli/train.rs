@@ -18,7 +18,8 @@ Examples:
 
 Ctrl-C (or SIGTERM) finishes the step and saves a snapshot; a second one leaves at once. The run folder holds config.toml
 (every key, resolved), metrics.jsonl, step-N/ (snapshots), summary.json, report.html, and events for TensorBoard.
-Flags win over --set, --set over the file. Exit code 6: the loss or a gradient is NaN or infinite.";
+Flags win over --set, --set over the file. Under `ringtape launch`, torchrun, Slurm or mpirun the ranks train one model, each
+with a part of every batch; rank 0 writes the folder, and ranks/rank-R.log is each one's own. Exit code 6: the loss or a gradient is NaN or infinite.";
 
 /// The examples, and every key of a configuration.
 fn help() -> String {

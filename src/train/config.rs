@@ -55,7 +55,7 @@ impl OptimizerConfig {
 pub struct Config {
     /// Optimizer steps.
     pub steps: u64,
-    /// Samples (windows of text) of a batch.
+    /// Samples (windows of text) of a batch, over all ranks.
     pub batch_size: usize,
     /// Batches whose gradients are averaged for one step.
     pub accumulate: u64,

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 /// Every key with what it means; types and defaults are those of [`Config`]'s default.
 pub const KEYS: &[(&str, &str)] = &[
     ("steps", "optimizer steps"),
-    ("batch_size", "samples (windows of text) of a batch"),
+    ("batch_size", "samples (windows of text) of a batch, over all ranks"),
     ("accumulate", "batches whose gradients are averaged for one step"),
     (
         "micro_shards",

@@ -3,6 +3,7 @@
 //! Every rank has all weights and a contiguous share of each batch. What a step needs of the whole batch is agreed here: the
 //! gradient (`buckets.rs`, `sums.rs`), the loss, changes of state, a wish to stop, trouble. All ranks then do the same step.
 
+use super::config::DataConfig;
 use super::sums::Sums;
 use super::trace::{self, Lane, Trace};
 use super::{Config, write_whole};
@@ -69,11 +70,10 @@ impl Team {
         self.rank == 0
     }
 
-    /// What all ranks must have configured alike, as a hash; threads, device and where the data lie may differ.
+    /// What all ranks must have configured alike, as a hash; threads, device, and where data lie and how they are read may differ.
     pub fn fingerprint(config: &Config) -> String {
-        let own = Config { threads: 0, device: String::new(), ..config.clone() };
-        let own =
-            Config { data: super::config::DataConfig { path: String::new(), ..own.data.clone() }, ..own };
+        let mut own = Config { threads: 0, device: String::new(), ..config.clone() };
+        (own.data.path, own.data.map) = (String::new(), DataConfig::default().map);
         let hash = Sha256::digest(own.to_toml().as_bytes());
         hash[..8].iter().map(|b| format!("{b:02x}")).collect()
     }
@@ -130,7 +130,7 @@ impl Team {
     fn spread(&self, params: &mut Params) -> Result<()> {
         for i in 0..params.segments().len() {
             let mut bytes = params.segment(i).to_host()?.as_bytes()?.to_vec();
-            let bytes = self.call(move |c| c.broadcast(&mut bytes, 0).map(|()| bytes))?;
+            let bytes = self.patiently(move |c| c.broadcast(&mut bytes, 0).map(|()| bytes))?;
             if !self.leads() {
                 params.segment_mut(i).write_bytes(0, &bytes)?;
             }
@@ -356,7 +356,7 @@ mod tests {
             let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
             Team::fingerprint(&Config::default().with(&settings).unwrap())
         };
-        assert_eq!(of(&[]), of(&["threads=3", "device=soft:0", "data.path=elsewhere.rtd"]));
+        assert_eq!(of(&[]), of(&["threads=3", "device=soft:0", "data.path=elsewhere.rtd", "data.map=read"]));
         for other in ["seed=2", "bucket_mb=3", "model.dim=64", "micro_shards=2", "data.input=x"] {
             assert_ne!(of(&[]), of(&[other]), "{other}");
         }
