@@ -84,8 +84,8 @@ mod tree;
 mod watch;
 
 pub use communicator::{CROSSOVER, Communicator, DEADLINE};
-pub use fit::Fit;
 pub use courier::{Courier, Promise};
+pub use fit::Fit;
 pub use job::Place;
 pub use number::Number;
 pub use rendezvous::{Meeting, Way};
