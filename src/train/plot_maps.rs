@@ -248,10 +248,10 @@ mod tests {
 
     #[test]
     fn a_cell_is_as_dark_as_its_share_of_the_largest_of_its_row() {
-        let s = svg(&[looked([0.6, 0.3])]);
+        let s = svg(&[looked([0.6, 0.24])]);
         assert_eq!(s.matches("looks, layer 2").count(), 2, "two groups of tokens look: {s}");
-        assert!(s.contains("fill-opacity=\"0.85\"") && s.contains("fill-opacity=\"0.42\""), "{s}");
-        assert!(s.contains("im&lt;age 90 %") && s.contains("text 40 %") && s.contains("a&amp;b"), "{s}");
+        assert!(s.contains("fill-opacity=\"0.85\"") && s.contains("fill-opacity=\"0.34\""), "{s}");
+        assert!(s.contains("im&lt;age 84 %") && s.contains("text 40 %") && s.contains("a&amp;b"), "{s}");
         assert!(s.contains("held-out sample 4: one, held to be two"));
         // Greys of the first row: two white pixels are one run.
         assert!(s.contains("M1 0h2v1h-2z"), "{s}");
