@@ -2,9 +2,8 @@
 
 mod cli_support;
 
-use cli_support::{Ran, finish, program, ringtape_in};
+use cli_support::{Ran, ringtape_in};
 use std::path::Path;
-use std::process::Stdio;
 
 const TINY: &str = "steps=2 batch_size=4 eval_batches=1 threads=1 tensorboard=false model.dim=8 model.heads=2 model.layers=1";
 
@@ -198,18 +197,4 @@ fn a_recording_is_judged_by_a_model_of_fsdd() {
     let told = ringtape_in(d, &["eval", "run", "--audio", &recording("7.wav"), "--json"]).ok();
     let verdict: serde_json::Value = serde_json::from_str(&told.out).unwrap();
     assert_eq!(verdict["given"], serde_json::json!(["mfcc"]));
-}
-
-/// By several ranks `train` would train as many runs.
-#[test]
-fn training_refuses_to_be_one_of_several_ranks() {
-    let dir = tempfile::tempdir().unwrap();
-    let ran = ringtape_in(dir.path(), &["launch", "-n", "2", "--", "train", "--steps", "1"]);
-    ran.fails(2, &["rank", "of 2"]);
-    assert!(!dir.path().join("runs").exists());
-    // An allocation for several tasks is none of them: what stops this run is its missing file.
-    let child =
-        program().env("SLURM_NTASKS", "4").args(["train", "none.toml"]).stderr(Stdio::piped()).spawn();
-    let ran = finish(child.unwrap());
-    assert!(ran.err.contains("none.toml") && !ran.err.contains("rank"), "{ran:?}");
 }

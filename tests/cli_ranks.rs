@@ -79,8 +79,17 @@ fn processes_give_the_losses_of_one_by_shared_memory_and_tcp_and_rank_0_speaks()
         }
         assert!(d.join(&out).join("step-20").is_dir() && d.join(&out).join("report.html").is_file());
     }
+    // What messages cost is measured once, and kept: it decides in which order sums of three ranks or more are made.
+    let crossover = |run: &str| -> u64 {
+        let config: toml::Table =
+            std::fs::read_to_string(d.join(run).join("config.toml")).unwrap().parse().unwrap();
+        config["crossover"].as_integer().unwrap().try_into().unwrap()
+    };
+    let measured = crossover("tcp-4");
+    assert!(measured > 0 && crossover("one") == 0);
     // The folder is free again, and one process goes on with what four began.
     ringtape_in(d, &["train", "--resume", "tcp-4", "--steps", "25"]).ok();
+    assert_eq!(crossover("tcp-4"), measured);
 }
 
 #[test]
@@ -139,7 +148,8 @@ fn a_signal_to_the_launcher_or_to_one_rank_stops_all_at_one_step_with_one_snapsh
 fn when_a_rank_is_killed_the_others_name_it_and_a_resume_ends_with_the_same_bits() {
     let d = tempfile::tempdir().unwrap();
     let d = d.path();
-    let settings = ["steps=3000", "snapshot_every=50", "model.dropout=0.1"];
+    // Two runs of three ranks have the same bits where neither measures which sums go by the tree.
+    let settings = ["steps=3000", "snapshot_every=50", "model.dropout=0.1", "crossover=8192"];
     finish(launch(d, 3, "auto", &train("whole", &settings)).spawn().unwrap()).ok();
     let job = long(d, "parts", 3, &settings);
     signal(rank_of(&job, 1), "KILL");

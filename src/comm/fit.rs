@@ -1,7 +1,7 @@
 //! What a message costs here, α + Nβ, measured; and from it the length at which the ring overtakes the tree.
 
 use super::{Algorithm, Communicator, Reduce};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -124,17 +124,10 @@ impl fmt::Display for Fit {
 }
 
 impl Communicator {
-    /// Measures what messages cost ([`Fit::measure`]) and has later calls go by what follows from it, or takes what an
-    /// earlier run found: the crossover decides about bits, so a run that goes on keeps it.
-    pub fn fit(&mut self, known: Option<Fit>) -> Result<Fit> {
-        let fit = known.map_or_else(|| Fit::measure(self), Ok)?;
-        let mut same = [fit.crossover as i32, (fit.crossover >> 32) as i32];
-        let mine = same;
-        self.broadcast(&mut same, 0)?;
-        if same != mine {
-            let rank = self.rank();
-            return Err(Error::Usage(format!("rank {rank} knows other costs of messages than rank 0")));
-        }
+    /// Measures what messages cost ([`Fit::measure`]) and has later calls go by what follows from it. The crossover decides
+    /// about bits: whoever goes on later keeps it, by [`Communicator::set_crossover`].
+    pub fn fit(&mut self) -> Result<Fit> {
+        let fit = Fit::measure(self)?;
         self.set_crossover(fit.crossover);
         Ok(fit)
     }
@@ -165,23 +158,9 @@ mod tests {
 
     #[test]
     fn ranks_agree_on_what_was_measured() {
-        let fits = crate::comm::threads::run(3, |mut world| {
-            let fit = world.fit(None)?;
-            // What was found goes to later runs.
-            assert_eq!(world.fit(Some(fit))?, fit);
-            Ok(fit)
-        });
+        let fits = crate::comm::threads::run(3, |mut world| world.fit());
         let fits: Vec<Fit> = fits.into_iter().map(|f| f.unwrap()).collect();
         assert!(fits[0].alpha > 0.0 && fits[0].beta >= 0.0 && fits[0].gamma > 0.0, "{:?}", fits[0]);
         assert!(fits.iter().all(|f| *f == fits[0]));
-    }
-
-    #[test]
-    fn ranks_that_know_different_costs_are_told() {
-        let ends = crate::comm::threads::run(2, |mut world| {
-            let known = Fit::new(1e-6 * (1 + world.rank()) as f64, 1e-10, 1e-10, 3);
-            world.fit(Some(known))
-        });
-        assert!(ends[1].as_ref().unwrap_err().to_string().contains("rank 1 knows other costs"));
     }
 }

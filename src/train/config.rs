@@ -64,6 +64,8 @@ pub struct Config {
     /// Parts of each batch whose gradients are computed apart and summed over one fixed tree, so that any number of ranks
     /// gives the same bits; 0: one part a rank.
     pub micro_shards: usize,
+    /// Sums of ranks of up to this many bytes go by the tree, longer ones round the ring; 0: as is measured at the start.
+    pub crossover: u64,
     /// Largest norm of the gradient; 0: no limit.
     pub clip: f64,
     /// Weights that stay as they begin, by name or by the last part of it, with commas between.
@@ -132,6 +134,7 @@ impl Default for Config {
             accumulate: 1,
             seed: 1,
             micro_shards: 0,
+            crossover: 0,
             clip: 1.0,
             freeze: String::new(),
             init: String::new(),

@@ -14,6 +14,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "micro_shards",
         "parts of a batch that are summed over one fixed tree: the same bits for any number of ranks that divides it; 0: one a rank",
     ),
+    (
+        "crossover",
+        "sums of ranks of up to so many bytes go by the tree, longer ones round the ring; 0: as is measured at the start",
+    ),
     ("seed", "keys initial weights, order of samples and dropout"),
     ("clip", "largest norm of the gradient; 0: no limit"),
     ("freeze", "weights that stay as they begin: names or last parts of names, such as \"lag, width\""),

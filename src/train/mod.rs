@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | [`Observer`], [`Summary`], [`Trained`] |
 //! | `config.rs`, `keys.rs` | [`Config`]: TOML, its keys, what they must be |
-//! | `task.rs` | [`Task`]: which fields of which data, under which loss |
+//! | `task.rs`, `fields.rs` | [`Task`]: which fields of which data, under which loss |
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
 //! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
 //! | `trace.rs` | the timeline of a step |
@@ -25,6 +25,7 @@ mod buckets;
 mod changes;
 pub mod config;
 mod evaluate;
+mod fields;
 mod folder;
 mod init;
 mod keys;

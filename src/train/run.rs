@@ -51,7 +51,7 @@ impl Run {
     }
 
     /// [`Run::create`] by all ranks of `team`, each with its part.
-    pub fn create_by(team: Team, config: Config, dir: &Path) -> Result<Run> {
+    pub fn create_by(mut team: Team, mut config: Config, dir: &Path) -> Result<Run> {
         config.validate()?;
         // What can be refused is refused before the folder is made.
         team.check(&config)?;
@@ -60,10 +60,13 @@ impl Run {
         super::optimizer(&config, &params)?;
         task.train(&device, None)?;
         let folder = if team.leads() { Folder::create(dir)? } else { Folder::visit(dir) };
+        let fit = team.fit(&mut config)?;
         if team.leads() {
             folder.write("config.toml", &config.to_toml())?;
         }
-        Run::assemble(team, config, folder, (task, device), (model, params), None)
+        let mut run = Run::assemble(team, config, folder, (task, device), (model, params), None)?;
+        run.notices.extend(fit);
+        Ok(run)
     }
 
     /// Goes on with the run in `dir` from its last complete snapshot, or from the start if it has none. `change` may alter
@@ -84,9 +87,10 @@ impl Run {
         let mut config = started.clone();
         change(&mut config)?;
         config.validate()?;
-        let changed = changes::between(&started, &config)?;
-        let team = join(&config)?;
+        let mut changed = changes::between(&started, &config)?;
+        let mut team = join(&config)?;
         team.check(&config)?;
+        changed.extend(team.fit(&mut config)?);
         let folder = if team.leads() { Folder::resume(dir)? } else { Folder::visit(dir) };
         let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
         let (model, params) = build(&config, &task, &device)?;

@@ -99,6 +99,31 @@ impl Team {
         Ok(())
     }
 
+    /// Where ring and tree cross, as configured, or as measured now: then `config` says it from now on, and so does the run's
+    /// config.toml, since it decides about bits. Gives what was measured, for people.
+    pub(super) fn fit(&mut self, config: &mut Config) -> Result<Option<String>> {
+        if self.size == 1 {
+            return Ok(None);
+        }
+        let known = config.crossover;
+        if known > 0 {
+            self.call(move |c| {
+                c.set_crossover(known);
+                Ok(())
+            })?;
+            return Ok(None);
+        }
+        let fit = self.call(Communicator::fit)?;
+        // TOML has numbers up to 2^63; 0 would be measured again.
+        config.crossover = fit.crossover.clamp(1, i64::MAX as u64);
+        let crossover = config.crossover;
+        self.call(move |c| {
+            c.set_crossover(crossover);
+            Ok(())
+        })?;
+        Ok(Some(format!("{} ranks: {fit}", self.size)))
+    }
+
     /// Gets ready to train `params`, whose values on rank 0 all ranks take over, in the run folder `dir`.
     pub(super) fn prepare(&mut self, config: &Config, params: &mut Params, dir: &Path) -> Result<()> {
         let tree = config.micro_shards > 0;
