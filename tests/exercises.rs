@@ -7,6 +7,80 @@ use ringtape::shape::DType;
 use ringtape::tape::{ParamsBuilder, Tape};
 use ringtape::tensor::Tensor;
 
+/// A vector of each rank, and what it may send of it.
+type Messages = Vec<Vec<(usize, f64)>>;
+
+/// "Many that compute as one", 1 and 2: the ring with p ranks on vectors of p chunks, one number each. Gives what every rank
+/// has at the end, and how many numbers each has sent.
+fn ring_by_hand(p: usize, x: &[Vec<f64>]) -> (Vec<Vec<f64>>, Vec<usize>) {
+    let (mut x, mut sent) = (x.to_vec(), vec![0; p]);
+    for step in 0..2 * (p - 1) {
+        // All send at once: what goes out is what was there before the step.
+        let out: Messages = (0..p)
+            .map(|r| {
+                let chunk = (r + 2 * p - step) % p;
+                sent[r] += 1;
+                vec![(chunk, x[r][chunk])]
+            })
+            .collect();
+        for r in 0..p {
+            for &(chunk, value) in &out[(r + p - 1) % p] {
+                // First sums go round, then their results.
+                x[r][chunk] = if step < p - 1 { value + x[r][chunk] } else { value };
+            }
+        }
+    }
+    (x, sent)
+}
+
+/// The same, 1: every rank sends 2(p - 1) chunks, and each chunk ends as the left fold that begins with the rank of its number.
+#[test]
+fn a_ring_by_hand_sends_as_little_as_can_be_and_folds_from_the_left() {
+    let mut rng = Key::named(1, "ring").rng();
+    for p in [2, 3, 5, 8] {
+        let x: Vec<Vec<f64>> = (0..p).map(|_| (0..p).map(|_| rng.normal()).collect()).collect();
+        let (all, sent) = ring_by_hand(p, &x);
+        assert!(sent.iter().all(|&n| n == 2 * (p - 1)));
+        for c in 0..p {
+            let fold = (1..p).fold(x[c][c], |sum, i| sum + x[(c + i) % p][c]);
+            assert!(all.iter().all(|x| x[c].to_bits() == fold.to_bits()), "{p}: chunk {c}");
+        }
+    }
+}
+
+/// The same, 3: parts of unequal size. The mean of means is not the mean.
+#[test]
+fn uneven_shards_are_weighed_by_their_samples() {
+    let gradients = [[1.0, 3.0, 8.0].as_slice(), &[2.0, 4.0]];
+    let mean = |g: &[f64]| g.iter().sum::<f64>() / g.len() as f64;
+    let all: Vec<f64> = gradients.concat();
+    let weighed = gradients.iter().map(|g| g.len() as f64 * mean(g)).sum::<f64>() / all.len() as f64;
+    assert!((weighed - mean(&all)).abs() < 1e-15);
+    assert!((mean(&gradients.map(mean)) - mean(&all)).abs() > 0.05);
+}
+
+/// The same, 4: eight shards summed over one tree have the same bits on one, two, four and eight ranks; summed rank by rank from
+/// the left they do not.
+#[test]
+fn a_fixed_tree_gives_every_number_of_ranks_the_same_bits() {
+    fn tree(x: &[f32]) -> f32 {
+        if x.len() == 1 { x[0] } else { tree(&x[..x.len() / 2]) + tree(&x[x.len() / 2..]) }
+    }
+    let mut rng = Key::named(4, "shards").rng();
+    let (mut same, mut left) = (0, 0);
+    for _ in 0..200 {
+        let shards: Vec<f32> = (0..8).map(|_| rng.normal() as f32).collect();
+        for p in [1, 2, 4, 8] {
+            let mine: Vec<f32> = shards.chunks(8 / p).map(tree).collect();
+            same += usize::from(tree(&mine).to_bits() == tree(&shards).to_bits());
+            let folds: Vec<f32> = shards.chunks(8 / p).map(|s| s.iter().sum()).collect();
+            left += usize::from(folds.iter().sum::<f32>().to_bits() == shards.iter().sum::<f32>().to_bits());
+        }
+    }
+    assert_eq!(same, 800);
+    assert!(left < 800);
+}
+
 fn softmax_sum(seen: &[usize], s: &[f64], v: &[f64]) -> f64 {
     let total: f64 = seen.iter().map(|&j| s[j].exp()).sum();
     seen.iter().map(|&j| s[j].exp() * v[j]).sum::<f64>() / total

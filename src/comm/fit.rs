@@ -29,6 +29,7 @@ impl Fit {
     /// That of these costs for `p` ranks.
     pub fn new(alpha: f64, beta: f64, gamma: f64, p: usize) -> Fit {
         let mut fit = Fit { alpha, beta, gamma, crossover: u64::MAX };
+        // ANCHOR: crossover
         let [tree, ring] = [Algorithm::Tree, Algorithm::Ring].map(|a| terms(a, p));
         // tree(N) = ring(N): where what the ring waits more is what the tree moves more.
         let wait = (ring[0] - tree[0]) * alpha;
@@ -38,6 +39,7 @@ impl Fit {
         } else if bytes > 0.0 {
             fit.crossover = (wait / bytes) as u64; // a cast from f64 ends at the largest number
         }
+        // ANCHOR_END: crossover
         fit
     }
 

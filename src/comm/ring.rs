@@ -35,12 +35,14 @@ pub(super) fn reduce_scatter<T: Number>(
     shift: Shift,
 ) -> Result<()> {
     let (p, r, n) = (cx.ranks.len(), cx.me, x.len());
+    // ANCHOR: ring
     // Rank r begins with the chunk that is complete p − 1 steps later, one rank before.
     let chunk = |step: usize| part((r + shift + 2 * p - 1 - step) % p, p, n);
     for step in 0..p - 1 {
         let (out, into) = two(x, chunk(step), chunk(step + 1));
         cx.exchange((r + 1) % p, out, (r + p - 1) % p, into, Some(number::combine::<T>(reduce)))?;
     }
+    // ANCHOR_END: ring
     let own = (r + shift) % p;
     number::finish(reduce, &mut x[part(own, p, n)], p);
     Ok(())

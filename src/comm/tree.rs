@@ -22,6 +22,7 @@ pub(super) fn all_reduce<T: Number>(cx: &mut Cx<'_>, x: &mut [T], reduce: Reduce
     if let Some(other) = beyond {
         cx.recv(other, x, combine)?;
     }
+    // ANCHOR: tree
     let mut mine = Vec::with_capacity(x.len());
     let mut distance = 1;
     while distance < core {
@@ -31,6 +32,7 @@ pub(super) fn all_reduce<T: Number>(cx: &mut Cx<'_>, x: &mut [T], reduce: Reduce
         cx.exchange(r ^ distance, &mine, r ^ distance, x, combine)?;
         distance *= 2;
     }
+    // ANCHOR_END: tree
     number::finish(reduce, x, p);
     match beyond {
         Some(other) => cx.send(other, x),

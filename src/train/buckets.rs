@@ -127,12 +127,14 @@ impl Buckets {
             Some(g) => into.copy_from_slice(g.to_host()?.as_slice::<f32>()?),
             None => into.fill(0.0),
         }
+        // ANCHOR: full
         bucket.missing -= 1;
         let mut full = Vec::new();
         while self.buckets.get(self.next).is_some_and(|b| b.missing == 0) {
             full.extend(self.fill(self.next));
             self.next += 1;
         }
+        // ANCHOR_END: full
         Ok(full)
     }
 
