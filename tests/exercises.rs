@@ -214,3 +214,19 @@ fn what_skipping_saves_has_a_ceiling() {
     assert!((sparse as f64 / dense as f64 - (1.0 + 5.0 * density) / 6.0).abs() < 1e-15);
     assert!((dense as f64 / sparse as f64 - 4.29).abs() < 0.01, "at 8 %");
 }
+
+/// "Several senses at once", 4: each sense holds another class likelier than the true one, which is second for all of them; the
+/// product of what they say is right. And 1: of a sum mod 10 either digit alone says nothing, in whatever way it is weighed.
+#[test]
+fn a_product_of_experts_is_right_where_each_is_wrong() {
+    let senses = [[0.45, 0.50, 0.03, 0.02], [0.40, 0.05, 0.50, 0.05], [0.42, 0.03, 0.05, 0.50]];
+    let best = |p: &[f64]| (0..4).max_by(|&a, &b| p[a].total_cmp(&p[b])).unwrap();
+    assert!(senses.iter().all(|p| best(p) != 0));
+    let product: Vec<f64> = (0..4).map(|c| senses.iter().map(|p| p[c].ln()).sum::<f64>().exp()).collect();
+    assert_eq!(best(&product), 0);
+    for a in 0..10 {
+        let mut labels = [0; 10];
+        (0..10).for_each(|b| labels[(a + b) % 10] += 1);
+        assert_eq!(labels, [1; 10]);
+    }
+}

@@ -68,7 +68,7 @@ impl Communicator {
     }
 
     /// Has messages of up to `bytes` go by the tree and longer ones round the ring. The same on all ranks, and part of the
-    /// result's bits: see [`Communicator::fit`].
+    /// result's bits: see [`Fit`](super::Fit).
     pub fn set_crossover(&mut self, bytes: u64) {
         self.crossover = bytes;
     }

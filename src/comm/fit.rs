@@ -125,16 +125,6 @@ impl fmt::Display for Fit {
     }
 }
 
-impl Communicator {
-    /// Measures what messages cost ([`Fit::measure`]) and has later calls go by what follows from it. The crossover decides
-    /// about bits: whoever goes on later keeps it, by [`Communicator::set_crossover`].
-    pub fn fit(&mut self) -> Result<Fit> {
-        let fit = Fit::measure(self)?;
-        self.set_crossover(fit.crossover);
-        Ok(fit)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,7 +150,7 @@ mod tests {
 
     #[test]
     fn ranks_agree_on_what_was_measured() {
-        let fits = crate::comm::threads::run(3, |mut world| world.fit());
+        let fits = crate::comm::threads::run(3, |mut world| Fit::measure(&mut world));
         let fits: Vec<Fit> = fits.into_iter().map(|f| f.unwrap()).collect();
         assert!(fits[0].alpha > 0.0 && fits[0].beta >= 0.0 && fits[0].gamma > 0.0, "{:?}", fits[0]);
         assert!(fits.iter().all(|f| *f == fits[0]));

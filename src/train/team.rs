@@ -7,7 +7,7 @@ use super::config::DataConfig;
 use super::sums::Sums;
 use super::trace::{self, Lane, Trace};
 use super::{Config, write_whole};
-use crate::comm::{Algorithm, Communicator, Courier, Reduce};
+use crate::comm::{Algorithm, Communicator, Courier, Fit, Reduce};
 use crate::error::{Error, Result};
 use crate::nn::ModelKind;
 use crate::tape::Params;
@@ -105,23 +105,19 @@ impl Team {
         if self.size == 1 {
             return Ok(None);
         }
-        let known = config.crossover;
-        if known > 0 {
-            self.call(move |c| {
-                c.set_crossover(known);
-                Ok(())
-            })?;
-            return Ok(None);
+        let mut told = None;
+        if config.crossover == 0 {
+            let fit = self.call(Fit::measure)?;
+            // TOML has numbers up to 2^63; 0 would be measured again.
+            config.crossover = fit.crossover.clamp(1, i64::MAX as u64);
+            told = Some(format!("{} ranks: {fit}", self.size));
         }
-        let fit = self.call(Communicator::fit)?;
-        // TOML has numbers up to 2^63; 0 would be measured again.
-        config.crossover = fit.crossover.clamp(1, i64::MAX as u64);
         let crossover = config.crossover;
         self.call(move |c| {
             c.set_crossover(crossover);
             Ok(())
         })?;
-        Ok(Some(format!("{} ranks: {fit}", self.size)))
+        Ok(told)
     }
 
     /// Gets ready to train `params`, whose values on rank 0 all ranks take over, in the run folder `dir`.
