@@ -188,3 +188,16 @@ fn ranks_that_differ_or_cannot_share_a_batch_are_refused() {
         assert!(!d.join("none").exists());
     }
 }
+
+#[test]
+fn a_rank_without_a_world_is_refused_and_a_world_without_a_rank_is_nobody() {
+    let d = tempfile::tempdir().unwrap();
+    let with = |name: &str, out: &str| {
+        let mut c = program();
+        c.current_dir(d.path()).env(name, "2").args(train(out, &["steps=1"]));
+        finish(c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    with("RANK", "half").fails(2, &["RANK is set, but WORLD_SIZE is not"]);
+    assert!(!d.path().join("half").exists());
+    with("SLURM_NTASKS", "alone").ok();
+}

@@ -21,7 +21,8 @@ Examples:
 The ranks find each other by the variables RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT and RINGTAPE_SECRET, which launch sets.
 Under torchrun, srun or mpirun the verb is started by them instead, with the same variables or their own (RINGTAPE_SECRET you
 set then); no launch is needed. RINGTAPE_TRANSPORT=auto|shm|tcp chooses the way of the data (a build with
---features mpi also knows mpi, our ring by MPI's messages, and mpi-sums, MPI's own all-reduce), RINGTAPE_TIMEOUT the seconds to meet in, RINGTAPE_SILENCE the seconds after which a silent rank counts as dead.
+--features mpi also knows mpi, our ring by MPI's messages, and mpi-sums, MPI's own all-reduce), RINGTAPE_TIMEOUT the seconds to
+meet in, RINGTAPE_SILENCE the seconds after which a silent rank counts as dead.
 
 When a rank fails the others end by themselves, with exit code 17, or are ended; launch gives the code of the first failure.";
 

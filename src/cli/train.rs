@@ -19,7 +19,8 @@ Examples:
 Ctrl-C (or SIGTERM) finishes the step and saves a snapshot; a second one leaves at once. The run folder holds config.toml
 (every key, resolved), metrics.jsonl, step-N/ (snapshots), summary.json, report.html, and events for TensorBoard.
 Flags win over --set, --set over the file. Under `ringtape launch`, torchrun, Slurm or mpirun the ranks train one model, each
-with a part of every batch; rank 0 writes the folder, and ranks/rank-R.log is each one's own. Exit code 6: the loss or a gradient is NaN or infinite.";
+with a part of every batch; rank 0 writes the folder, and ranks/rank-R.log is each one's own. Exit code 6: the loss or a
+gradient is NaN or infinite.";
 
 /// The examples, and every key of a configuration.
 fn help() -> String {
@@ -84,11 +85,9 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
 /// The ranks that train `config`: those of the launcher that started this process, or it alone.
 fn team(config: &Config) -> Result<Team> {
     let get = |name: &str| std::env::var(name).ok();
-    // Half of a place is none: a Slurm allocation says how many tasks it is for, and makes nobody a rank.
-    let Ok(Some(place)) = Place::from_variables(get) else { return Ok(Team::alone()) };
-    if place.world == 1 {
+    let Some(place) = Place::from_variables(get)?.filter(|place| place.world > 1) else {
         return Ok(Team::alone());
-    }
+    };
     let hash = Task::open(config)?.set().hash();
     let data: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
     Team::of(Meeting::from_variables(&place, &Team::fingerprint(config), &data, get)?.join()?)

@@ -8,7 +8,7 @@
 //! | OpenMPI (`mpirun`) | `OMPI_COMM_WORLD_RANK` | `OMPI_COMM_WORLD_SIZE` | `OMPI_COMM_WORLD_LOCAL_RANK` |
 //! | MPICH and other PMI | `PMI_RANK` | `PMI_SIZE` | `MPI_LOCALRANKID` |
 //!
-//! The first row of which a variable is set counts. Rank 0 listens at `MASTER_ADDR`:`MASTER_PORT` (127.0.0.1:29400 when they
+//! The first row whose rank is set counts. Rank 0 listens at `MASTER_ADDR`:`MASTER_PORT` (127.0.0.1:29400 when they
 //! are not set). Under torchrun the port is taken by its own store, so ours is the next.
 
 use super::communicator::Communicator;
@@ -31,7 +31,7 @@ const LAUNCHERS: [[&str; 3]; 4] = [
 const PORT: u16 = 29_400;
 /// Set by torchrun.
 const TORCHRUN: &str = "TORCHELASTIC_RUN_ID";
-/// Variable that chooses the way of the data: `auto`, `shm` or `tcp`.
+/// Variable that chooses the way of the data: `auto`, `shm` or `tcp`; `mpi` or `mpi-sums` with the feature `mpi`.
 pub const TRANSPORT: &str = "RINGTAPE_TRANSPORT";
 /// Variable with the seconds that all ranks may take to come.
 pub const TIMEOUT: &str = "RINGTAPE_TIMEOUT";
@@ -52,8 +52,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// From the environment, by `get` of a variable's name; None where no launcher has set any. A rank without a world, or
-    /// the other way round, is an error.
+    /// From the environment, by `get` of a variable's name; None where no launcher says which rank this is: a Slurm allocation
+    /// tells its shell how many tasks it is for, and makes it none of them. A rank without a world is an error.
     pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Place>> {
         let number = |name: &str| -> Result<Option<usize>> {
             let parse = |text: String| {
@@ -64,9 +64,8 @@ impl Place {
         };
         for [rank, world, local] in LAUNCHERS {
             let (r, w) = match (number(rank)?, number(world)?) {
-                (None, None) => continue,
+                (None, _) => continue,
                 (Some(r), Some(w)) => (r, w),
-                (None, _) => return Err(Error::Usage(format!("{world} is set, but {rank} is not"))),
                 (_, None) => return Err(Error::Usage(format!("{rank} is set, but {world} is not"))),
             };
             if r >= w || w > u32::MAX as usize {
@@ -162,7 +161,7 @@ mod tests {
             assert_eq!((found.rank, found.world, found.local), (2, 4, 1), "{r}");
             assert_eq!(found.address, "127.0.0.1:29400");
             assert!(place(&[(r, "2")]).unwrap_err().to_string().contains(w));
-            assert!(place(&[(w, "2")]).unwrap_err().to_string().contains(r));
+            assert_eq!(place(&[(w, "2")]).unwrap(), None);
             assert!(place(&[(r, "4"), (w, "4")]).is_err() && place(&[(r, "x"), (w, "4")]).is_err());
         }
         let both = [("PMI_RANK", "0"), ("PMI_SIZE", "1"), ("RANK", "3"), ("WORLD_SIZE", "5")];

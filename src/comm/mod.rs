@@ -92,10 +92,10 @@ pub use rendezvous::{Meeting, Way};
 pub use secret::Secret;
 pub use tag::{Algorithm, Call, Reduce, Tag};
 pub use transport::{Combine, Incoming, Job, Outgoing, Transport};
+pub use watch::{Failure, Suspicion, Watch};
+
 /// What is to be done by the thread that joined, after all went well: MPI wants to be ended.
 pub fn leave() {
     #[cfg(feature = "mpi")]
     mpi::leave();
 }
-
-pub use watch::{Failure, Suspicion, Watch};

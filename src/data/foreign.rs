@@ -48,7 +48,8 @@ pub fn image(field: &Field, front_end: Option<&FrontEnd>, path: &Path) -> Result
 pub fn audio(field: &Field, front_end: Option<&FrontEnd>, path: &Path) -> Result<Foreign> {
     let Some(FrontEnd::Audio(recipe)) = front_end else {
         let what = format!(
-            "the set does not say how the values of `{}` were made of sound, so no recording can be made to them; sets that              say it: fsdd, senses, relation and others (`ringtape data inspect SET`, front ends)",
+            "the set does not say how the values of `{}` were made of sound, so no recording can be made to them; sets that \
+             say it: fsdd, senses, relation and others (`ringtape data inspect SET`, front ends)",
             field.name
         );
         return Err(Error::Usage(what));
@@ -77,7 +78,8 @@ pub fn audio(field: &Field, front_end: Option<&FrontEnd>, path: &Path) -> Result
 pub fn text(field: &Field, front_end: Option<&FrontEnd>, text: &str) -> Result<Foreign> {
     let Some(front_end @ FrontEnd::Text { .. }) = front_end else {
         let what = format!(
-            "the set does not say which symbols the ids of `{}` are, so no text can be made to them; sets that say it: senses,              relation, scenes (`ringtape data inspect SET`, front ends)",
+            "the set does not say which symbols the ids of `{}` are, so no text can be made to them; sets that say it: senses, \
+             relation, scenes (`ringtape data inspect SET`, front ends)",
             field.name
         );
         return Err(Error::Usage(what));

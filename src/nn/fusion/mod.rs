@@ -47,7 +47,7 @@ use weigh::Weighed;
 /// The model.
 pub struct Fusion {
     extractors: Vec<Extractor>,
-    /// None: modalities meet as they are extracted.
+    /// Empty where modalities meet as they are extracted.
     encoders: Vec<Encoder>,
     singles: Vec<Single>,
     weighed: Weighed,
@@ -84,7 +84,10 @@ impl Fusion {
         let mut encoders = vec![];
         if c.fused.own_layers > 0 {
             if c.fusion != FusionMode::Early {
-                let what = format!("is {}, but is for model.fusion = \"early\"", c.fused.own_layers);
+                let what = format!(
+                    "is {}, but {} fusion has none; set it to 0, or model.fusion to early",
+                    c.fused.own_layers, c.fusion
+                );
                 return Err(Error::config("model.fused.own_layers", what));
             }
             let each = modalities.iter().map(|m| Encoder::new(c, &m.name, p));
