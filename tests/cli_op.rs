@@ -118,11 +118,35 @@ fn lists_indices_and_conditions_are_found_by_name() {
     assert_eq!(load(&y, "w"), (vec![2, 1], vec![0.5, -0.75]));
     optim(&["--attr", "momentun=0.5"]).fails(2, &["momentun", "did you mean `momentum`"]);
     optim(&["--attr", "lr=fast"]).fails(2, &["lr", "fast"]);
+    optim(&["--attr", "lr=0"]).fails(2, &["lr", "`0`", "above 0"]);
     store(
         &d.join("x.safetensors"),
         &[("w", Dtype::F32, &[2], f32s(&[1.0; 2])), ("g", Dtype::F32, &[2, 1], f32s(&[1.0; 2]))],
     );
     optim(&[]).fails(2, &["sgd", "[2, 1]", "[2]"]);
+}
+
+#[test]
+fn an_optimizer_of_two_gradients_takes_the_second_from_the_file() {
+    let one = |name: &'static str, values: &[f32]| {
+        let dims: &'static [usize] = if name == "w" { &[1] } else { &[2, 1] };
+        (name, Dtype::F32, dims, f32s(values))
+    };
+    let dir = folder(&[one("w", &[1.0]), one("g", &[1.0, 1.0]), one("g_fd", &[3.0, 3.0])]);
+    let (d, y) = (dir.path(), dir.path().join("y.safetensors"));
+    let words = ["optim", "vsgd_fd", "--attr", "lr=1", "--attr", "slow_start=2"];
+    let optim = || ringtape_in(d, &[&words[..], &IO].concat());
+    optim().ok();
+    // k = |1 - 3| / |1| = 2 both times. Means g, g², k, k²: 1, 2, 2, 8, so w = 1 - 2/8 · 1/2; then with share 1/1.5 of the new
+    // ones 1, 4/3, 2, 16/3, so w = 7/8 - 2·3/16 · 3/4.
+    let (dims, w) = load(&y, "w");
+    assert!(dims == [2, 1] && w[0] == 0.875 && (w[1] - 0.59375).abs() < 1e-6, "{w:?}");
+    // Without it the error says what is missing; another shape is named.
+    store(&d.join("x.safetensors"), &[one("w", &[1.0]), one("g", &[1.0, 1.0])]);
+    optim().fails(2, &["vsgd_fd", "`g_fd`"]);
+    let short = ("g_fd", Dtype::F32, &[1, 1][..], f32s(&[3.0]));
+    store(&d.join("x.safetensors"), &[one("w", &[1.0]), one("g", &[1.0, 1.0]), short]);
+    optim().fails(2, &["g_fd", "[1, 1]", "[2, 1]"]);
 }
 
 #[test]

@@ -101,9 +101,9 @@ fn attributes(given: &[(String, String)]) -> Result<(f64, Vec<(String, String)>)
     for (key, value) in given {
         match key.as_str() {
             "lr" => {
-                let parsed = value.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0);
+                let parsed = value.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
                 lr = parsed.ok_or_else(|| {
-                    Error::Usage(format!("attribute `lr` is `{value}`, but must be a number, 0 or more"))
+                    Error::Usage(format!("attribute `lr` is `{value}`, but must be a number above 0, as 0.001: at 0 nothing is learned"))
                 })?;
             }
             "betas" => {
@@ -197,6 +197,6 @@ mod tests {
         assert_eq!(lr, LR);
         assert_eq!(rest, [("beta1".into(), "0.9".into()), ("beta2".into(), "0.95".into())]);
         assert_eq!(given("lr", "0.5").unwrap().0, 0.5);
-        assert!(given("lr", "fast").is_err() && given("lr", "nan").is_err() && given("betas", "1").is_err());
+        assert!(given("lr", "fast").is_err() && given("lr", "nan").is_err() && given("lr", "0").is_err() && given("betas", "1").is_err());
     }
 }
