@@ -239,6 +239,11 @@ fn the_timeline_shows_the_first_bucket_on_its_way_before_backward_ends() {
     let text = std::fs::read_to_string(at.join("trace.json")).unwrap();
     let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
     let all = trace["traceEvents"].as_array().unwrap();
+    // Every bucket says how much it is; together they are as long as the file of weights, for each of six steps and two ranks.
+    let bytes = all.iter().filter_map(|e| e["args"]["bytes"].as_u64()).sum::<u64>();
+    let file = std::fs::read(at.join("step-8/model.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(file[..8].try_into().unwrap());
+    assert_eq!(bytes, 12 * (file.len() as u64 - header));
     for rank in [0, 1] {
         let of = |name: &str| -> Vec<(f64, f64)> {
             let mine = all.iter().filter(|e| e["pid"] == rank && e["ph"] == "X" && e["name"] == name);

@@ -224,14 +224,15 @@ impl Team {
         let mut events = Vec::new();
         for sent in std::mem::take(&mut s.on_the_way) {
             let (one, begun, ended) = sent.wait()?;
-            events.push((format!("all-reduce bucket {}", one.bucket), begun, ended));
+            let lane = Lane::Communication { bytes: std::mem::size_of_val(one.data.as_slice()) };
+            events.push((lane, format!("all-reduce bucket {}", one.bucket), begun, ended));
             full.push(one);
         }
         full.into_iter().try_for_each(|one| s.buckets.store(one, grads))?;
         if !events.is_empty() {
             self.idled(from);
         }
-        events.into_iter().for_each(|(name, a, b)| self.note(Lane::Communication, &name, a, b));
+        events.into_iter().for_each(|(lane, name, a, b)| self.note(lane, &name, a, b));
         Ok(())
     }
 

@@ -9,8 +9,11 @@ use std::time::Instant;
 pub(super) enum Lane {
     /// Forward, backward, optimizer.
     Compute,
-    /// What the other ranks are told.
-    Communication,
+    /// What the other ranks are told: a gradient of so many bytes.
+    Communication {
+        /// Of this rank; over the ring 2(p − 1)/p of them are sent.
+        bytes: usize,
+    },
 }
 
 /// A complete event: times in microseconds.
@@ -23,6 +26,14 @@ struct Event {
     dur: f64,
     pid: usize,
     tid: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args: Option<Args>,
+}
+
+/// What a trace viewer shows of an event that is clicked on.
+#[derive(Serialize)]
+struct Args {
+    bytes: usize,
 }
 
 /// The events of one rank.
@@ -43,12 +54,12 @@ impl Trace {
     /// Notes that `name` took from `from` to `to`.
     pub(super) fn note(&mut self, lane: Lane, name: &str, from: Instant, to: Instant) {
         let micros = |t: Instant| t.saturating_duration_since(self.zero).as_secs_f64() * 1e6;
-        let (cat, tid) = match lane {
-            Lane::Compute => ("compute", 0),
-            Lane::Communication => ("communication", 1),
+        let (cat, tid, args) = match lane {
+            Lane::Compute => ("compute", 0, None),
+            Lane::Communication { bytes } => ("communication", 1, Some(Args { bytes })),
         };
         let (ts, dur) = (micros(from), micros(to) - micros(from));
-        self.events.push(Event { name: name.into(), cat, ph: "X", ts, dur, pid: self.rank, tid });
+        self.events.push(Event { name: name.into(), cat, ph: "X", ts, dur, pid: self.rank, tid, args });
     }
 
     /// A step is over; true when it was the last one to be traced.
