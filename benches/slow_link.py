@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import secrets
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -164,13 +165,15 @@ def plot(path, a, sums, steps):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--ranks", type=int, default=4)
-    a.add_argument("--rates", type=float, nargs="+", default=[1000, 400, 200, 100, 50, 25, 12], metavar="MBIT")
-    a.add_argument("--sums-from", type=float, default=100, metavar="MBIT", help="least rate at which all-reduces are timed alone")
+    a.add_argument("--rates", type=float, nargs="+", default=[1000, 400, 200, 100, 50, 25], metavar="MBIT")
+    a.add_argument("--sums-from", type=float, default=200, metavar="MBIT", help="least rate at which all-reduces are timed alone")
     a.add_argument("--seconds", type=float, default=0.5, help="of each case of the all-reduce")
     a.add_argument("--steps", type=int, default=14)
     a.add_argument("--plot", help="file for the picture")
     a.add_argument("--binary", default="target/release/ringtape")
     a = a.parse_args()
+    # Whoever is told to end takes the namespaces away first.
+    signal.signal(signal.SIGTERM, lambda *_: exit(143))
     p, sums, steps = a.ranks, {}, {}
     with Net(p) as net, tempfile.TemporaryDirectory() as scratch:
         free = all_reduces(a, net)
@@ -190,7 +193,8 @@ def main():
             steps[mbit] = (training(a, net, f"{scratch}/{mbit}", False)[0], foretold(line, p, rate))
             cells = [f"{1e3 * seen[m]:.0f} | {1e3 * told[m]:.0f}" if seen else "- | -" for m in free]
             s, t = steps[mbit]
-            print(f"| {mbit:g} | " + " | ".join(cells) + f" | {1e3 * s:.0f} | {1e3 * t:.0f} | {100 * (s / t - 1):+.0f} % |", flush=True)
+            cells += [f"{1e3 * s:.0f} | {1e3 * t:.0f} | {100 * (s / t - 1):+.0f} %"]
+            print(f"| {mbit:g} | " + " | ".join(cells) + " |", flush=True)
     if a.plot:
         plot(a.plot, a, sums, steps)
 
