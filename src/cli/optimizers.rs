@@ -197,6 +197,11 @@ mod tests {
         assert_eq!(lr, LR);
         assert_eq!(rest, [("beta1".into(), "0.9".into()), ("beta2".into(), "0.95".into())]);
         assert_eq!(given("lr", "0.5").unwrap().0, 0.5);
-        assert!(given("lr", "fast").is_err() && given("lr", "nan").is_err() && given("lr", "0").is_err() && given("betas", "1").is_err());
+        assert!(
+            given("lr", "fast").is_err()
+                && given("lr", "nan").is_err()
+                && given("lr", "0").is_err()
+                && given("betas", "1").is_err()
+        );
     }
 }

@@ -9,6 +9,7 @@
 //! | `communicator.rs` | [`Communicator`]: the calls |
 //! | `ring.rs`, `tree.rs` | the algorithms; the ring by hand with three ranks |
 //! | `fit.rs` | [`Fit`]: what messages cost here, and whether ring or tree |
+//! | `device_ring.rs` | [`DeviceRing`]: the ring between devices, without the host |
 //! | `number.rs` | what can be reduced, and how |
 //! | `cx.rs` | a collective under way: typed messages |
 //! | `courier.rs` | [`Courier`]: calls on a thread of their own |
@@ -58,6 +59,7 @@ mod communicator;
 mod control;
 mod courier;
 mod cx;
+pub mod device_ring;
 #[cfg(test)]
 mod faults;
 mod fit;
@@ -85,6 +87,7 @@ mod watch;
 
 pub use communicator::{CROSSOVER, Communicator, DEADLINE};
 pub use courier::{Courier, Promise};
+pub use device_ring::DeviceRing;
 pub use fit::Fit;
 pub use job::Place;
 pub use number::Number;

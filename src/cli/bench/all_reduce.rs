@@ -1,10 +1,13 @@
 //! All-reduce between threads, through shared memory and over TCP. Rank 0 measures, and has the others follow: before each
-//! turn it sends them the length.
+//! turn it sends them the length. With a device, between devices: a thread each, started anew for each turn.
 
 use super::super::ranks::{Children, Job, start};
 use super::Case;
-use crate::comm::{Communicator, Meeting, Place, Reduce, Way, threads};
+use crate::comm::{Communicator, DeviceRing, Meeting, Place, Reduce, Way, device_ring, threads};
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::shape::{DType, Spec};
+use crate::tensor::Tensor;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +59,49 @@ pub(super) fn cases(place: Option<Place>, ranks: usize) -> Result<Vec<Case<'stat
         cases.extend(SIZES.map(|mib| case(name, mib, place.world, world.clone())));
     }
     Ok(cases)
+}
+
+/// All cases of the ring between devices 0 to `ranks` − 1 of the kind of `device`.
+pub(super) fn between(device: &Device, ranks: usize) -> Result<Vec<Case<'static>>> {
+    let kind = device.name().split(':').next().unwrap_or_default().to_string();
+    let open = |rank| Device::open(&format!("{kind}:{rank}"));
+    let devices = (0..ranks).map(open).collect::<Result<Vec<_>>>()?;
+    let rings = Arc::new(Mutex::new(device_ring::open(&devices)?));
+    let cases = SIZES.map(|mib| {
+        let (rings, devices) = (rings.clone(), devices.clone());
+        let mut tensors = Vec::new();
+        let run = move || {
+            if tensors.is_empty() {
+                let zeros = |d| Tensor::zeros(d, Spec::new(DType::F32, &[mib << 18])?);
+                tensors = devices.iter().map(zeros).collect::<Result<_>>()?;
+            }
+            let mut rings = rings.lock().unwrap_or_else(PoisonError::into_inner);
+            together(&mut rings, &mut tensors)
+        };
+        let what = format!("{kind} devices, {ranks} ranks, {mib} MiB");
+        let bus = 2.0 * (ranks - 1) as f64 / ranks as f64 * (mib << 20) as f64;
+        Case { run: Box::new(run), bytes: bus, ..Case::timed("all-reduce", &what, || Ok(())) }
+    });
+    Ok(cases.into())
+}
+
+fn together(rings: &mut [DeviceRing], tensors: &mut [Tensor]) -> Result<Duration> {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let body = |(ring, x): (_, _)| spawn_in(scope, ring, x);
+        let all: Vec<_> = rings.iter_mut().zip(tensors).map(body).collect::<Result<_>>()?;
+        all.into_iter().try_for_each(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+    })?;
+    Ok(start.elapsed())
+}
+
+fn spawn_in<'s>(
+    scope: &'s std::thread::Scope<'s, '_>,
+    ring: &'s mut DeviceRing,
+    x: &'s mut Tensor,
+) -> Result<std::thread::ScopedJoinHandle<'s, Result<()>>> {
+    let thread = std::thread::Builder::new();
+    thread.spawn_scoped(scope, move || ring.all_reduce(x)).map_err(|e| Error::no_thread("a rank", &e))
 }
 
 fn case(name: &str, mib: usize, p: usize, world: Arc<World>) -> Case<'static> {

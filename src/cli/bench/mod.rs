@@ -10,7 +10,7 @@
 //! | `step.rs` | a training step of the default GPT, whole and in parts; the loader |
 //! | `attention.rs` | dense, windowed and dynamic attention over long sequences |
 //! | `fusion.rs` | two sides that attend to each other, by one matrix of scores and by two |
-//! | `all_reduce.rs` | all-reduce between threads and processes |
+//! | `all_reduce.rs` | all-reduce between threads, processes and devices |
 //! | `ladder.rs` | matrix products in PTX, version by version, on a device |
 //! | `soft.rs` | the software CUDA device |
 //! | `sparse.rs` | an MLP whose inactive units are skipped, by density |
@@ -53,6 +53,7 @@ Examples:
   ringtape bench op softmax         one op, forward and backward
   ringtape bench elementwise        the ops of one real input
   ringtape bench all-reduce --ranks 2   the ring between threads, through shared memory, over TCP: GB/s is bus bandwidth
+  ringtape bench all-reduce --ranks 4 --device soft   the ring between devices, a thread each
   ringtape bench gemm --json        numbers for programs
 
 Cases take turns round after round (same run, interleaved); the median is printed with the extremes. The ceilings `peak`
@@ -67,7 +68,7 @@ pub struct Args {
     target: String,
     /// Op to measure, after `op`; every op when left out
     op: Option<String>,
-    /// Device of `op`, `elementwise`, `step`, `attention`, `fusion` and `ladder`
+    /// Device of `op`, `elementwise`, `step`, `attention`, `fusion` and `ladder`; `all-reduce` takes devices 0 to N − 1 of its kind
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
     /// Ranks of `all-reduce`, where no launcher has started it
@@ -101,7 +102,7 @@ const APART: [&str; 2] = ["ladder", "all-reduce"];
 /// Makes the cases of a target.
 type Group<'a> = &'a dyn Fn() -> Result<Vec<Case<'static>>>;
 /// Those that run on any device.
-const ANYWHERE: [&str; 6] = ["elementwise", "op", "step", "attention", "fusion", "ladder"];
+const ANYWHERE: [&str; 7] = ["elementwise", "op", "step", "attention", "fusion", "ladder", "all-reduce"];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -128,7 +129,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         }
     };
     let place = match target {
-        "all-reduce" => Place::from_variables(|name| std::env::var(name).ok())?,
+        "all-reduce" if device.is_host() => Place::from_variables(|name| std::env::var(name).ok())?,
         _ => None,
     };
     if let Some(place) = place.as_ref().filter(|p| p.rank > 0) {
@@ -144,7 +145,10 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         ("tiny", &tiny::cases),
         ("loader", &step::loader),
         ("soft", &soft::cases),
-        ("all-reduce", &|| all_reduce::cases(place.clone(), args.ranks as usize)),
+        ("all-reduce", &|| match device.is_host() {
+            true => all_reduce::cases(place.clone(), args.ranks as usize),
+            false => all_reduce::between(&device, args.ranks as usize),
+        }),
         ("ladder", &|| ladder::cases(&device)),
     ];
     for (name, group) in groups {
