@@ -20,13 +20,14 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import signal
 import statistics
 import subprocess
 import tempfile
 
 NAMES = "ringtape"
-# Of 1,500 bytes on the wire 1,448 are ours; our frames have a header and a checksum, which are little beside it.
+# Of 1,514 bytes on the wire 1,448 are ours; our frames have a header and a checksum, which are little beside it.
 PAYLOAD = 1448 / 1514
 
 
@@ -172,6 +173,8 @@ def main():
     a.add_argument("--plot", help="file for the picture")
     a.add_argument("--binary", default="target/release/ringtape")
     a = a.parse_args()
+    if os.geteuid() or not (shutil.which("ip") and shutil.which("tc")):
+        raise SystemExit("slow_link makes network namespaces: run it as root, with iproute2 (`ip` and `tc`) installed")
     # Whoever is told to end takes the namespaces away first.
     signal.signal(signal.SIGTERM, lambda *_: exit(143))
     p, sums, steps = a.ranks, {}, {}

@@ -64,6 +64,20 @@ fn the_bits_are_those_of_the_hosts_ring_and_the_payload_is_the_least() {
     }
 }
 
+/// Through the crate `cust`; two ranks share a device where there is one.
+#[cfg(feature = "cuda")]
+#[test]
+fn the_bits_are_those_of_the_hosts_ring_through_the_cuda_driver_too() {
+    let zero = Device::open("cuda:0").unwrap();
+    let one = Device::open("cuda:1").unwrap_or_else(|_| zero.clone());
+    for (p, n) in [(2, 1003), (3, 4099)] {
+        let devices: Vec<_> = (0..p).map(|r| if r % 2 == 0 { zero.clone() } else { one.clone() }).collect();
+        for (x, copied) in run(&devices, n, 2).into_iter().map(Result::unwrap) {
+            assert!(bits(&x) == bits(&host(p, n, 2)) && copied > 0, "{p} ranks, {n} elements");
+        }
+    }
+}
+
 #[test]
 fn lengths_that_differ_are_an_error_on_every_rank() {
     let machine = machine(0);

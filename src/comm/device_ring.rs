@@ -135,10 +135,24 @@ impl DeviceRing {
             _ => return Err(self.error(format!("all_reduce takes f32 on this device, not {}", x.spec()))),
         };
         let links = self.links.take().ok_or_else(|| self.error("the ring has failed before".into()))?;
-        // On an error the links are dropped, which the neighbours see.
-        self.turn(&links, address, x.len())?;
-        self.links = Some(links);
-        Ok(())
+        let done = self.turn(&links, address, x.len());
+        match done {
+            Ok(()) => self.links = Some(links),
+            Err(_) => self.give_up(links),
+        }
+        done
+    }
+
+    /// Tells the neighbours by leaving, and returns when none of the copies that are queued touches this rank's memory: the
+    /// caller may free it.
+    fn give_up(&self, links: Links) {
+        // The error that led here counts, not one of these.
+        let _ = self.driver.synchronize_stream(self.copies);
+        let _ = self.driver.synchronize_stream(self.sums);
+        let Links { next, before, thanks, thanked } = links;
+        drop((next, before, thanks));
+        // The next rank thanks, or leaves after its own copies.
+        let _ = thanked.recv_timeout(DEADLINE);
     }
 
     fn turn(&mut self, links: &Links, x: u64, n: usize) -> Result<()> {
