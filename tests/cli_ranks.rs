@@ -201,3 +201,30 @@ fn a_rank_without_a_world_is_refused_and_a_world_without_a_rank_is_nobody() {
     assert!(!d.path().join("half").exists());
     with("SLURM_NTASKS", "alone").ok();
 }
+
+#[test]
+fn ranks_as_threads_train_on_a_device_each() {
+    let d = tempfile::tempdir().unwrap();
+    let settings = ["steps=4", "model.dim=8", "eval_batches=1", "device=soft"];
+    let launched = |n: &str, verb: &[String]| {
+        let mut c = program();
+        c.current_dir(d.path()).args(["launch", "-n", n, "--threads", "--"]).args(verb);
+        finish(c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    let done = launched("3", &train("three", &settings));
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let mut alone = program();
+    alone.current_dir(d.path()).args(train("one", &settings)).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(alone.status().unwrap().success());
+    let (three, one) = (losses(&d.path().join("three")), losses(&d.path().join("one")));
+    assert_eq!(three.len(), 4);
+    one.iter().zip(&three).for_each(|(a, b)| assert!((a - b).abs() < 1e-5 * a, "{a} {b}"));
+    let log = std::fs::read_to_string(d.path().join("three/ranks/rank-2.log")).unwrap();
+    assert!(log.contains("step 4 "), "{log}");
+
+    let refused = launched("9", &train("nine", &settings));
+    let text = refused.err;
+    assert!(refused.code == Some(2) && text.contains("soft:8") && text.contains("9 ranks"), "{text}");
+    let verb = ["bench", "all-reduce"].map(String::from);
+    assert_eq!(launched("2", &verb).code, Some(2));
+}

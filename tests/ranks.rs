@@ -1,12 +1,14 @@
 //! Several ranks, as threads, train one model: what one rank computes, they compute.
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
-use ringtape::comm::threads;
+use ringtape::comm::{device_ring, threads};
 use ringtape::data::{About, Field, Permutation, Writer};
+use ringtape::device::soft::{self, Machine, Settings};
 use ringtape::error::{Error, Result};
 use ringtape::shape::DType;
 use ringtape::train::{Config, Metrics, Observer, Run, Stop, Team, metrics};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 const SMALL: &[&str] = &["steps=20", "eval_batches=3", "eval_every=10", "snapshot_every=0", "log_every=1"];
 const QUICK: &[&str] = &["keep_snapshots=9", "schedule.warmup_steps=2", "tensorboard=false"];
@@ -336,14 +338,62 @@ fn a_nan_of_one_rank_ends_all_in_the_same_step_with_the_weights_of_the_step_befo
     }
 }
 
+/// By `p` ranks on devices of one machine, joined by a ring or, without it, by messages of the host.
+fn on_devices(p: usize, ring: bool, config: &Config, at: &Path) -> Vec<(Result<()>, End)> {
+    let machine = Arc::new(Machine::new(Settings { check: true, seed: 3, ..Settings::default() }));
+    let devices: Vec<_> = (0..p).map(|r| soft::device(&machine, r as u32).unwrap()).collect();
+    let rings = device_ring::open(&devices).unwrap();
+    let rings: Vec<_> = rings.into_iter().map(|r| Mutex::new(Some(r))).collect();
+    let ranks = threads::run(p, |world| {
+        let rank = world.rank();
+        let config = Config { device: format!("soft:{rank}"), ..config.clone() };
+        let team = match rings[rank].lock().unwrap().take().filter(|_| ring) {
+            Some(ring) => Team::on_device(world, ring)?,
+            None => Team::of(world)?,
+        };
+        Ok(go(Run::create_by(team, config, at), None))
+    });
+    ranks.into_iter().map(Result::unwrap).collect()
+}
+
+const TINY: &[&str] = &["eval_every=0", "eval_batches=1", "model.dim=8", "model.layers=1", "batch_size=5"];
+
 #[test]
-fn gradients_of_a_device_are_summed_too() {
+fn rings_between_devices_give_the_losses_of_one_rank_and_the_bits_of_the_hosts_ring() {
     let d = tempfile::tempdir().unwrap();
-    let tiny = ["steps=3", "eval_every=0", "eval_batches=1", "model.dim=8", "model.layers=1", "batch_size=5"];
-    let all = config(&[MLP, &tiny, &["device=soft:0"]]);
-    let (one, _) = alone(&config(&[MLP, &tiny]), &d.path().join("1"));
-    for (end, (seen, _)) in by(2, &all, &d.path().join("2")) {
+    // Buckets small enough that there are several, and none goes by the host's tree.
+    let all = config(&[MLP, TINY, &["bucket_mb=0.0005", "crossover=1", "accumulate=2"]]);
+    let (one, _) = alone(&Config { device: "soft:0".into(), ..all.clone() }, &d.path().join("1"));
+    for p in [2, 3] {
+        let by_host = on_devices(p, false, &all, &d.path().join(format!("{p}-host")));
+        for (end, (seen, bytes)) in on_devices(p, true, &all, &d.path().join(p.to_string())) {
+            end.unwrap();
+            assert_eq!(seen.len(), 20);
+            one.iter().zip(&seen).for_each(|(a, b)| near(a.loss, b.loss, "loss"));
+            assert!(bytes == by_host[0].1.1, "{p} devices");
+        }
+    }
+}
+
+#[test]
+fn micro_shards_on_devices_give_the_bits_of_one_rank_on_a_device() {
+    let d = tempfile::tempdir().unwrap();
+    let all = config(&[MLP, TINY, &["micro_shards=4", "steps=5"]]);
+    let one = on_devices(1, true, &all, &d.path().join("1")).remove(0).1;
+    for (end, (_, bytes)) in on_devices(2, true, &all, &d.path().join("2")) {
         end.unwrap();
-        one.iter().zip(&seen).for_each(|(a, b)| near(a.loss, b.loss, "loss"));
+        assert!(bytes == one.1);
+    }
+}
+
+#[test]
+fn a_nan_on_one_device_ends_all_and_names_rank_and_step() {
+    let d = tempfile::tempdir().unwrap();
+    // Its square is more than f32 holds, so the second loss is infinite on the rank whose share is larger or on both.
+    let all = config(&[MLP, TINY, &["optimizer.lr=1e30", "schedule.warmup_steps=0", "clip=0"]]);
+    for (end, _) in on_devices(2, true, &all, &d.path().join("2")) {
+        let e = end.unwrap_err();
+        assert_eq!(e.exit_code(), 6, "{e}");
+        assert!(e.to_string().contains("rank ") && e.to_string().contains("step "), "{e}");
     }
 }

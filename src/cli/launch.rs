@@ -1,6 +1,7 @@
 //! `launch`: a verb as several ranks, each a process of this host.
 
 use super::ranks::{Children, Job, start};
+use super::session::Session;
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,6 +17,8 @@ Examples:
   ringtape launch -n 2 -- train                     one model, half of every batch each
   ringtape launch -n 2 -- train --resume runs/gpt-1 goes on with a run, by however many it was begun
   ringtape launch -n 2 -- bench all-reduce          two processes, through shared memory and over TCP
+  ringtape launch -n 2 --threads -- train --device soft:0
+                                                    rank r on device r of this process
   ringtape launch -n 4 --tag -- bench all-reduce    every line with the rank that printed it
 
 The ranks find each other by the variables RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT and RINGTAPE_SECRET, which launch sets.
@@ -39,6 +42,10 @@ pub(super) struct Args {
     /// Begin the lines of rank 0 with its number too
     #[arg(long)]
     tag: bool,
+    /// Threads of this process instead of processes, for `train`: rank r on device r, counted from --device, where gradients
+    /// are summed by a ring between the devices
+    #[arg(long, conflicts_with_all = ["port", "tag"])]
+    threads: bool,
     /// The verb and its arguments
     #[arg(last = true, required = true, value_name = "VERB …")]
     verb: Vec<OsString>,
@@ -51,9 +58,12 @@ const SIGNALS: [(i32, rustix::process::Signal); 2] = [
     (signal_hook::consts::SIGTERM, rustix::process::Signal::TERM),
 ];
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if args.verb.first().is_some_and(|v| v == "launch") {
         return Err(Error::Usage("launch starts ranks; a rank cannot launch others".into()));
+    }
+    if args.threads {
+        return super::seats::run(session, args.ranks as usize, &args.verb);
     }
     let flags: Vec<Arc<AtomicBool>> = SIGNALS.iter().map(|_| Arc::default()).collect();
     for ((number, _), flag) in SIGNALS.iter().zip(&flags) {

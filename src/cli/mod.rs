@@ -13,7 +13,7 @@
 //! | `check.rs` | `check`: the examiner |
 //! | `data.rs` | `data`: packed datasets |
 //! | `ptx.rs` | `ptx check`: PTX files |
-//! | `launch.rs`, `ranks.rs` | `launch`: a verb as many processes |
+//! | `launch.rs`, `ranks.rs`, `seats.rs` | `launch`: a verb as many processes, or threads |
 //! | `devices.rs` | `devices`: what can be used here |
 //! | `bench/` | `bench`: how fast it is |
 //! | `completions.rs` | `completions`: for shells |
@@ -40,6 +40,7 @@ mod optimizers;
 mod progress;
 mod ptx;
 mod ranks;
+mod seats;
 mod session;
 mod tensors;
 mod train;
@@ -50,6 +51,7 @@ use crate::optim;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use session::Session;
 use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What another crate adds to the verbs.
 #[derive(Clone, Copy, Default)]
@@ -154,7 +156,7 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
         Verb::Data(a) => data::run(session, a),
         Verb::Ptx(a) => ptx::run(session, a),
         Verb::Bench(a) => bench::run(session, a),
-        Verb::Launch(a) => launch::run(a),
+        Verb::Launch(a) => launch::run(session, a),
         Verb::Book(a) => book::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),
@@ -164,8 +166,12 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
 /// Gives the pool that many threads (0: one for each processor), which change no bit of the result. Left to itself it
 /// would start at first use, where nobody can be told that it does not. This thread is one of them: it works on its part of
 /// an operation at once, and wakes as many threads less. But it must not be the only one: while it waits for the thread that
-/// reads data, that thread may wait for the pool.
+/// reads data, that thread may wait for the pool. Asked again, by another rank of this process, it stays as it is.
 fn threads(n: usize) -> Result<()> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    if ASKED.swap(true, Relaxed) {
+        return Ok(());
+    }
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|v| v.parse().ok()).filter(|&t| t > 0);
     let cores = || std::thread::available_parallelism().map_or(1, |c| c.get());
     let all = if n > 0 { n } else { asked.unwrap_or_else(cores) };

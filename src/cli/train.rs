@@ -58,18 +58,27 @@ pub(super) struct Args {
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     // Before anything is made, so that no signal finds a run without a way to save it.
     let stop = Stop::on_signals()?;
+    work(Some(session), &args, &stop, team)
+}
+
+/// Trains as the rank that `join` makes of this thread. Where that is rank 0 it speaks for all, in `session`.
+pub(super) fn work(
+    session: Option<&Session<'_>>,
+    args: &Args,
+    stop: &Stop,
+    join: impl Fn(&Config) -> Result<Team>,
+) -> Result<()> {
     let mut run = match &args.resume {
-        Some(dir) => resume(dir, &args)?,
-        None => create(&args)?,
+        Some(dir) => resume(dir, args, join)?,
+        None => create(args, join)?,
     };
     let folder = run.path().to_path_buf();
-    if !run.team().leads() {
-        // Rank 0 speaks for all.
-        return run.train(&stop, &mut Silent).map(drop);
-    }
+    let Some(session) = session.filter(|_| run.team().leads()) else {
+        return run.train(stop, &mut Silent).map(drop);
+    };
     run.notices().iter().for_each(|n| note!(session, "note: {n}"));
     let mut progress = Progress::new(session);
-    let outcome = run.train(&stop, &mut progress);
+    let outcome = run.train(stop, &mut progress);
     progress.finish();
     match outcome {
         Ok(summary) => report(session, &folder, &summary),
@@ -79,6 +88,14 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
             }
             Err(e)
         }
+    }
+}
+
+/// What will be trained, before anything is opened.
+pub(super) fn configuration(args: &Args) -> Result<Config> {
+    match &args.resume {
+        Some(dir) => Run::configuration(dir)?.with(&settings(args)),
+        None => Config::resolve(args.config.as_deref(), &settings(args)),
     }
 }
 
@@ -102,18 +119,18 @@ fn settings(args: &Args) -> Vec<String> {
     all
 }
 
-fn resume(dir: &Path, args: &Args) -> Result<Run> {
+fn resume(dir: &Path, args: &Args, join: impl Fn(&Config) -> Result<Team>) -> Result<Run> {
     let change = |c: &mut Config| {
         *c = c.with(&settings(args))?;
         super::threads(c.threads)
     };
-    Run::resume_by(dir, change, team)
+    Run::resume_by(dir, change, join)
 }
 
-fn create(args: &Args) -> Result<Run> {
-    let config = Config::resolve(args.config.as_deref(), &settings(args))?;
+fn create(args: &Args, join: impl Fn(&Config) -> Result<Team>) -> Result<Run> {
+    let config = configuration(args)?;
     super::threads(config.threads)?;
-    let team = team(&config)?;
+    let team = join(&config)?;
     if let Some(dir) = &args.out {
         return Run::create_by(team, config, dir);
     }

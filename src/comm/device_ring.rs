@@ -22,6 +22,7 @@ use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 /// Bytes of an f32.
 const F32: usize = 4;
@@ -60,6 +61,7 @@ pub struct DeviceRing {
     scratch: Option<Tensor>,
     links: Option<Links>,
     copied: u64,
+    deadline: Duration,
 }
 
 /// A ring of these devices, rank by rank. Each part goes to a thread of its own.
@@ -95,7 +97,7 @@ impl DeviceRing {
         let source = ADD_INTO.source.ok_or_else(no)?;
         let key = (source.text.as_ptr().addr(), source.splice.as_ptr().addr());
         let add = device.module(key, source.file, || source.ptx())?.ok_or_else(no)?;
-        let (copies, sums) = (driver.stream()?, driver.stream()?);
+        let (copies, sums) = (driver.side_stream()?, driver.side_stream()?);
         Ok(DeviceRing {
             rank,
             world,
@@ -109,12 +111,23 @@ impl DeviceRing {
             scratch: None,
             links: Some(links),
             copied: 0,
+            deadline: DEADLINE,
         })
     }
 
     /// Number of this rank.
     pub fn rank(&self) -> usize {
         self.rank
+    }
+
+    /// The device of this rank.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Sets the time that this rank waits for its neighbours in each later call.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        self.deadline = deadline;
     }
 
     /// Bytes that this rank copied from the rank before it so far: over all ranks 2(p − 1)·N for each sum of N bytes.
@@ -152,7 +165,7 @@ impl DeviceRing {
         let Links { next, before, thanks, thanked } = links;
         drop((next, before, thanks));
         // The next rank thanks, or leaves after its own copies.
-        let _ = thanked.recv_timeout(DEADLINE);
+        let _ = thanked.recv_timeout(self.deadline);
     }
 
     fn turn(&mut self, links: &Links, x: u64, n: usize) -> Result<()> {
@@ -163,8 +176,10 @@ impl DeviceRing {
         }
         let scratch = self.scratch.as_ref().and_then(Tensor::address).unwrap_or(0);
         self.used = 0;
-        // The new streams wait for the default one, on which `x` was made.
-        let start = self.mark(self.copies)?;
+        // `x` was made on the default stream, and what used the scratch memory before ran there.
+        let start = self.mark(self.driver.default_stream())?;
+        self.driver.wait(self.copies, start)?;
+        self.driver.wait(self.sums, start)?;
         let (mut ready, mut free) = ([start; 2], [None; 2]);
         // ANCHOR: device_ring
         let chunk = |step: usize| part((self.rank + 2 * p - step) % p, p, n);
@@ -207,7 +222,7 @@ impl DeviceRing {
 
     /// The next message of a neighbour.
     fn receive<T>(&self, from: &Receiver<T>) -> Result<T> {
-        from.recv_timeout(DEADLINE)
+        from.recv_timeout(self.deadline)
             .map_err(|e| self.error(format!("rank {}: a neighbour in the ring has failed: {e}", self.rank)))
     }
 

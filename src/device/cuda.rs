@@ -106,6 +106,13 @@ impl Cuda {
         Error::Device { device: self.name.clone(), what: format!("{what}: {e}") }
     }
 
+    fn new_stream(&self, flags: sys::CUstream_flags_enum) -> Result<Stream> {
+        let mut stream = null_mut();
+        // SAFETY: room for the handle.
+        self.call("a stream", || unsafe { sys::cuStreamCreateWithPriority(&mut stream, flags as u32, 0) })?;
+        Ok(Stream(number(stream)))
+    }
+
     fn function(&self, call: &Call<'_>) -> Result<sys::CUfunction> {
         let mut known = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (call.module.0, call.entry.to_owned());
@@ -227,10 +234,10 @@ impl Driver for Cuda {
         Stream(0)
     }
     fn stream(&self) -> Result<Stream> {
-        let mut stream = null_mut();
-        // SAFETY: room for the handle.
-        self.call("a stream", || unsafe { sys::cuStreamCreateWithPriority(&mut stream, 0, 0) })?;
-        Ok(Stream(number(stream)))
+        self.new_stream(sys::CUstream_flags_enum::CU_STREAM_DEFAULT)
+    }
+    fn side_stream(&self) -> Result<Stream> {
+        self.new_stream(sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING)
     }
     fn close_stream(&self, stream: Stream) {
         // SAFETY: a handle of `stream`, closed once. Its work goes on; an error of it comes back from the next call.

@@ -66,6 +66,8 @@ pub trait Driver: Send + Sync {
     fn default_stream(&self) -> Stream;
     /// A new stream. It waits for the default stream and is waited for by it, as CUDA's blocking streams do.
     fn stream(&self) -> Result<Stream>;
+    /// A new stream that neither waits for the default stream nor is waited for by it: only events order them.
+    fn side_stream(&self) -> Result<Stream>;
     /// Ends a stream once its work has run.
     fn close_stream(&self, stream: Stream);
     /// A new event, which nothing waits for until it is recorded.

@@ -176,14 +176,13 @@ impl Memory {
             (_, Memory::Host(b)) => self.write(at, b.slice::<u8>(from_at, bytes)),
             (Memory::Host(b), _) => from.read(from_at, b.slice_mut::<u8>(at, bytes)),
             (Memory::Remote(to), Memory::Remote(r)) if to.driver.kind() == r.driver.kind() => {
-                let stream = r.driver.default_stream();
-                // What the target's own queue still does to this memory comes first.
-                to.driver.synchronize_stream(to.driver.default_stream())?;
-                r.driver.copy(r.address + from_at as u64, to.address + at as u64, bytes as u64, stream)?;
-                if Arc::ptr_eq(&to.driver, &r.driver) {
-                    return Ok(());
+                let (stream, here) = (r.driver.default_stream(), Arc::ptr_eq(&to.driver, &r.driver));
+                if !here {
+                    // What the target's own queue still does to this memory comes first.
+                    to.driver.synchronize_stream(to.driver.default_stream())?;
                 }
-                r.driver.synchronize_stream(stream)
+                r.driver.copy(r.address + from_at as u64, to.address + at as u64, bytes as u64, stream)?;
+                if here { Ok(()) } else { r.driver.synchronize_stream(stream) }
             }
             _ => {
                 let mut host = Vec::new();

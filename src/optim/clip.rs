@@ -43,7 +43,10 @@ pub fn by_global_norm(g: &mut Grads, limit: f64) -> Result<f64> {
     let norm = match (g.device().is_host(), g.dtype()) {
         (true, DType::F64) => squares_here::<f64>(g),
         (true, _) => squares_here::<f32>(g),
-        (false, _) => squares_there(g)?,
+        (false, _) => {
+            let flat = (0..g.segments().len()).filter_map(|i| g.flat(i));
+            squares_there(&flat.collect::<Vec<_>>())?
+        }
     }
     .sqrt();
     if limit > 0.0 && norm.is_finite() && norm > limit {
@@ -69,22 +72,28 @@ fn squares_here<T: Real>(g: &Grads) -> f64 {
     (0..g.segments().len()).filter_map(|i| g.segment::<T>(i)).map(sum_of_squares).sum()
 }
 
+/// Sum of squares of the f32 in `x`: on the CPU in f64 over fixed chunks.
+///
+/// # Errors
+/// Those of the device.
+pub fn sum_of_squares_of(x: &Tensor) -> Result<f64> {
+    if x.device().is_host() { x.as_slice::<f32>().map(sum_of_squares) } else { squares_there(&[x]) }
+}
+
 /// On the device; one number comes back.
-fn squares_there(g: &Grads) -> Result<f64> {
-    let flat: Vec<&Tensor> =
-        (0..g.segments().len()).filter_map(|i| g.flat(i)).filter(|t| t.len() > 0).collect();
+fn squares_there(flat: &[&Tensor]) -> Result<f64> {
+    let flat: Vec<&Tensor> = flat.iter().copied().filter(|t| t.len() > 0).collect();
     let count = flat.len() * PARTS;
-    if count == 0 {
-        return Ok(0.0);
-    }
-    let mut partial = Tensor::empty(g.device(), Spec::new(g.dtype(), &[count])?)?;
+    let Some(first) = flat.first() else { return Ok(0.0) };
+    let (device, dtype) = (first.device(), first.dtype());
+    let mut partial = Tensor::empty(device, Spec::new(dtype, &[count])?)?;
     for (i, t) in flat.iter().enumerate() {
         let (first, parts) = (Arg::Size(i * PARTS), Arg::Size(PARTS));
         launch(&SQUARES, &mut [Arg::In(t), Arg::Out(&mut partial), first, parts])?;
     }
     let extents = [1, count, 1];
-    let mut scratch = Tensor::empty(g.device(), Spec::new(g.dtype(), &[partials(extents)])?)?;
-    let mut sum = Tensor::empty(g.device(), Spec::new(g.dtype(), &[])?)?;
+    let mut scratch = Tensor::empty(device, Spec::new(dtype, &[partials(extents)])?)?;
+    let mut sum = Tensor::empty(device, Spec::new(dtype, &[])?)?;
     let (scale, add) = (Arg::Real(1.0), Arg::Flag(false));
     let out = (Arg::Out(&mut scratch), Arg::Out(&mut sum));
     launch(&SUM, &mut [Arg::In(&partial), out.0, out.1, Arg::Dims(&extents), scale, add])?;

@@ -8,7 +8,12 @@
 //! the sum of parts 2i and 2i + 1, then of those, and so on, as a binary counter carries. Ranks go on from there in the same
 //! way (recursive doubling), so that the tree is that of all parts of the batch, however many ranks share them.
 
+use crate::device::Device;
 use crate::error::Result;
+use crate::kernel::basic::ADD_INTO;
+use crate::kernel::{Arg, launch};
+use crate::optim::clip;
+use crate::shape::{DType, Spec};
 use crate::tape::{Grads, Params, Role, Slot};
 use crate::tensor::Tensor;
 
@@ -31,25 +36,27 @@ struct Bucket {
     places: Vec<Place>,
     len: usize,
     /// What the part under way has brought so far.
-    filling: Vec<f32>,
+    filling: Option<Tensor>,
     /// Parameters still to come.
     missing: usize,
     /// Sums of whole subtrees of parts, the largest first.
-    partial: Vec<Vec<f32>>,
+    partial: Vec<Tensor>,
     /// Memory that is free.
-    spare: Vec<Vec<f32>>,
+    spare: Vec<Tensor>,
 }
 
 /// A bucket that all parts have filled.
 pub(super) struct Full {
     /// Its number.
     pub(super) bucket: usize,
-    /// The gradients.
-    pub(super) data: Vec<f32>,
+    /// The gradients, f32.
+    pub(super) data: Tensor,
 }
 
 /// The buckets of a model.
 pub(super) struct Buckets {
+    /// Where their memory is.
+    device: Device,
     buckets: Vec<Bucket>,
     /// Bucket and place in it, by slot.
     places: Vec<Option<(usize, usize)>>,
@@ -66,8 +73,9 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    /// Buckets of at most `bytes`, or of one parameter, for batches of `parts` parts, a power of two.
-    pub(super) fn new(params: &Params, bytes: usize, parts: usize) -> Buckets {
+    /// Buckets of at most `bytes`, or of one parameter, for batches of `parts` parts, a power of two; their memory is that of
+    /// `device`.
+    pub(super) fn new(params: &Params, bytes: usize, parts: usize, device: &Device) -> Buckets {
         let mut buckets: Vec<Bucket> = Vec::new();
         let mut places = vec![None; params.slots().len()];
         let trained = params.all().filter(|&s| params.info(s).role != Role::State);
@@ -75,7 +83,7 @@ impl Buckets {
             let info = params.info(slot);
             let (len, limit) = (info.shape.len(), if buckets.len() > 1 { bytes } else { bytes.min(FIRST) });
             if buckets.last().is_none_or(|b| (b.len + len) * size_of::<f32>() > limit) {
-                let (filling, partial, spare) = (vec![], vec![], vec![]);
+                let (filling, partial, spare) = (None, vec![], vec![]);
                 buckets.push(Bucket { places: vec![], len: 0, filling, missing: 0, partial, spare });
             }
             let last = buckets.len() - 1;
@@ -85,7 +93,8 @@ impl Buckets {
             bucket.places.push(Place { slot, at, len, segment, offset });
             bucket.len += len;
         }
-        Buckets { buckets, places, parts, part: 0, next: 0, squares: vec![0.0; parts], bad: None }
+        let (device, squares) = (device.clone(), vec![0.0; parts]);
+        Buckets { device, buckets, places, parts, part: 0, next: 0, squares, bad: None }
     }
 
     /// Sums of squares of the parts' gradients.
@@ -99,7 +108,7 @@ impl Buckets {
     }
 
     /// Part `part` begins to bring its gradients.
-    pub(super) fn begin(&mut self, part: usize) {
+    pub(super) fn begin(&mut self, part: usize) -> Result<()> {
         (self.part, self.next, self.squares[part]) = (part, 0, 0.0);
         if part == 0 {
             self.bad = None;
@@ -110,11 +119,12 @@ impl Buckets {
                 bucket.partial.clear();
             }
             bucket.missing = bucket.places.len();
-            if bucket.filling.is_empty() {
-                bucket.filling = bucket.spare.pop().unwrap_or_default();
-                bucket.filling.resize(bucket.len, 0.0);
+            if bucket.filling.is_none() {
+                let make = || Tensor::empty(&self.device, Spec::new(DType::F32, &[bucket.len])?);
+                bucket.filling = Some(bucket.spare.pop().map_or_else(make, Ok)?);
             }
         }
+        Ok(())
     }
 
     /// The gradient of `slot` in this part is `g`, None for zero. Gives the buckets that it completes, of the last part only.
@@ -122,16 +132,17 @@ impl Buckets {
         let Some((bucket, at)) = self.places[slot.index()] else { return Ok(vec![]) };
         let bucket = &mut self.buckets[bucket];
         let place = bucket.places[at];
-        let into = &mut bucket.filling[place.at..place.at + place.len];
+        let Some(filling) = &mut bucket.filling else { return Ok(vec![]) };
         match g {
-            Some(g) => into.copy_from_slice(g.to_host()?.as_slice::<f32>()?),
-            None => into.fill(0.0),
+            Some(g) => filling.copy_from(place.at, g)?,
+            None => filling
+                .copy_from(place.at, &Tensor::zeros(&self.device, Spec::new(DType::F32, &[place.len])?)?)?,
         }
         // ANCHOR: full
         bucket.missing -= 1;
         let mut full = Vec::new();
         while self.buckets.get(self.next).is_some_and(|b| b.missing == 0) {
-            full.extend(self.fill(self.next));
+            full.extend(self.fill(self.next)?);
             self.next += 1;
         }
         // ANCHOR_END: full
@@ -139,27 +150,27 @@ impl Buckets {
     }
 
     /// Bucket `i` is full of this part: adds it to those before.
-    fn fill(&mut self, i: usize) -> Option<Full> {
+    fn fill(&mut self, i: usize) -> Result<Option<Full>> {
         let bucket = &mut self.buckets[i];
-        let mut data = std::mem::take(&mut bucket.filling);
-        let squares = crate::kernel::basic::sum_of_squares(&data);
+        let Some(mut data) = bucket.filling.take() else { return Ok(None) };
+        let squares = clip::sum_of_squares_of(&data)?;
         self.squares[self.part] += squares;
         if !squares.is_finite() && self.bad.is_none() {
-            let is_bad = |p: &&Place| data[p.at..p.at + p.len].iter().any(|x| !x.is_finite());
+            let host = data.to_host()?;
+            let all = host.as_slice::<f32>()?;
+            let is_bad = |p: &&Place| all[p.at..p.at + p.len].iter().any(|x| !x.is_finite());
             self.bad = bucket.places.iter().find(is_bad).map(|p| p.slot);
         }
         for _ in 0..self.part.trailing_ones() {
             let Some(before) = bucket.partial.pop() else { break };
-            for (x, y) in data.iter_mut().zip(&before) {
-                *x += y;
-            }
+            launch(&ADD_INTO, &mut [Arg::In(&before), Arg::Out(&mut data)])?;
             bucket.spare.push(before);
         }
         if self.part + 1 == self.parts {
-            return Some(Full { bucket: i, data });
+            return Ok(Some(Full { bucket: i, data }));
         }
         bucket.partial.push(data);
-        None
+        Ok(None)
     }
 
     /// Puts the sum over all ranks into the flat gradients.
@@ -167,8 +178,7 @@ impl Buckets {
         let bucket = &mut self.buckets[full.bucket];
         for p in &bucket.places {
             if let Some(flat) = grads.flat_mut(p.segment) {
-                let bytes = bytemuck::cast_slice(&full.data[p.at..p.at + p.len]);
-                flat.write_bytes(p.offset * size_of::<f32>(), bytes)?;
+                flat.copy_from(p.offset, &full.data.window(p.at, &[p.len])?)?;
             }
         }
         bucket.spare.push(full.data);
@@ -179,8 +189,6 @@ impl Buckets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Device;
-    use crate::shape::DType;
     use crate::tape::{Init, ParamsBuilder};
 
     fn params(lens: &[usize]) -> Params {
@@ -203,11 +211,11 @@ mod tests {
     #[test]
     fn buckets_go_from_the_last_parameter_to_the_first_and_always_in_order() {
         let params = params(&[10, 20, 30, 40]);
-        let mut b = Buckets::new(&params, 50 * 4, 1);
+        let mut b = Buckets::new(&params, 50 * 4, 1, params.device());
         let held: Vec<usize> = b.buckets.iter().map(|b| b.len).collect();
         assert_eq!(held, [40, 50, 10]);
         for order in [[3, 2, 1, 0], [0, 1, 2, 3]] {
-            b.begin(0);
+            b.begin(0).unwrap();
             let gone: Vec<Vec<usize>> = order.iter().map(|&s| bring(&mut b, &params, s, |_| 1.0)).collect();
             let all: Vec<usize> = gone.iter().flatten().copied().collect();
             assert_eq!(all, [0, 1, 2]);
@@ -222,11 +230,11 @@ mod tests {
         // Each sum rounds: another order gives other bits.
         let value = |part: usize, i: usize| 1.0 / (3.0 + part as f32 * 7.3 + i as f32);
         let mut grads = Grads::new(&params).unwrap();
-        let mut b = Buckets::new(&params, 1 << 20, 4);
+        let mut b = Buckets::new(&params, 1 << 20, 4, params.device());
         for _ in 0..2 {
             let mut full = Vec::new();
             for part in 0..4 {
-                b.begin(part);
+                b.begin(part).unwrap();
                 for slot in [1, 0] {
                     let s = params.all().nth(slot).unwrap();
                     let values: Vec<f32> = (0..params.info(s).shape.len()).map(|i| value(part, i)).collect();
@@ -246,13 +254,13 @@ mod tests {
     #[test]
     fn what_is_not_finite_is_named() {
         let params = params(&[4, 4, 4]);
-        let mut b = Buckets::new(&params, 1 << 20, 1);
-        b.begin(0);
+        let mut b = Buckets::new(&params, 1 << 20, 1, params.device());
+        b.begin(0).unwrap();
         for slot in [2, 1, 0] {
             bring(&mut b, &params, slot, |i| if slot == 1 && i == 2 { f32::NAN } else { 1.0 });
         }
         assert_eq!(b.bad().map(|s| params.info(s).name.as_str()), Some("p1"));
-        b.begin(0);
+        b.begin(0).unwrap();
         assert!(b.bad().is_none());
     }
 }

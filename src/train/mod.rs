@@ -7,7 +7,7 @@
 //! | `task.rs`, `fields.rs` | [`Task`]: which fields of which data, under which loss |
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
 //! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
-//! | `trace.rs` | the timeline of a step |
+//! | `trace.rs`, `journal.rs` | the timeline of a step, and what each rank notes |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `modalities.rs` | a model with some of its modalities missing |
 //! | `maps.rs`, `plot_maps.rs` | where it looks in them |
@@ -28,6 +28,7 @@ mod evaluate;
 mod fields;
 mod folder;
 mod init;
+mod journal;
 mod keys;
 pub mod maps;
 mod meter;

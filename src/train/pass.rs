@@ -111,7 +111,7 @@ impl Pass<'_> {
         if let Some(penalty) = &penalty {
             ends.push((penalty, Tensor::full(params.device(), penalty.value().spec(), samples / micro)?));
         }
-        let listens = turn.micro + 1 == self.config.accumulate && team.listens(turn.part);
+        let listens = turn.micro + 1 == self.config.accumulate && team.listens(turn.part)?;
         let mut tell = |slot, g: Option<&Tensor>| team.told(slot, g);
         let done: Option<&mut Done<'_>> = if listens { Some(&mut tell) } else { None };
         tape.backward_telling(&ends, grads, done)?;

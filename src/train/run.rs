@@ -55,7 +55,7 @@ impl Run {
         config.validate()?;
         // What can be refused is refused before the folder is made.
         team.check(&config)?;
-        let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
+        let (task, device) = (Task::open(&config)?, team.device(&config)?);
         let (model, params) = build(&config, &task, &device)?;
         super::optimizer(&config, &params)?;
         task.train(&device, None)?;
@@ -75,6 +75,15 @@ impl Run {
         Run::resume_by(dir, change, |_| Ok(Team::alone()))
     }
 
+    /// The configuration of the run in `dir`.
+    ///
+    /// # Errors
+    /// When there is no run.
+    pub fn configuration(dir: &Path) -> Result<Config> {
+        Folder::expect_run(dir)?;
+        Config::load(&dir.join("config.toml"))
+    }
+
     /// [`Run::resume`] by all ranks of the team that `join` gives for the configuration: as many as one likes, whatever their
     /// number was before. Rank 0 reads the snapshot.
     pub fn resume_by(
@@ -82,8 +91,7 @@ impl Run {
         change: impl FnOnce(&mut Config) -> Result<()>,
         join: impl FnOnce(&Config) -> Result<Team>,
     ) -> Result<Run> {
-        Folder::expect_run(dir)?;
-        let started = Config::load(&dir.join("config.toml"))?;
+        let started = Run::configuration(dir)?;
         let mut config = started.clone();
         change(&mut config)?;
         config.validate()?;
@@ -92,7 +100,7 @@ impl Run {
         team.check(&config)?;
         changed.extend(team.fit(&mut config)?);
         let folder = if team.leads() { Folder::resume(dir)? } else { Folder::visit(dir) };
-        let (task, device) = (Task::open(&config)?, Device::open(&config.device)?);
+        let (task, device) = (Task::open(&config)?, team.device(&config)?);
         let (model, params) = build(&config, &task, &device)?;
         let found = snapshot::Found::from_first(&team, || {
             snapshot::sweep(dir)?;

@@ -10,13 +10,15 @@ use super::Config;
 use super::buckets::{Buckets, Full};
 use super::team::Team;
 use super::trace::Lane;
-use crate::comm::{Promise, Reduce};
+use crate::comm::{DeviceRing, Promise, Reduce};
 use crate::data::Batch;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::optim::noise::NoiseScale;
 use crate::rng::Key;
 use crate::tape::{Change, Grads, Params, Slot};
 use crate::tensor::Tensor;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Bytes of what a rank in trouble tells the others.
@@ -25,9 +27,14 @@ const WORDS: usize = 480;
 /// A bucket on its way.
 type Sent = Promise<(Full, Instant, Instant)>;
 
+/// A ring between devices, which the courier's errands share.
+pub(super) type Ring = Arc<Mutex<DeviceRing>>;
+
 /// The sums of a step under way.
 pub(super) struct Sums {
     buckets: Buckets,
+    /// The ring between devices, where one sums.
+    by: Option<Ring>,
     /// Parts of a batch on this rank.
     parts: usize,
     /// Number of the first of them among all shards.
@@ -42,12 +49,21 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// For models with these parameters, in buckets of at most `bytes`.
-    pub(super) fn new(params: &Params, bytes: usize, parts: usize, rank: usize, size: usize) -> Sums {
-        let buckets = Buckets::new(params, bytes, parts);
+    /// For models with these parameters, in buckets of at most `bytes`, on this rank of so many, summed over ranks `by` a ring
+    /// between devices or by messages of the host.
+    pub(super) fn new(
+        params: &Params,
+        bytes: usize,
+        parts: usize,
+        (rank, size): (usize, usize),
+        by: Option<Ring>,
+    ) -> Sums {
+        // Rings between devices sum where gradients are; all else sums on the host.
+        let device = if by.is_some() { params.device().clone() } else { Device::cpu() };
+        let buckets = Buckets::new(params, bytes, parts, &device);
         let (first, shards) = (rank * parts, size * parts);
         let (on_the_way, here, totals) = (vec![], vec![], vec![]);
-        Sums { buckets, parts, first, shards, on_the_way, here, totals, trouble: None }
+        Sums { buckets, by, parts, first, shards, on_the_way, here, totals, trouble: None }
     }
 
     /// First sample of `shard` in a batch of `global`.
@@ -191,27 +207,34 @@ impl Team {
     }
 
     /// Part `part` begins its last pass; true where its gradients are asked for as they come.
-    pub(super) fn listens(&mut self, part: usize) -> bool {
-        let Some(s) = &mut self.sums else { return false };
+    pub(super) fn listens(&mut self, part: usize) -> Result<bool> {
+        let Some(s) = &mut self.sums else { return Ok(false) };
         if part == 0 {
             s.here.clear();
         }
-        s.buckets.begin(part);
-        true
+        s.buckets.begin(part)?;
+        Ok(true)
     }
 
     /// The gradient of `slot` in the part under way is complete.
     pub(super) fn told(&mut self, slot: Slot, g: Option<&Tensor>) -> Result<()> {
         let Some(s) = &mut self.sums else { return Ok(()) };
         for mut full in s.buckets.take(slot, g)? {
-            match &self.courier {
-                Some(courier) => s.on_the_way.push(courier.send(move |c| {
-                    let from = Instant::now();
-                    c.all_reduce(&mut full.data, Reduce::Sum)?;
-                    Ok((full, from, Instant::now()))
-                })),
-                None => s.here.push(full),
-            }
+            let Some(courier) = &self.courier else {
+                s.here.push(full);
+                continue;
+            };
+            let by = s.by.clone();
+            s.on_the_way.push(courier.send(move |c| {
+                let from = Instant::now();
+                match by {
+                    Some(ring) => {
+                        ring.lock().unwrap_or_else(PoisonError::into_inner).all_reduce(&mut full.data)?
+                    }
+                    None => c.all_reduce(full.data.as_mut_slice::<f32>()?, Reduce::Sum)?,
+                }
+                Ok((full, from, Instant::now()))
+            }));
         }
         Ok(())
     }
@@ -224,7 +247,7 @@ impl Team {
         let mut events = Vec::new();
         for sent in std::mem::take(&mut s.on_the_way) {
             let (one, begun, ended) = sent.wait()?;
-            let lane = Lane::Communication { bytes: std::mem::size_of_val(one.data.as_slice()) };
+            let lane = Lane::Communication { bytes: one.data.spec().bytes() };
             events.push((lane, format!("all-reduce bucket {}", one.bucket), begun, ended));
             full.push(one);
         }
@@ -296,7 +319,6 @@ impl Team {
 mod tests {
     use super::*;
     use crate::comm::threads;
-    use crate::device::Device;
     use crate::shape::DType;
     use crate::tape::{Init, ParamsBuilder, Role};
 
@@ -308,7 +330,7 @@ mod tests {
 
     fn team(world: crate::comm::Communicator, parts: usize) -> Team {
         let mut team = Team::of(world).unwrap();
-        team.sums = Some(Sums::new(&params(), 1 << 20, parts, team.rank(), team.size()));
+        team.sums = Some(Sums::new(&params(), 1 << 20, parts, (team.rank(), team.size()), None));
         team
     }
 
@@ -336,7 +358,7 @@ mod tests {
         let ends = threads::run(3, |world| {
             let (mut team, params) = (team(world, 1), params());
             let mut grads = Grads::new(&params)?;
-            team.listens(0);
+            team.listens(0)?;
             let bad = if team.rank() == 1 { f32::INFINITY } else { 1.0 };
             let g = Tensor::from_slice(params.device(), &[1.0, bad, 1.0, 1.0], &[4])?;
             team.told(params.find("w").unwrap(), Some(&g))?;

@@ -3,11 +3,12 @@
 //! Every rank has all weights and a contiguous share of each batch. What a step needs of the whole batch is agreed here: the
 //! gradient (`buckets.rs`, `sums.rs`), the loss, changes of state, a wish to stop, trouble. All ranks then do the same step.
 
+use super::Config;
 use super::config::DataConfig;
-use super::sums::Sums;
-use super::trace::{self, Lane, Trace};
-use super::{Config, write_whole};
-use crate::comm::{Algorithm, Communicator, Courier, Fit, Reduce};
+use super::sums::{Ring, Sums};
+use super::trace::Trace;
+use crate::comm::{Algorithm, Communicator, Courier, DeviceRing, Fit, Reduce};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::ModelKind;
 use crate::tape::Params;
@@ -15,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Time that ranks wait for the slowest in a step, its data included. A rank that is gone or stopped is noticed by its silence,
@@ -30,21 +31,23 @@ const COMPARE: u64 = 100;
 /// The ranks of a run.
 pub struct Team {
     pub(super) courier: Option<Courier>,
+    /// The ring between the ranks' devices, and this rank's device.
+    pub(super) ring: Option<(Ring, Device)>,
     rank: usize,
     size: usize,
     /// How gradients are summed, where there are several ranks or parts of a batch.
     pub(super) sums: Option<Sums>,
-    trace: Option<Trace>,
-    journal: Option<(File, PathBuf)>,
+    pub(super) trace: Option<Trace>,
+    pub(super) journal: Option<(File, PathBuf)>,
     /// Time spent waiting for others since the last line of the journal.
-    waited: Duration,
+    pub(super) waited: Duration,
 }
 
 impl Team {
     /// One rank.
     pub fn alone() -> Team {
-        let (courier, sums, trace, journal) = (None, None, None, None);
-        Team { courier, rank: 0, size: 1, sums, trace, journal, waited: Duration::ZERO }
+        let (courier, ring, sums, trace, journal) = (None, None, None, None, None);
+        Team { courier, ring, rank: 0, size: 1, sums, trace, journal, waited: Duration::ZERO }
     }
 
     /// This rank of those that `world` is of.
@@ -55,6 +58,22 @@ impl Team {
         world.set_deadline(STEP);
         let (rank, size) = (world.rank(), world.size());
         Ok(Team { courier: Some(Courier::new(world)?), rank, size, ..Team::alone() })
+    }
+
+    /// This rank of those that `world` is of, threads of one process, each on a device of its own: it trains on the device of
+    /// `ring`, by which gradients are summed without the host.
+    ///
+    /// # Errors
+    /// Those of [`Team::of`].
+    pub fn on_device(world: Communicator, mut ring: DeviceRing) -> Result<Team> {
+        ring.set_deadline(STEP);
+        let device = ring.device().clone();
+        Ok(Team { ring: Some((Arc::new(Mutex::new(ring)), device)), ..Team::of(world)? })
+    }
+
+    /// The device that this rank trains on.
+    pub(super) fn device(&self, config: &Config) -> Result<Device> {
+        self.ring.as_ref().map_or_else(|| Device::open(&config.device), |(_, device)| Ok(device.clone()))
     }
 
     /// Number of this rank, from 0.
@@ -126,7 +145,9 @@ impl Team {
         if self.size > 1 || tree {
             let parts = (config.micro_shards / self.size).max(1);
             let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
-            self.sums = Some(Sums::new(params, bytes, parts, self.rank, self.size));
+            // The tree of micro-shards is one of messages.
+            let by = self.ring.as_ref().filter(|_| self.size > 1 && !tree).map(|(ring, _)| ring.clone());
+            self.sums = Some(Sums::new(params, bytes, parts, (self.rank, self.size), by));
         }
         if self.size > 1 {
             self.call(move |c| {
@@ -202,7 +223,7 @@ impl Team {
     }
 
     /// [`Team::call`] for a call to which ranks may come late.
-    fn patiently<R: Send + 'static>(
+    pub(super) fn patiently<R: Send + 'static>(
         &self,
         errand: impl FnOnce(&mut Communicator) -> Result<R> + Send + 'static,
     ) -> Result<R> {
@@ -264,69 +285,6 @@ impl Team {
             format!("after step {step} the weights of rank {} are not those of rank 0", other.join(", "));
         Err(Error::RanksDisagree(what))
     }
-
-    /// Notes that this rank computed `name` since `from`, if a timeline is drawn.
-    pub(super) fn mark(&mut self, name: &str, from: Instant) {
-        self.note(Lane::Compute, name, from, Instant::now());
-    }
-
-    /// Notes an event, if a timeline is drawn.
-    pub(super) fn note(&mut self, lane: Lane, name: &str, from: Instant, to: Instant) {
-        if let Some(trace) = &mut self.trace {
-            trace.note(lane, name, from, to);
-        }
-    }
-
-    /// Notes that this rank waited for others since `from`.
-    pub(super) fn idled(&mut self, from: Instant) {
-        self.waited += from.elapsed();
-        self.mark("wait", from);
-    }
-
-    /// Counts a step; writes the timeline into `dir` after the last that is drawn, or at once where the run `ends`.
-    pub(super) fn traced(&mut self, dir: &Path, ends: bool) -> Result<()> {
-        let over = self.trace.as_mut().is_some_and(|t| if ends { true } else { t.step() });
-        let Some(trace) = self.trace.take_if(|_| over) else { return Ok(()) };
-        let (mine, mut all) = (trace.lines(), Vec::new());
-        let (me, size) = (self.rank, self.size);
-        if size > 1 {
-            let bytes = mine.clone().into_bytes();
-            all = self.patiently(move |c| collect(c, me, size, bytes))?;
-        }
-        if self.leads() {
-            all.insert(0, mine);
-            write_whole(&dir.join("trace.json"), trace::file(&all).as_bytes())?;
-        }
-        Ok(())
-    }
-
-    /// A line of this rank's own journal.
-    pub(super) fn log(&mut self, step: u64, loss: f64) -> Result<()> {
-        let Some((mut file, path)) = self.journal.take() else { return Ok(()) };
-        let sent = self.call(|c| Ok(c.sent()))?;
-        let waited = std::mem::take(&mut self.waited).as_secs_f64();
-        writeln!(file, "step {step}  loss {loss:.6}  waited {waited:.3} s  sent {sent} bytes")
-            .map_err(|e| Error::io(&path, e))?;
-        self.journal = Some((file, path));
-        Ok(())
-    }
-}
-
-/// Brings the texts of the other ranks to rank 0, in order.
-fn collect(c: &mut Communicator, me: usize, size: usize, mine: Vec<u8>) -> Result<Vec<String>> {
-    const TAG: u32 = 1;
-    if me > 0 {
-        c.send(0, TAG, &(mine.len() as u64).to_le_bytes())?;
-        return c.send(0, TAG, &mine).map(|()| vec![]);
-    }
-    let one = |from: usize| {
-        let mut len = [0; 8];
-        c.recv(from, TAG, &mut len)?;
-        let mut text = vec![0; u64::from_le_bytes(len) as usize];
-        c.recv(from, TAG, &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    };
-    (1..size).map(one).collect()
 }
 
 #[cfg(test)]

@@ -133,6 +133,9 @@ impl Driver for Soft {
     fn stream(&self) -> Result<Stream> {
         Ok(Stream(self.machine.streams().open(self.ordinal, true)))
     }
+    fn side_stream(&self) -> Result<Stream> {
+        Ok(Stream(self.machine.streams().open(self.ordinal, false)))
+    }
     fn close_stream(&self, stream: Stream) {
         let streams = self.machine.streams();
         if let Err(e) = streams.drain(&self.machine, &streams.last(stream.0)) {
