@@ -1,21 +1,19 @@
 //! `launch`: a verb as several ranks, each a process of this host.
 
-use super::ranks::{Children, Job, start};
-use super::session::Session;
+use super::lines::Lines;
+use super::ranks::Job;
+use super::restart::{End, Next, Policy, most};
+use super::round::{self, Signals};
+use super::session::{Session, note};
 use crate::error::{Error, Result};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
   ringtape launch -n 2 -- train                     one model, half of every batch each
   ringtape launch -n 2 -- train --resume runs/gpt-1 goes on with a run, by however many it was begun
+  ringtape launch -n 2 --max-restarts 3 -- train    when a rank dies, both go on from the last snapshot
+  ringtape launch -n 4 --elastic -- train           when a rank dies, the others go on without it
   ringtape launch -n 2 -- bench all-reduce          two processes, through shared memory and over TCP
   ringtape launch -n 2 --threads -- train --device soft:0
                                                     rank r on device r of this process
@@ -27,7 +25,14 @@ set then); no launch is needed. RINGTAPE_TRANSPORT=auto|shm|tcp chooses the way 
 --features mpi also knows mpi, our ring by MPI's messages, and mpi-sums, MPI's own all-reduce), RINGTAPE_TIMEOUT the seconds to
 meet in, RINGTAPE_SILENCE the seconds after which a silent rank counts as dead.
 
-When a rank fails the others end by themselves, with exit code 17, or are ended; launch gives the code of the first failure.";
+When a rank fails the others end by themselves, with exit code 17, or are ended; launch gives the code of the first failure.
+
+With --max-restarts K, or --elastic, `train` is started again then, from its last snapshot, up to K times: after a rank was
+killed, crashed or was cut off, not after an error that would come again (exit codes 1 to 6), nor after your Ctrl-C or SIGTERM.
+The weights become those of a run that nobody disturbed, bit by bit: with --max-restarts alone always, as N stays; with
+--elastic where micro_shards says so. --elastic goes on with as many of the ranks that are left as can share a batch, up to
+N - 1 times without --max-restarts; SIGUSR1 to launch says that the lost ones are back: all save a snapshot, end, and N go on
+from it. A second Ctrl-C or SIGTERM leaves at once. Steps after a snapshot that are made again stand twice in ranks/rank-R.log.";
 
 /// Run a verb as several ranks that work together
 #[derive(clap::Args)]
@@ -44,19 +49,18 @@ pub(super) struct Args {
     tag: bool,
     /// Threads of this process instead of processes, for `train`: rank r on device r, counted from --device, where gradients
     /// are summed by a ring between the devices
-    #[arg(long, conflicts_with_all = ["port", "tag"])]
+    #[arg(long, conflicts_with_all = ["port", "tag", "max_restarts", "elastic"])]
     threads: bool,
+    /// Start `train` again from its last snapshot when a rank has died, so often [default: 0]
+    #[arg(long, value_name = "K")]
+    max_restarts: Option<u32>,
+    /// Go on with the ranks that are left (`train` only)
+    #[arg(long)]
+    elastic: bool,
     /// The verb and its arguments
     #[arg(last = true, required = true, value_name = "VERB …")]
     verb: Vec<OsString>,
 }
-
-/// Time for the others to find out themselves that one has failed, and to save what they have.
-const GRACE: Duration = Duration::from_secs(5);
-const SIGNALS: [(i32, rustix::process::Signal); 2] = [
-    (signal_hook::consts::SIGINT, rustix::process::Signal::INT),
-    (signal_hook::consts::SIGTERM, rustix::process::Signal::TERM),
-];
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if args.verb.first().is_some_and(|v| v == "launch") {
@@ -65,106 +69,55 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if args.threads {
         return super::seats::run(session, args.ranks as usize, &args.verb);
     }
-    let flags: Vec<Arc<AtomicBool>> = SIGNALS.iter().map(|_| Arc::default()).collect();
-    for ((number, _), flag) in SIGNALS.iter().zip(&flags) {
-        signal_hook::flag::register(*number, flag.clone())
-            .map_err(|e| Error::Usage(format!("signal {number} cannot be handled: {e}")))?;
+    // Before anything is made or started.
+    let signals = Signals::new(args.elastic)?;
+    let ranks = args.ranks as usize;
+    if !args.elastic && args.max_restarts.unwrap_or(0) == 0 {
+        let job = Job::new(ranks, args.port)?;
+        let ended = round::run(&job, &args.verb, args.tag, false, &signals)?;
+        return match Policy::new(ranks, None, false).next(&ended) {
+            Next::Stop(end) => Err(launched(&end)),
+            _ => Ok(()),
+        };
     }
-    let job = Job::new(args.ranks as usize, args.port)?;
-    let mut children = Children::default();
-    let mut printers = Vec::new();
-    for rank in 0..job.world {
-        let mut command = job.command(rank, &args.verb)?;
-        let tagged = args.tag || rank > 0;
-        if tagged {
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        }
-        let mut child = start(&mut command, rank)?;
-        printers.extend(child.stdout.take().and_then(|pipe| tag(rank, pipe, std::io::stdout())));
-        printers.extend(child.stderr.take().and_then(|pipe| tag(rank, pipe, std::io::stderr())));
-        children.0.push(child);
-    }
-    let ends = wait(&mut children, &flags)?;
-    for printer in printers {
-        let _ = printer.join();
-    }
-    outcome(&ends)
-}
-
-/// Passes lines on, each with the rank before it and in one piece.
-fn tag(
-    rank: usize,
-    pipe: impl Read + Send + 'static,
-    mut to: impl Write + Send + 'static,
-) -> Option<JoinHandle<()>> {
-    let body = move || {
-        let mut lines = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            let end = if line.ends_with(b"\n") { "" } else { "\n" };
-            let text = [format!("[{rank}] ").as_bytes(), &line, end.as_bytes()].concat();
-            // Nobody may be there to read it; the rank goes on.
-            let _ = to.write_all(&text).and_then(|()| to.flush());
-            line.clear();
-        }
-    };
-    std::thread::Builder::new().spawn(body).ok()
-}
-
-/// Waits for all, in the order in which they end. Passes signals on; ends the rest some time after the first failure.
-fn wait(children: &mut Children, flags: &[Arc<AtomicBool>]) -> Result<Vec<(usize, ExitStatus)>> {
-    let mut ends: Vec<(usize, ExitStatus)> = Vec::new();
-    let (mut failed, mut asked): (Option<Instant>, bool) = (None, false);
-    while ends.len() < children.0.len() {
-        for ((_, signal), flag) in SIGNALS.iter().zip(flags) {
-            if flag.swap(false, Ordering::Relaxed) {
-                send(children, &ends, *signal);
-            }
-        }
-        for (rank, child) in children.0.iter_mut().enumerate() {
-            if ends.iter().any(|(r, _)| *r == rank) {
-                continue;
-            }
-            if let Some(status) = child.try_wait().map_err(|e| Error::io(format!("rank {rank}"), e))? {
-                ends.push((rank, status));
-                if !status.success() {
-                    failed.get_or_insert_with(Instant::now);
-                }
-            }
-        }
-        match failed {
-            Some(since) if since.elapsed() > 2 * GRACE => {
-                send(children, &ends, rustix::process::Signal::KILL)
-            }
-            Some(since) if since.elapsed() > GRACE && !asked => {
-                asked = true;
-                send(children, &ends, rustix::process::Signal::TERM);
-            }
-            _ => {}
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(ends)
-}
-
-fn send(children: &Children, ends: &[(usize, ExitStatus)], signal: rustix::process::Signal) {
-    for (rank, child) in children.0.iter().enumerate() {
-        if ends.iter().all(|(r, _)| *r != rank) {
-            // It has not been waited for, so its number is still its own.
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), signal);
-        }
+    match Lines::read(&args.verb)? {
+        Some(lines) => supervise(session, &args, &lines, &signals),
+        None => Ok(()),
     }
 }
 
-/// What a shell would say of an end.
-fn code(status: ExitStatus) -> i32 {
-    status.code().or(status.signal().map(|s| 128 + s)).unwrap_or(1)
+fn launched(end: &End) -> Error {
+    Error::Launched { rank: end.rank, code: end.how.code() }
 }
 
-/// The first failure that was no echo of another's.
-fn outcome(ends: &[(usize, ExitStatus)]) -> Result<()> {
-    const ECHO: i32 = 17;
-    let bad = || ends.iter().map(|(rank, s)| (*rank, code(*s))).filter(|(_, c)| *c != 0);
-    let Some((rank, code)) = bad().find(|(_, c)| *c != ECHO).or(bad().next()) else { return Ok(()) };
-    Err(Error::Launched { rank, code })
+/// Starts the ranks of a run until it is done, or cannot go on.
+fn supervise(session: &Session<'_>, args: &Args, lines: &Lines, signals: &Signals) -> Result<()> {
+    let ranks = args.ranks as usize;
+    let mut policy = Policy::new(ranks, args.max_restarts, args.elastic);
+    let mut world = ranks;
+    loop {
+        let job = Job::new(world, args.port)?;
+        let ended = round::run(&job, lines.next(), args.tag, policy.short(), signals)?;
+        let why = match policy.next(&ended) {
+            Next::Done => return Ok(()),
+            Next::Stop(end) => return Err(launched(&end)),
+            Next::Again(End { rank, how, .. }) => {
+                let (done, limit) = policy.count();
+                format!("rank {rank} {how}; restart {done} of {limit}")
+            }
+            Next::Gathered => "the lost ranks are back; going on".into(),
+        };
+        if signals.back() {
+            policy.back();
+        }
+        world = match policy.short() {
+            true => lines.config().map(|c| most(policy.there(), c.batch_size, c.micro_shards))?,
+            false => ranks,
+        };
+        let with = if args.elastic { format!(" with {world} of {ranks} ranks") } else { String::new() };
+        note!(session, "{why}{with} {}", lines.from());
+        if let Some(signal) = signals.stop() {
+            return Err(Error::Interrupted { signal: signal.as_raw(), saved: None });
+        }
+    }
 }

@@ -13,7 +13,9 @@
 //! | `check.rs` | `check`: the examiner |
 //! | `data.rs` | `data`: packed datasets |
 //! | `ptx.rs` | `ptx check`: PTX files |
-//! | `launch.rs`, `ranks.rs`, `seats.rs` | `launch`: a verb as many processes, or threads |
+//! | `launch.rs`, `ranks.rs`, `round.rs` | `launch`: a verb as many processes |
+//! | `restart.rs`, `lines.rs` | what `launch` does when they have ended, and how a run is taken up again |
+//! | `seats.rs` | `launch --threads`: ranks of one process |
 //! | `devices.rs` | `devices`: what can be used here |
 //! | `bench/` | `bench`: how fast it is |
 //! | `completions.rs` | `completions`: for shells |
@@ -35,11 +37,14 @@ mod devices;
 mod eval;
 mod generate;
 mod launch;
+mod lines;
 mod op;
 mod optimizers;
 mod progress;
 mod ptx;
 mod ranks;
+mod restart;
+mod round;
 mod seats;
 mod session;
 mod tensors;

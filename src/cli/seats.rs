@@ -1,12 +1,12 @@
 //! `launch --threads`: `train` by ranks that are threads of this process, rank r on device r.
 
+use super::lines::train_of;
 use super::session::Session;
-use super::{Cli, Verb, train};
+use super::train;
 use crate::comm::{self, Communicator, DeviceRing, device_ring};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::{Stop, Team};
-use clap::Parser;
 use std::ffi::OsString;
 use std::sync::Mutex;
 
@@ -28,16 +28,11 @@ impl Seat {
 
 /// Runs `verb` (its name and arguments) as `n` ranks.
 pub(super) fn run(session: &Session<'_>, n: usize, verb: &[OsString]) -> Result<()> {
-    let line = std::iter::once(OsString::from("ringtape")).chain(verb.iter().cloned());
-    let cli = Cli::try_parse_from(line).map_err(|e| Error::Usage(e.render().to_string()))?;
-    let Verb::Train(args) = cli.verb else {
-        let what =
-            "launch --threads runs ranks of `train`; other verbs are started as processes, without --threads";
-        return Err(Error::Usage(what.into()));
-    };
-    let session = Session::new(session.extensions, session.quiet || cli.quiet);
+    let what = "only ranks of `train` can be threads: leave out --threads";
+    let Some((quiet, args)) = train_of(verb, what)? else { return Ok(()) };
+    let session = Session::new(session.extensions, session.quiet || quiet);
     let stop = Stop::on_signals()?;
-    let config = train::configuration(&args)?;
+    let config = args.config()?;
     // Rank 0 is this thread, which works in the pool too.
     super::threads(config.threads)?;
     let mut seats = seats(&config.device, n)?;

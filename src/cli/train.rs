@@ -19,8 +19,8 @@ Examples:
 Ctrl-C (or SIGTERM) finishes the step and saves a snapshot; a second one leaves at once. The run folder holds config.toml
 (every key, resolved), metrics.jsonl, step-N/ (snapshots), summary.json, report.html, and events for TensorBoard.
 Flags win over --set, --set over the file. Under `ringtape launch`, torchrun, Slurm or mpirun the ranks train one model, each
-with a part of every batch; rank 0 writes the folder, and ranks/rank-R.log is each one's own. Exit code 6: the loss or a
-gradient is NaN or infinite.";
+with a part of every batch; rank 0 writes the folder, and ranks/rank-R.log is each one's own (steps that a resume makes again
+stand in it twice). Exit code 6: the loss or a gradient is NaN or infinite.";
 
 /// The examples, and every key of a configuration.
 fn help() -> String {
@@ -53,6 +53,32 @@ pub(super) struct Args {
     /// Set a key of the configuration; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = super::key_value)]
     sets: Vec<(String, String)>,
+}
+
+impl Args {
+    /// The run folder, where they name it.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.resume.as_deref().or(self.out.as_deref())
+    }
+
+    /// True where they go on with a run.
+    pub(super) fn resumes(&self) -> bool {
+        self.resume.is_some()
+    }
+
+    /// The configuration that they describe.
+    pub(super) fn config(&self) -> Result<Config> {
+        match &self.resume {
+            Some(dir) => Run::configuration(dir)?.with(&settings(self)),
+            None => Config::resolve(self.config.as_deref(), &settings(self)),
+        }
+    }
+
+    /// Makes a folder for a run of `config`, which they describe without naming one.
+    pub(super) fn choose(&self, config: &Config) -> Result<PathBuf> {
+        let stem = self.config.as_ref().and_then(|f| f.file_stem()).map(|s| s.to_string_lossy().into_owned());
+        fresh(Path::new("runs"), &stem.unwrap_or_else(|| config.model.kind.to_string()))
+    }
 }
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
@@ -91,14 +117,6 @@ pub(super) fn work(
     }
 }
 
-/// What will be trained, before anything is opened.
-pub(super) fn configuration(args: &Args) -> Result<Config> {
-    match &args.resume {
-        Some(dir) => Run::configuration(dir)?.with(&settings(args)),
-        None => Config::resolve(args.config.as_deref(), &settings(args)),
-    }
-}
-
 /// The ranks that train `config`: those of the launcher that started this process, or it alone.
 fn team(config: &Config) -> Result<Team> {
     let get = |name: &str| std::env::var(name).ok();
@@ -128,15 +146,13 @@ fn resume(dir: &Path, args: &Args, join: impl Fn(&Config) -> Result<Team>) -> Re
 }
 
 fn create(args: &Args, join: impl Fn(&Config) -> Result<Team>) -> Result<Run> {
-    let config = configuration(args)?;
+    let config = args.config()?;
     super::threads(config.threads)?;
     let team = join(&config)?;
     if let Some(dir) = &args.out {
         return Run::create_by(team, config, dir);
     }
-    let stem = args.config.as_ref().and_then(|f| f.file_stem()).map(|s| s.to_string_lossy().into_owned());
-    let stem = stem.unwrap_or_else(|| config.model.kind.to_string());
-    let dir = team.share(|| fresh(Path::new("runs"), &stem))?;
+    let dir = team.share(|| args.choose(&config))?;
     let leads = team.leads();
     Run::create_by(team, config, &dir).inspect_err(|_| {
         // Only an empty folder can be removed so: what a run wrote stays.

@@ -218,7 +218,7 @@ pub struct Found {
 }
 
 /// Steps of the snapshots in `dir`, newest first.
-fn steps(dir: &Path) -> Result<Vec<u64>> {
+pub fn steps(dir: &Path) -> Result<Vec<u64>> {
     let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, e))?;
     let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
     let mut steps: Vec<u64> = names.filter_map(|n| n.strip_prefix("step-")?.parse().ok()).collect();
