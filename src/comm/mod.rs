@@ -9,6 +9,7 @@
 //! | `communicator.rs` | [`Communicator`]: the calls |
 //! | `ring.rs`, `tree.rs` | the algorithms; the ring by hand with three ranks |
 //! | `fit.rs` | [`Fit`]: what messages cost here, and whether ring or tree |
+//! | `codec/` | [`codec`](mod@codec): sums of which fewer bytes are sent |
 //! | `device_ring.rs` | [`DeviceRing`]: the ring between devices, without the host |
 //! | `number.rs` | what can be reduced, and how |
 //! | `cx.rs` | a collective under way: typed messages |
@@ -55,6 +56,7 @@
 //! assert!(sums.into_iter().all(|s| s.unwrap() == 0.0 + 1.0 + 2.0));
 //! ```
 
+pub mod codec;
 mod communicator;
 mod control;
 mod courier;

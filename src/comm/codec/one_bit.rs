@@ -1,0 +1,71 @@
+//! one_bit: of every number its sign, of every chunk the mean magnitude: x ≈ ±mean|x|. A thirtieth of the bytes.
+//!
+//! So coarse that error feedback is what makes it work. Source: Seide et al., "1-bit stochastic gradient descent", Interspeech
+//! 2014; the magnitude is that of Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019: among all numbers of these signs ±m
+//! has the least square error with m the mean magnitude.
+
+use super::{Entry, FEEDBACK, Quantiser, TwoPhase, chunk, chunks_of};
+use crate::vectorized;
+
+/// Chunks of so many numbers.
+struct OneBit {
+    chunk: usize,
+}
+
+vectorized! {
+    /// The mean magnitude, in an order of sums that is the same on every processor.
+    fn mean(x: &[f32]) -> f32 {
+        let (rows, rest) = x.as_chunks::<16>();
+        let mut lanes = [0.0f32; 16];
+        for row in rows {
+            for (lane, x) in lanes.iter_mut().zip(row) {
+                *lane += x.abs();
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *lane += x.abs();
+        }
+        lanes.iter().sum::<f32>() / x.len() as f32
+    }
+    fn signs(x: &[f32], bits: &mut [u8]) {
+        for (byte, x) in bits.iter_mut().zip(x.chunks(8)) {
+            *byte = x.iter().enumerate().fold(0, |byte, (i, x)| byte | ((x.to_bits() >> 31) as u8) << i);
+        }
+    }
+    fn numbers(bits: &[u8], scale: f32, x: &mut [f32]) {
+        for (x, &byte) in x.chunks_mut(8).zip(bits) {
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = f32::from_bits(scale.to_bits() | (byte as u32 >> i & 1) << 31);
+            }
+        }
+    }
+}
+
+impl Quantiser for OneBit {
+    fn bytes(&self, n: usize) -> usize {
+        n.div_ceil(8) + 4 * n.div_ceil(self.chunk)
+    }
+    fn encode(&self, x: &[f32], bytes: &mut [u8]) {
+        let (scales, all) = bytes.split_at_mut(4 * x.len().div_ceil(self.chunk));
+        let chunks = x.chunks(self.chunk).zip(all.chunks_mut(self.chunk / 8));
+        for ((x, all), bytes) in chunks.zip(scales.as_chunks_mut::<4>().0) {
+            *bytes = mean(x).to_le_bytes();
+            signs(x, all);
+        }
+    }
+    fn decode(&self, bytes: &[u8], x: &mut [f32]) {
+        let (scales, all) = bytes.split_at(4 * x.len().div_ceil(self.chunk));
+        let chunks = x.chunks_mut(self.chunk).zip(all.chunks(self.chunk / 8));
+        for ((x, all), &bytes) in chunks.zip(scales.as_chunks::<4>().0) {
+            numbers(all, f32::from_le_bytes(bytes), x);
+        }
+    }
+}
+
+/// one_bit in the table of codecs.
+pub(super) static ENTRY: Entry = Entry {
+    name: "one_bit",
+    doc: "a sign for each number and a magnitude for each chunk: a thirtieth of the bytes",
+    attrs: &[chunks_of("1024"), FEEDBACK],
+    build: |a| Ok(Box::new(TwoPhase::new(OneBit { chunk: chunk(a, "one_bit")? }, a.flag("feedback")?))),
+};

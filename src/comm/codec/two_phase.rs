@@ -1,0 +1,113 @@
+//! [`TwoPhase`]: all-reduce of numbers that are made small for the way. Each rank owns a p-th of the elements.
+//!
+//! ```text
+//! quantise every part but one's own  →  all-to-all  →  the owner adds up its part in f32, in order of rank
+//!                                    →  quantise the sum  →  all-gather
+//! ```
+//!
+//! So an element is quantised at most twice, however many ranks there are. A ring that passes on quantised sums would do it at every
+//! hop: its error grows as √p, while here, with q the relative error of one rounding and independent gradients, it is
+//! q·√((p−1)/p + 1), which stays below √2·q.
+//!
+//! Both errors are fed back: the first by the rank that sent, the second by the owner. The owner's own part is not sent, hence exact,
+//! so that one memory holds both: of its own part what the sum lost, of the others what it did not send.
+
+use super::memory::{self, Memory};
+use super::{Codec, Param};
+use crate::comm::Communicator;
+use crate::error::Result;
+use std::ops::Range;
+
+/// How numbers become bytes.
+pub trait Quantiser: Send {
+    /// Bytes of `n` numbers.
+    fn bytes(&self, n: usize) -> usize;
+    /// `x` as bytes. A NaN or an infinity is one, or makes others such, when it is read again.
+    fn encode(&self, x: &[f32], bytes: &mut [u8]);
+    /// Back from bytes.
+    fn decode(&self, bytes: &[u8], x: &mut [f32]);
+}
+
+/// A codec by quantising, with error feedback or without.
+pub struct TwoPhase<Q> {
+    quantiser: Q,
+    error: Option<Memory>,
+}
+
+impl<Q: Quantiser> TwoPhase<Q> {
+    /// A codec by `quantiser`.
+    pub fn new(quantiser: Q, feedback: bool) -> TwoPhase<Q> {
+        TwoPhase { quantiser, error: feedback.then(|| Memory::new("error")) }
+    }
+}
+
+/// Adds to `x` what earlier steps lost.
+fn recall(error: &mut Option<Memory>, params: &[Param], x: &mut [f32]) {
+    let Some(error) = error else { return };
+    for param in params {
+        x[param.range()].iter_mut().zip(error.of(param)).for_each(|(x, e)| *x += *e);
+    }
+}
+
+/// Remembers what this step lost.
+fn remember(error: &mut Option<Memory>, params: &[Param], lost: &[f32]) {
+    let Some(error) = error else { return };
+    params.iter().for_each(|param| error.of(param).copy_from_slice(&lost[param.range()]));
+}
+
+impl<Q: Quantiser> Codec for TwoPhase<Q> {
+    fn sum(&mut self, world: &mut Communicator, params: &[Param], x: &mut [f32]) -> Result<()> {
+        let (p, me, n) = (world.size(), world.rank(), x.len());
+        let TwoPhase { quantiser, error } = self;
+        recall(error, params, x);
+        // All blocks are as long, as all_to_all wants them; the last parts may be shorter, or empty.
+        let each = n.div_ceil(p);
+        let part = |rank: usize| -> Range<usize> { (rank * each).min(n)..((rank + 1) * each).min(n) };
+        let block = quantiser.bytes(each);
+        let bytes = |rank: usize| rank * block..rank * block + quantiser.bytes(part(rank).len());
+        let own = part(me);
+        let (mut out, mut into, mut numbers) = (vec![0; p * block], vec![0; p * block], vec![0.0; each]);
+        for rank in (0..p).filter(|&rank| rank != me) {
+            let (x, sent) = (&mut x[part(rank)], &mut numbers[..part(rank).len()]);
+            quantiser.encode(x, &mut out[bytes(rank)]);
+            if error.is_some() {
+                quantiser.decode(&out[bytes(rank)], sent);
+                x.iter_mut().zip(sent).for_each(|(x, sent)| *x -= *sent);
+            }
+        }
+        world.all_to_all(&out, &mut into)?;
+
+        let mut sum = vec![0.0; own.len()];
+        let numbers = &mut numbers[..own.len()];
+        let mine = 0..quantiser.bytes(own.len());
+        for rank in 0..p {
+            if rank == me {
+                numbers.copy_from_slice(&x[own.clone()]);
+            } else {
+                quantiser.decode(&into[rank * block..][mine.clone()], numbers);
+            }
+            sum.iter_mut().zip(&*numbers).for_each(|(sum, x)| *sum += x);
+        }
+        quantiser.encode(&sum, &mut out[bytes(me)]);
+        quantiser.decode(&out[bytes(me)], numbers);
+        let lost = sum.iter().zip(numbers).map(|(sum, sent)| sum - *sent);
+        x[own].iter_mut().zip(lost).for_each(|(x, lost)| *x = lost);
+        world.all_gather(&out[me * block..][..block], &mut into)?;
+        remember(error, params, x);
+
+        for rank in 0..p {
+            quantiser.decode(&into[bytes(rank)], &mut x[part(rank)]);
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Vec<(String, Vec<f32>)> {
+        self.error.iter().flat_map(Memory::state).collect()
+    }
+
+    fn restore(&mut self, params: &[Param], state: Vec<(String, Vec<f32>)>) -> Result<()> {
+        let len = |p: &Param| p.range().len();
+        let mut memories: Vec<_> = self.error.iter_mut().map(|e| (e, &len as memory::Extent<'_>)).collect();
+        memory::restore(&mut memories, params, state)
+    }
+}
