@@ -205,6 +205,29 @@ fn bytes_on_the_wire_are_those_of_the_formulas() {
     }
 }
 
+#[test]
+fn two_phases_by_hand() {
+    // Rank 0 owns the first two numbers, rank 1 the others. Each sends the other's: ±2 for (-3, 1), ±3 for (1, -5). Their sums are
+    // (1 + 3, 2 - 3) and (-2 + 2, 2 + 2), of which ±2.5 and ±2 come back.
+    let x = [[1.0, 2.0, -3.0, 1.0], [1.0, -5.0, 2.0, 2.0]];
+    let params = params(&[&[4]]);
+    let ranks = go(2, ("one_bit", &[]), &params, 1, |rank, _| x[rank].to_vec());
+    let kept = |e: [f32; 4]| vec![("error/p0".to_string(), e.to_vec())];
+    assert_eq!(ranks[1].sums[0], [2.5, -2.5, 2.0, 2.0]);
+    assert_eq!(ranks[0].state, kept([1.5, 1.5, -1.0, -1.0]));
+    assert_eq!(ranks[1].state, kept([-2.0, -2.0, -2.0, 2.0]));
+    // bf16 has 8 significant bits: 257 and 259 lie between 256, 258 and 260, and go to the even one.
+    let x = [[1.0, 2.0, 257.0, 259.0], [257.0, 259.0, 0.5, 0.0]];
+    let ranks = go(2, ("bf16", &[]), &params, 1, |rank, _| x[rank].to_vec());
+    assert_eq!(ranks[0].sums[0], [256.0, 262.0, 256.0, 260.0]);
+    // Scales of 1: 1.4 goes as 1, 0.6 as 1; (127, 1.2) as (127, 1), (-127, 2) as it is.
+    let x = [[0.0, 1.0, 127.0, 1.4], [-127.0, 0.6, 0.0, 0.25]];
+    let ranks = go(2, ("int8", &[]), &params, 1, |rank, _| x[rank].to_vec());
+    assert_eq!(ranks[0].sums[0], [-127.0, 2.0, 127.0, 1.0]);
+    assert_eq!(ranks[0].state, kept([0.0, 0.0, 0.0, 1.4 - 1.0]));
+    assert_eq!(ranks[1].state, kept([0.0, 0.6 - 1.0, 0.0, 0.25]));
+}
+
 /// f₁ = M·x₁ + x₂²/2 and f₂ = −M·x₁ + x₂²/2: the largest coordinate of each rank says nothing of their sum.
 fn trap(feedback: &str, steps: u64) -> f32 {
     let params = params(&[&[1, 2]]);

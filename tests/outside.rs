@@ -13,7 +13,7 @@ use ringtape::{check, ops};
 use softplus::SoftplusExt;
 use std::ffi::OsString;
 
-const OURS: Extensions<'static> = Extensions { ops: &[&softplus::ENTRY], optimizers: &[] };
+const OURS: Extensions<'static> = Extensions { ops: &[&softplus::ENTRY], optimizers: &[], codecs: &[] };
 
 fn run(args: &[&str]) -> i32 {
     run_with(OURS, std::iter::once("mine").chain(args.iter().copied()).map(OsString::from))

@@ -50,6 +50,7 @@ mod session;
 mod tensors;
 mod train;
 
+use crate::comm::codec;
 use crate::error::{Error, Result};
 use crate::ops::Entry;
 use crate::optim;
@@ -65,6 +66,8 @@ pub struct Extensions<'a> {
     pub ops: &'a [&'static Entry],
     /// Optimizers, found by `optim` before ringtape's own.
     pub optimizers: &'a [&'static optim::Entry],
+    /// Codecs of gradients, found by `train` before ringtape's own.
+    pub codecs: &'a [&'static codec::Entry],
 }
 
 const ABOUT: &str = "A machine-learning runtime written from scratch: train, look inside, extend.";

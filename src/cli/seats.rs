@@ -3,10 +3,10 @@
 use super::lines::train_of;
 use super::session::Session;
 use super::train;
-use crate::comm::{self, Communicator, DeviceRing, device_ring};
+use crate::comm::{self, Communicator, DeviceRing, codec, device_ring};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::train::{Stop, Team};
+use crate::train::{Config, Stop, Team};
 use std::ffi::OsString;
 use std::sync::Mutex;
 
@@ -38,17 +38,18 @@ pub(super) fn run(session: &Session<'_>, n: usize, verb: &[OsString]) -> Result<
     let mut seats = seats(&config.device, n)?;
     seats.reverse();
     let first = seats.pop();
+    let codecs = session.extensions.codecs;
     std::thread::scope(|scope| {
         let others: Vec<_> = seats
             .into_iter()
             .rev()
             .map(|seat| {
                 let (args, stop) = (&args, &stop);
-                scope.spawn(move || train::work(None, args, stop, once(seat)))
+                scope.spawn(move || train::work(None, args, stop, once(seat, codecs)))
             })
             .collect();
         let mut ends: Vec<Result<()>> = Vec::new();
-        ends.extend(first.map(|seat| train::work(Some(&session), &args, &stop, once(seat))));
+        ends.extend(first.map(|seat| train::work(Some(&session), &args, &stop, once(seat, codecs))));
         let gone = || Err(Error::RanksDisagree("the thread of a rank has ended early".into()));
         ends.extend(others.into_iter().map(|t| t.join().unwrap_or_else(|_| gone())));
         session.flush()?;
@@ -57,11 +58,12 @@ pub(super) fn run(session: &Session<'_>, n: usize, verb: &[OsString]) -> Result<
 }
 
 /// The team of a seat, for the one who asks first.
-fn once(seat: Seat) -> impl Fn(&crate::train::Config) -> Result<Team> {
+fn once(seat: Seat, codecs: &[&'static codec::Entry]) -> impl Fn(&Config) -> Result<Team> {
     let seat = Mutex::new(Some(seat));
     move |_| {
         let taken = seat.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        taken.ok_or_else(|| Error::Usage("a rank joins once".into()))?.team()
+        let team = taken.ok_or_else(|| Error::Usage("a rank joins once".into()))?.team()?;
+        Ok(team.with_codecs(codecs))
     }
 }
 

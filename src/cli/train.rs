@@ -84,7 +84,7 @@ impl Args {
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     // Before anything is made, so that no signal finds a run without a way to save it.
     let stop = Stop::on_signals()?;
-    work(Some(session), &args, &stop, team)
+    work(Some(session), &args, &stop, |config| team(session, config))
 }
 
 /// Trains as the rank that `join` makes of this thread. Where that is rank 0 it speaks for all, in `session`.
@@ -118,14 +118,15 @@ pub(super) fn work(
 }
 
 /// The ranks that train `config`: those of the launcher that started this process, or it alone.
-fn team(config: &Config) -> Result<Team> {
+fn team(session: &Session<'_>, config: &Config) -> Result<Team> {
     let get = |name: &str| std::env::var(name).ok();
     let Some(place) = Place::from_variables(get)?.filter(|place| place.world > 1) else {
-        return Ok(Team::alone());
+        return Ok(Team::alone().with_codecs(session.extensions.codecs));
     };
     let hash = Task::open(config)?.set().hash();
     let data: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
-    Team::of(Meeting::from_variables(&place, &Team::fingerprint(config), &data, get)?.join()?)
+    let world = Meeting::from_variables(&place, &Team::fingerprint(config), &data, get)?.join()?;
+    Ok(Team::of(world)?.with_codecs(session.extensions.codecs))
 }
 
 /// The settings in the order in which later ones win: `--set`, then flags.

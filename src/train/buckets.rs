@@ -97,6 +97,11 @@ impl Buckets {
         Buckets { device, buckets, places, parts, part: 0, next: 0, squares, bad: None }
     }
 
+    /// The parameters of each bucket, in the order in which they lie there.
+    pub(super) fn slots(&self) -> Vec<Vec<Slot>> {
+        self.buckets.iter().map(|b| b.places.iter().map(|p| p.slot).collect()).collect()
+    }
+
     /// Sums of squares of the parts' gradients.
     pub(super) fn squares(&self) -> &[f64] {
         &self.squares

@@ -1,6 +1,6 @@
 //! What a run does, as a TOML file says it. Every key has a default; the resolved file is saved with the run.
 
-use super::keys;
+use super::settings;
 use crate::data::Access;
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
@@ -41,11 +41,63 @@ pub struct OptimizerConfig {
 impl OptimizerConfig {
     /// The attributes that are given, as text.
     pub fn attrs(&self) -> Vec<(&str, String)> {
-        let text = |v: &toml::Value| match v {
-            toml::Value::String(s) => s.clone(),
-            v => v.to_string(),
-        };
-        self.attrs.iter().map(|(name, v)| (name.as_str(), text(v))).collect()
+        texts(&self.attrs)
+    }
+}
+
+fn texts(attrs: &BTreeMap<String, toml::Value>) -> Vec<(&str, String)> {
+    let text = |v: &toml::Value| match v {
+        toml::Value::String(s) => s.clone(),
+        v => v.to_string(),
+    };
+    attrs.iter().map(|(name, v)| (name.as_str(), text(v))).collect()
+}
+
+/// What gradients are sent by, with its attributes; those that the codec does not have must not be given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CodecConfig {
+    /// Name, as [`codec::ALL`](crate::comm::codec::ALL) has it; `none`: gradients are summed as they are.
+    pub name: String,
+    /// Begin without what a snapshot says was not sent yet: asked for once, at a resume.
+    pub reset: bool,
+    /// Attributes that are given.
+    #[serde(flatten)]
+    pub attrs: BTreeMap<String, toml::Value>,
+}
+
+impl CodecConfig {
+    /// True where gradients are summed as they are.
+    pub fn is_none(&self) -> bool {
+        self.name == "none"
+    }
+
+    /// The attributes that are given, as text.
+    pub fn attrs(&self) -> Vec<(&str, String)> {
+        texts(&self.attrs)
+    }
+
+    /// Errors on attributes of nothing, and on parts of batches that sum to the same bits for any number of ranks: a codec rounds
+    /// what a rank has.
+    fn validate(&self, micro_shards: usize) -> Result<()> {
+        if self.is_none() {
+            return match self.attrs.keys().next() {
+                Some(key) => {
+                    let what = "is given, but codec.name is none; name a codec that has it, or leave it out";
+                    Err(Error::config(format!("codec.{key}"), what))
+                }
+                None => Ok(()),
+            };
+        }
+        if micro_shards > 0 {
+            let what = format!(
+                "is {}, which rounds the sums of each rank, but micro_shards = {micro_shards} asks for the same bits for any \
+                 number of ranks; set codec.name = none or micro_shards = 0",
+                self.name
+            );
+            return Err(Error::config("codec.name", what));
+        }
+        Ok(())
     }
 }
 
@@ -106,6 +158,8 @@ pub struct Config {
     pub schedule: ScheduleConfig,
     /// What changes it beside the schedule.
     pub controller: ControllerConfig,
+    /// What gradients are sent by.
+    pub codec: CodecConfig,
 }
 
 impl Default for DataConfig {
@@ -122,6 +176,12 @@ impl Default for DataConfig {
 impl Default for OptimizerConfig {
     fn default() -> OptimizerConfig {
         OptimizerConfig { name: "adamw".into(), lr: 2e-3, attrs: BTreeMap::new() }
+    }
+}
+
+impl Default for CodecConfig {
+    fn default() -> CodecConfig {
+        CodecConfig { name: "none".into(), reset: false, attrs: BTreeMap::new() }
     }
 }
 
@@ -160,6 +220,7 @@ impl Default for Config {
             },
             schedule: ScheduleConfig::default(),
             controller: ControllerConfig::default(),
+            codec: CodecConfig::default(),
         }
     }
 }
@@ -192,7 +253,7 @@ impl Config {
 
     /// Reads TOML text that came from `origin`. Keys that are not given have their defaults.
     pub fn parse(text: &str, origin: &str) -> Result<Config> {
-        keys::read(&[(text.to_string(), origin.to_string())], &[])
+        settings::read(&[(text.to_string(), origin.to_string())], &[])
     }
 
     /// Reads the file (none: all defaults), then applies `key=value` settings, and checks the whole.
@@ -203,7 +264,7 @@ impl Config {
             let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
             texts.push((text, path.display().to_string()));
         }
-        let config = keys::read(&texts, settings)?;
+        let config = settings::read(&texts, settings)?;
         // What stands in a file that may come from elsewhere is kept to this folder; what is typed is not.
         let typed = |key: &str| settings.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == key));
         let init = config.init.split(',').map(str::trim).filter(|path| !path.is_empty());
@@ -218,7 +279,7 @@ impl Config {
 
     /// This configuration with `key=value` settings applied.
     pub fn with(&self, settings: &[String]) -> Result<Config> {
-        keys::read(&[(self.to_toml(), "the run's config.toml".into())], settings)
+        settings::read(&[(self.to_toml(), "the run's config.toml".into())], settings)
     }
 
     /// The whole as TOML.
@@ -271,6 +332,7 @@ impl Config {
         }
         self.schedule.build(self.optimizer.lr, self.steps)?;
         self.controller.build()?;
+        self.codec.validate(shards)?;
         self.model.validate()
     }
 }

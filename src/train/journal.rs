@@ -37,7 +37,8 @@ impl Team {
         let (me, size) = (self.rank(), self.size());
         if size > 1 {
             let bytes = mine.clone().into_bytes();
-            all = self.patiently(move |c| collect(c, me, size, bytes))?;
+            let others = self.patiently(move |c| collect(c, me, size, bytes))?;
+            all = others.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
         }
         if self.leads() {
             all.insert(0, mine);
@@ -60,8 +61,8 @@ impl Team {
     }
 }
 
-/// Brings the texts of the other ranks to rank 0, in order.
-fn collect(c: &mut Communicator, me: usize, size: usize, mine: Vec<u8>) -> Result<Vec<String>> {
+/// Brings the bytes of the other ranks to rank 0, in order.
+pub(super) fn collect(c: &mut Communicator, me: usize, size: usize, mine: Vec<u8>) -> Result<Vec<Vec<u8>>> {
     const TAG: u32 = 1;
     if me > 0 {
         c.send(0, TAG, &(mine.len() as u64).to_le_bytes())?;
@@ -70,9 +71,9 @@ fn collect(c: &mut Communicator, me: usize, size: usize, mine: Vec<u8>) -> Resul
     let one = |from: usize| {
         let mut len = [0; 8];
         c.recv(from, TAG, &mut len)?;
-        let mut text = vec![0; u64::from_le_bytes(len) as usize];
-        c.recv(from, TAG, &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        let mut bytes = vec![0; u64::from_le_bytes(len) as usize];
+        c.recv(from, TAG, &mut bytes)?;
+        Ok(bytes)
     };
     (1..size).map(one).collect()
 }

@@ -1,8 +1,12 @@
-//! Speed: time and work since the last logged step, evaluations and snapshots left out.
+//! Speed: time and work since the last logged step, evaluations and snapshots left out. What else is watched while a run goes on.
 
-use super::Task;
 use super::metrics::Metrics;
+use super::snapshot::State;
+use super::{Config, Task, Team};
 use crate::data::{Dataset, Loader};
+use crate::error::Result;
+use crate::optim::Gvc;
+use crate::optim::noise::NoiseScale;
 use std::time::{Duration, Instant};
 
 /// Counts between two lines.
@@ -47,4 +51,21 @@ impl Meter {
         m.wall_s = self.wall;
         *self = Meter { started: Instant::now(), excluded: 0.0, wall: self.wall, stall, units: 0 };
     }
+}
+
+/// What watches the gradients of a run: the controller of the rate and the noise scale, as a snapshot left them.
+pub(super) fn watchers(
+    config: &Config,
+    team: &Team,
+    kept: Option<&State>,
+) -> Result<(Option<Gvc>, Option<NoiseScale>)> {
+    let mut controller = config.controller.build()?;
+    if let (Some(c), Some(kept)) = (&mut controller, kept.and_then(|s| s.controller.clone())) {
+        c.restore(kept);
+    }
+    let mut noise = team.noise(config);
+    if let (Some(n), Some(kept)) = (&mut noise, kept.and_then(|s| s.noise)) {
+        n.restore(kept);
+    }
+    Ok((controller, noise))
 }

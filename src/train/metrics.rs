@@ -42,6 +42,12 @@ pub struct Metrics {
     pub gain: Option<f64>,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
+    /// Bytes of gradients that rank 0 sent in this step, where there are several ranks (and no micro-shards).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes_sent: Option<u64>,
+    /// Bytes that the ring sends of uncompressed gradients, over those: where a codec is on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub compression: Option<f64>,
     /// Passes over the training split that were complete.
     pub epoch: u64,
     /// Tokens trained on a second since the line before, for text.

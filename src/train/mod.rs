@@ -3,10 +3,11 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | [`Observer`], [`Summary`], [`Trained`] |
-//! | `config.rs`, `keys.rs` | [`Config`]: TOML, its keys, what they must be |
+//! | `config.rs`, `keys.rs`, `settings.rs` | [`Config`]: TOML, its keys, what they must be, how they are read |
 //! | `task.rs`, `fields.rs` | [`Task`]: which fields of which data, under which loss |
 //! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
-//! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
+//! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs`, `sent.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
+//! | `codecs.rs` | gradients that are sent in fewer bytes |
 //! | `trace.rs`, `journal.rs` | the timeline of a step, and what each rank notes |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `modalities.rs` | a model with some of its modalities missing |
@@ -15,7 +16,7 @@
 //! | `own.rs` | a user's own picture, recording or text |
 //! | `records.rs` | what a run writes |
 //! | `share.rs` | a snapshot for all ranks |
-//! | `snapshot.rs` | `step-N/`: saved whole or not at all, checked when loaded |
+//! | `snapshot.rs`, `state.rs` | `step-N/`: saved whole or not at all, checked when loaded; what in it is no tensor |
 //! | `init.rs` | beginning with the weights of another run |
 //! | `folder.rs`, `metrics.rs` | the run folder and its lock; `metrics.jsonl` |
 //! | `tensorboard.rs` | event files for TensorBoard |
@@ -23,6 +24,7 @@
 
 mod buckets;
 mod changes;
+mod codecs;
 pub mod config;
 mod evaluate;
 mod fields;
@@ -43,8 +45,11 @@ mod records;
 mod report;
 pub mod retrieval;
 mod run;
+mod sent;
+mod settings;
 mod share;
 pub mod snapshot;
+mod state;
 mod states;
 mod stop;
 mod sums;
@@ -164,6 +169,15 @@ fn optimizer(config: &Config, params: &Params) -> Result<Box<dyn Optimizer>> {
             built.name()
         );
         return Err(Error::config("controller.name", what));
+    }
+    if built.probes() && !config.codec.is_none() {
+        let what = format!(
+            "is {}, which keeps for the next step what a gradient lacks, but {} asks for two gradients a step; set it to none, or \
+             take another optimizer.name",
+            config.codec.name,
+            built.name()
+        );
+        return Err(Error::config("codec.name", what));
     }
     Ok(built)
 }

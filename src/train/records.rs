@@ -108,13 +108,13 @@ impl Records {
         &self,
         params: &Params,
         optimizer: &mut dyn Optimizer,
-        state: &State,
+        (state, kept): (&State, &[(String, Vec<f32>)]),
         keep: usize,
     ) -> Result<Option<PathBuf>> {
         if self.open.is_none() {
             return Ok(None);
         }
-        let path = snapshot::save(self.path(), params, optimizer, state)?;
+        let path = snapshot::save(self.path(), params, optimizer, state, kept)?;
         snapshot::prune(self.path(), state.step, keep, state.best.map(|(step, _)| step))?;
         Ok(Some(path))
     }

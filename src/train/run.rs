@@ -5,11 +5,11 @@ use super::changes;
 use super::evaluate::{Evaluation, activity, attention, evaluate_together};
 use super::folder::Folder;
 use super::init;
-use super::meter::Meter;
+use super::meter::{Meter, watchers};
 use super::metrics::Metrics;
 use super::pass::{Pass, all_reached, bad_gradient};
 use super::records::Records;
-use super::snapshot::{self, State};
+use super::snapshot;
 use super::{Config, Observer, Stop, Summary, Task, Team};
 use crate::data::{Dataset, Loader};
 use crate::device::Device;
@@ -61,6 +61,7 @@ impl Run {
         task.train(&device, None)?;
         let folder = if team.leads() { Folder::create(dir)? } else { Folder::visit(dir) };
         let fit = team.fit(&mut config)?;
+        config.codec.reset = false; // nothing is kept yet
         if team.leads() {
             folder.write("config.toml", &config.to_toml())?;
         }
@@ -115,7 +116,7 @@ impl Run {
 
     fn assemble(
         mut team: Team,
-        config: Config,
+        mut config: Config,
         folder: Folder,
         (task, device): (Task, Device),
         (model, mut params): (Model, Params),
@@ -143,6 +144,7 @@ impl Run {
             None => {}
         }
         team.prepare(&config, &mut params, folder.path())?;
+        notices.extend(team.encode(&mut config, &params, snapshot.as_ref())?);
         let (controller, noise) = watchers(&config, &team, state.as_ref())?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -319,13 +321,17 @@ impl Run {
         let mut state = self.records.state(self.step, &self.config, self.loader.cursor(), self.best);
         state.controller = self.controller.as_ref().map(|c| c.state().clone());
         state.noise = self.noise.as_ref().map(NoiseScale::state);
-        self.records.save(&self.params, self.optimizer.as_mut(), &state, self.config.keep_snapshots)
+        let (codec, arrays) = self.team.kept()?.unzip();
+        state.codec = codec;
+        let kept = (&state, &arrays.unwrap_or_default()[..]);
+        self.records.save(&self.params, self.optimizer.as_mut(), kept, self.config.keep_snapshots)
     }
 
     /// One optimizer step over `accumulate` micro-batches. Gives its line, the loss of this rank's samples, and the signal that
     /// asked to stop.
     fn one_step(&mut self, stop: &Stop) -> Result<(Metrics, f64, Option<i32>)> {
         let pass = Pass { config: &self.config, task: &self.task, model: &self.model, step: self.step };
+        self.team.begin(self.step);
         let mut epoch = 0;
         // Kept for a second gradient, or further parts, where there will be such.
         let (mut batches, keeps) = (Vec::new(), self.optimizer.probes() || self.team.parts() > 1);
@@ -375,21 +381,12 @@ impl Run {
         self.step += 1;
         let (noise_scale, gain) = self.noise.map_or((None, None), |n| (n.scale(), n.gain()));
         let (step, loss, grad_norm) = (self.step, found.loss, norm);
-        let rest = Metrics::default();
+        let traffic = self.team.traffic(&self.config);
+        let bytes_sent = traffic.map(|t| t.sent);
+        let coded = traffic.filter(|_| !self.config.codec.is_none());
+        let compression = coded.map(|t| t.dense / t.sent as f64);
+        let rest = Metrics { bytes_sent, compression, ..Metrics::default() };
         let m = Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest };
         Ok((m, found.own, found.stop))
     }
-}
-
-/// What watches the gradients of a run: the controller of the rate and the noise scale, as a snapshot left them.
-fn watchers(config: &Config, team: &Team, kept: Option<&State>) -> Result<(Option<Gvc>, Option<NoiseScale>)> {
-    let mut controller = config.controller.build()?;
-    if let (Some(c), Some(kept)) = (&mut controller, kept.and_then(|s| s.controller.clone())) {
-        c.restore(kept);
-    }
-    let mut noise = team.noise(config);
-    if let (Some(n), Some(kept)) = (&mut noise, kept.and_then(|s| s.noise)) {
-        n.restore(kept);
-    }
-    Ok((controller, noise))
 }

@@ -5,95 +5,42 @@
 //! crash or power loss there is the old snapshot, the new one, or both, never a part under the final name. Loading
 //! recomputes every checksum; a damaged snapshot is passed over, with a notice, for the one before.
 //!
-//! `state.bin`: magic `RTSNAP\x00\x02`, u64 length, SHA-256 of what follows, then [`State`] in the wire format. Files of version
-//! 1, which end with the checksums, are read too.
+//! Where a codec makes gradients smaller, `codec.safetensors` has what each rank has not sent yet, as `rank/R/error/NAME` and the
+//! like.
 
-use super::Config;
-use crate::data::Cursor;
+pub use super::state::{Kept, State};
+use super::state::{decode, encode};
 use crate::error::{Error, Result};
-use crate::optim::{Optimizer, gvc, noise};
+use crate::optim::Optimizer;
 use crate::tape::Params;
 use crate::tensor::Tensor;
-use crate::wire;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"RTSNAP\x00\x02";
-/// Magic of version 1.
-const FIRST: &[u8; 8] = b"RTSNAP\x00\x01";
-/// Largest `state.bin` that is decoded.
-const LIMIT: u64 = 1 << 20;
+/// What ranks have not sent yet, where a codec makes gradients smaller.
+const CODEC: &str = "codec.safetensors";
 const FILES: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
-
-/// What a run needs besides weights and optimizer arrays to go on bit by bit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// Optimizer steps done. Random numbers are keyed by it, so it is all the state that they have.
-    pub step: u64,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Where the data go on.
-    pub cursor: Cursor,
-    /// Bytes of metrics.jsonl that belong to the steps done.
-    pub metrics_bytes: u64,
-    /// Step and value of the lowest held-out loss so far.
-    pub best: Option<(u64, f64)>,
-    /// Name of the optimizer.
-    pub optimizer: String,
-    /// Steps that the optimizer counts.
-    pub optimizer_steps: u64,
-    /// SHA-256 of the two files of tensors.
-    sums: [[u8; 32]; 2],
-    /// Numbers that the optimizer remembers.
-    pub numbers: Vec<f64>,
-    /// What the controller of the learning rate remembers.
-    pub controller: Option<gvc::State>,
-    /// Averages of the gradient noise scale.
-    pub noise: Option<noise::State>,
-}
-
-impl State {
-    /// The state after `step` steps.
-    pub fn new(
-        step: u64,
-        config: &Config,
-        cursor: Cursor,
-        metrics_bytes: u64,
-        best: Option<(u64, f64)>,
-    ) -> State {
-        let optimizer = config.optimizer.name.clone();
-        let (optimizer_steps, sums) = (0, [[0; 32]; 2]); // filled in by save
-        let (seed, numbers, controller, noise) = (config.seed, vec![], None, None);
-        State {
-            step,
-            seed,
-            cursor,
-            metrics_bytes,
-            best,
-            optimizer,
-            optimizer_steps,
-            sums,
-            numbers,
-            controller,
-            noise,
-        }
-    }
-}
 
 /// Name of the folder of step `n`.
 pub fn name(n: u64) -> String {
     format!("step-{n}")
 }
 
-/// Saves a snapshot into `dir/step-N`. On any error the folder of the snapshot is as it was before.
-pub fn save(dir: &Path, params: &Params, optimizer: &mut dyn Optimizer, state: &State) -> Result<PathBuf> {
+/// Saves a snapshot into `dir/step-N`; `kept` is what ranks have not sent yet, where `state` says that there is such. On any error
+/// the folder of the snapshot is as it was before.
+pub fn save(
+    dir: &Path,
+    params: &Params,
+    optimizer: &mut dyn Optimizer,
+    state: &State,
+    kept: &[(String, Vec<f32>)],
+) -> Result<PathBuf> {
     let path = dir.join(name(state.step));
     let tmp = dir.join(format!("{}.tmp", name(state.step)));
-    let result = write_all(&tmp, params, optimizer, state).and_then(|()| {
+    let result = write_all(&tmp, params, optimizer, state, kept).and_then(|()| {
         if path.exists() {
             // Only a damaged one can be here: a whole one would have been taken up, and the run be past it.
             fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
@@ -108,7 +55,13 @@ pub fn save(dir: &Path, params: &Params, optimizer: &mut dyn Optimizer, state: &
     result.map(|()| path)
 }
 
-fn write_all(tmp: &Path, params: &Params, optimizer: &mut dyn Optimizer, state: &State) -> Result<()> {
+fn write_all(
+    tmp: &Path,
+    params: &Params,
+    optimizer: &mut dyn Optimizer,
+    state: &State,
+    kept: &[(String, Vec<f32>)],
+) -> Result<()> {
     if tmp.exists() {
         fs::remove_dir_all(tmp).map_err(|e| Error::io(tmp, e))?;
     }
@@ -128,6 +81,11 @@ fn write_all(tmp: &Path, params: &Params, optimizer: &mut dyn Optimizer, state: 
         let bytes = to_safetensors(tensors, &tmp.join(file))?;
         *sum = Sha256::digest(&bytes).into();
         write_synced(&tmp.join(file), &bytes)?;
+    }
+    if let Some(codec) = &mut state.codec {
+        let bytes = floats_to_safetensors(kept, &tmp.join(CODEC))?;
+        codec.sum = Sha256::digest(&bytes).into();
+        write_synced(&tmp.join(CODEC), &bytes)?;
     }
     write_synced(&tmp.join("state.bin"), &encode(&state)?)?;
     sync(tmp)
@@ -152,30 +110,14 @@ fn to_safetensors(tensors: &[(String, Tensor)], path: &Path) -> Result<Vec<u8>> 
     safetensors::serialize(views, None).map_err(bad)
 }
 
-pub(super) fn encode(state: &State) -> Result<Vec<u8>> {
-    let body = wire::encode(state)?;
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend((body.len() as u64).to_le_bytes());
-    bytes.extend(Sha256::digest(&body));
-    bytes.extend(body);
-    Ok(bytes)
-}
-
-pub(super) fn decode(bytes: &[u8]) -> std::result::Result<State, String> {
-    let first = bytes.strip_prefix(FIRST);
-    let rest = bytes.strip_prefix(MAGIC).or(first).ok_or("is not a state.bin of this version of ringtape")?;
-    let (length, rest) = rest.split_at_checked(8).ok_or("is cut short")?;
-    let (sum, body) = rest.split_at_checked(32).ok_or("is cut short")?;
-    if length != (body.len() as u64).to_le_bytes() {
-        return Err("is cut short or has bytes too many".into());
+fn floats_to_safetensors(arrays: &[(String, Vec<f32>)], path: &Path) -> Result<Vec<u8>> {
+    let bad = |e: safetensors::SafeTensorError| Error::snapshot(path, e.to_string());
+    let mut views = Vec::new();
+    for (name, x) in arrays {
+        let view = TensorView::new(Dtype::F32, vec![x.len()], bytemuck::cast_slice(x)).map_err(bad)?;
+        views.push((name.as_str(), view));
     }
-    if Sha256::digest(body)[..] != *sum {
-        return Err("is damaged (its checksum differs)".into());
-    }
-    // Version 1 had nothing behind the checksums: no number of an optimizer, no controller, no noise scale.
-    let nothing = (Vec::<f64>::new(), None::<gvc::State>, None::<noise::State>);
-    let nothing = wire::encode(&nothing).map_err(|e| e.to_string())?;
-    wire::decode(&[body, if first.is_some() { &nothing } else { &[][..] }].concat(), LIMIT)
+    safetensors::serialize(views, None).map_err(bad)
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -198,6 +140,8 @@ pub struct Snapshot {
     /// What is no tensor.
     pub state: State,
     pub(super) files: [Vec<u8>; 2],
+    /// What ranks have not sent yet; empty where the state tells of none.
+    pub(super) codec: Vec<u8>,
 }
 
 /// What [`Snapshot::lend_params`] left over, by name.
@@ -290,7 +234,29 @@ impl Snapshot {
                 return Err(Error::snapshot(path.join(file), "is damaged (its checksum differs)"));
             }
         }
-        Ok(Snapshot { path: path.into(), state, files })
+        let codec = state.codec.as_ref().map_or(Ok(vec![]), |_| read(CODEC))?;
+        if state.codec.as_ref().is_some_and(|kept| Sha256::digest(&codec)[..] != kept.sum) {
+            return Err(Error::snapshot(path.join(CODEC), "is damaged (its checksum differs)"));
+        }
+        Ok(Snapshot { path: path.into(), state, files, codec })
+    }
+
+    /// What `rank` has not sent yet, by the names of its codec.
+    pub(super) fn kept_by(&self, rank: usize) -> Result<Vec<(String, Vec<f32>)>> {
+        let path = self.path.join(CODEC);
+        let (tensors, prefix) = (parse(&self.codec, &path)?, format!("rank/{rank}/"));
+        let mut all = Vec::new();
+        for (name, view) in tensors.iter() {
+            if let Some(name) = name.strip_prefix(&prefix) {
+                let wrong =
+                    || Error::snapshot(&path, format!("`{name}` of rank {rank} is {:?}", view.dtype()));
+                let x =
+                    (view.dtype() == Dtype::F32).then(|| view.data().as_chunks::<4>().0).ok_or_else(wrong)?;
+                all.push((name.to_string(), x.iter().map(|&b| f32::from_le_bytes(b)).collect()));
+            }
+        }
+        all.sort_by(|a: &(String, _), b| a.0.cmp(&b.0));
+        Ok(all)
     }
 
     /// Puts the weights into `params`. A model of another form is an error that names the first slot that differs.

@@ -8,9 +8,11 @@
 
 use super::Config;
 use super::buckets::{Buckets, Full};
+use super::codecs::Coder;
+use super::sent::{self, Ring, Sent, Traffic};
 use super::team::Team;
 use super::trace::Lane;
-use crate::comm::{DeviceRing, Promise, Reduce};
+use crate::comm::{Promise, Reduce};
 use crate::data::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -18,17 +20,10 @@ use crate::optim::noise::NoiseScale;
 use crate::rng::Key;
 use crate::tape::{Change, Grads, Params, Slot};
 use crate::tensor::Tensor;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Bytes of what a rank in trouble tells the others.
 const WORDS: usize = 480;
-
-/// A bucket on its way.
-type Sent = Promise<(Full, Instant, Instant)>;
-
-/// A ring between devices, which the courier's errands share.
-pub(super) type Ring = Arc<Mutex<DeviceRing>>;
 
 /// The sums of a step under way.
 pub(super) struct Sums {
@@ -46,6 +41,10 @@ pub(super) struct Sums {
     totals: Vec<f64>,
     /// Why this rank cannot go on.
     trouble: Option<String>,
+    /// What sums buckets approximately, if anything does.
+    pub(super) coder: Option<Coder>,
+    /// Since the step began.
+    traffic: Traffic,
 }
 
 impl Sums {
@@ -62,8 +61,14 @@ impl Sums {
         let device = if by.is_some() { params.device().clone() } else { Device::cpu() };
         let buckets = Buckets::new(params, bytes, parts, &device);
         let (first, shards) = (rank * parts, size * parts);
-        let (on_the_way, here, totals) = (vec![], vec![], vec![]);
-        Sums { buckets, by, parts, first, shards, on_the_way, here, totals, trouble: None }
+        let (on_the_way, here, totals, traffic) = (vec![], vec![], vec![], Traffic::default());
+        let (trouble, coder) = (None, None);
+        Sums { buckets, by, parts, first, shards, on_the_way, here, totals, trouble, coder, traffic }
+    }
+
+    /// The parameters of each bucket, in order.
+    pub(super) fn slots(&self) -> Vec<Vec<Slot>> {
+        self.buckets.slots()
     }
 
     /// First sample of `shard` in a batch of `global`.
@@ -219,35 +224,35 @@ impl Team {
     /// The gradient of `slot` in the part under way is complete.
     pub(super) fn told(&mut self, slot: Slot, g: Option<&Tensor>) -> Result<()> {
         let Some(s) = &mut self.sums else { return Ok(()) };
-        for mut full in s.buckets.take(slot, g)? {
+        for full in s.buckets.take(slot, g)? {
             let Some(courier) = &self.courier else {
                 s.here.push(full);
                 continue;
             };
-            let by = s.by.clone();
-            s.on_the_way.push(courier.send(move |c| {
-                let from = Instant::now();
-                match by {
-                    Some(ring) => {
-                        ring.lock().unwrap_or_else(PoisonError::into_inner).all_reduce(&mut full.data)?
-                    }
-                    None => c.all_reduce(full.data.as_mut_slice::<f32>()?, Reduce::Sum)?,
-                }
-                Ok((full, from, Instant::now()))
-            }));
+            s.on_the_way.push(sent::send(courier, full, s.coder.as_ref(), s.by.clone()));
         }
         Ok(())
     }
 
+    /// What gradients cost since this was last asked; None where there is no other rank. Micro-shards have the same metrics for
+    /// any number of ranks, so theirs are not told.
+    pub(super) fn traffic(&mut self, config: &Config) -> Option<Traffic> {
+        let traffic = self.sums.as_mut().map(|s| std::mem::take(&mut s.traffic));
+        traffic.filter(|_| self.size() > 1 && config.micro_shards == 0)
+    }
+
     /// Waits for the sums over ranks, and puts them into `grads`.
     fn receive(&mut self, grads: &mut Grads) -> Result<()> {
-        let from = Instant::now();
+        let (from, size) = (Instant::now(), self.size());
         let Some(s) = &mut self.sums else { return Ok(()) };
         let mut full = std::mem::take(&mut s.here);
         let mut events = Vec::new();
         for sent in std::mem::take(&mut s.on_the_way) {
-            let (one, begun, ended) = sent.wait()?;
-            let lane = Lane::Communication { bytes: one.data.spec().bytes() };
+            let (one, sent, begun, ended) = sent.wait()?;
+            let bytes = one.data.spec().bytes();
+            let lane = Lane::Communication { bytes };
+            s.traffic.sent += sent;
+            s.traffic.dense += 2.0 * (1.0 - 1.0 / size as f64) * bytes as f64;
             events.push((lane, format!("all-reduce bucket {}", one.bucket), begun, ended));
             full.push(one);
         }

@@ -5,9 +5,10 @@
 
 use super::Config;
 use super::config::DataConfig;
-use super::sums::{Ring, Sums};
+use super::sent::Ring;
+use super::sums::Sums;
 use super::trace::Trace;
-use crate::comm::{Algorithm, Communicator, Courier, DeviceRing, Fit, Reduce};
+use crate::comm::{Algorithm, Communicator, Courier, DeviceRing, Fit, Reduce, codec};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::ModelKind;
@@ -37,6 +38,8 @@ pub struct Team {
     size: usize,
     /// How gradients are summed, where there are several ranks or parts of a batch.
     pub(super) sums: Option<Sums>,
+    /// Codecs of another crate.
+    pub(super) codecs: Vec<&'static codec::Entry>,
     pub(super) trace: Option<Trace>,
     pub(super) journal: Option<(File, PathBuf)>,
     /// Time spent waiting for others since the last line of the journal.
@@ -46,8 +49,8 @@ pub struct Team {
 impl Team {
     /// One rank.
     pub fn alone() -> Team {
-        let (courier, ring, sums, trace, journal) = (None, None, None, None, None);
-        Team { courier, ring, rank: 0, size: 1, sums, trace, journal, waited: Duration::ZERO }
+        let (courier, ring, sums, codecs, trace, journal) = (None, None, None, vec![], None, None);
+        Team { courier, ring, rank: 0, size: 1, sums, codecs, trace, journal, waited: Duration::ZERO }
     }
 
     /// This rank of those that `world` is of.
@@ -115,7 +118,7 @@ impl Team {
                         micro_shards; train it in one process";
             return Err(Error::config("model.kind", what));
         }
-        Ok(())
+        self.codec(&config.codec).map(drop)
     }
 
     /// Where ring and tree cross, as configured, or as measured now: then `config` says it from now on, and so does the run's
@@ -145,8 +148,9 @@ impl Team {
         if self.size > 1 || tree {
             let parts = (config.micro_shards / self.size).max(1);
             let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
-            // The tree of micro-shards is one of messages.
-            let by = self.ring.as_ref().filter(|_| self.size > 1 && !tree).map(|(ring, _)| ring.clone());
+            // The tree of micro-shards is one of messages, and codecs encode on the host.
+            let here = self.size > 1 && !tree && config.codec.is_none();
+            let by = self.ring.as_ref().filter(|_| here).map(|(ring, _)| ring.clone());
             self.sums = Some(Sums::new(params, bytes, parts, (self.rank, self.size), by));
         }
         if self.size > 1 {
