@@ -11,6 +11,7 @@
 //! | `attention.rs` | dense, windowed and dynamic attention over long sequences |
 //! | `fusion.rs` | two sides that attend to each other, by one matrix of scores and by two |
 //! | `all_reduce.rs` | all-reduce between threads, processes and devices |
+//! | `codec.rs` | all-reduce by every codec |
 //! | `ladder.rs` | matrix products in PTX, version by version, on a device |
 //! | `soft.rs` | the software CUDA device |
 //! | `sparse.rs` | an MLP whose inactive units are skipped, by density |
@@ -19,6 +20,7 @@
 
 mod all_reduce;
 mod attention;
+mod codec;
 mod fusion;
 mod gemm;
 mod harness;
@@ -54,6 +56,7 @@ Examples:
   ringtape bench elementwise        the ops of one real input
   ringtape bench all-reduce --ranks 2   the ring between threads, through shared memory, over TCP: GB/s is bus bandwidth
   ringtape bench all-reduce --ranks 4 --device soft   the ring between devices, a thread each
+  ringtape bench codec --ranks 4    what each codec of gradients costs, and the bytes that it sends
   ringtape bench gemm --json        numbers for programs
 
 Cases take turns round after round (same run, interleaved); the median is printed with the extremes. The ceilings `peak`
@@ -63,7 +66,7 @@ Cases take turns round after round (same run, interleaved); the median is printe
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// gemm, elementwise, op NAME, step, attention, fusion, sparse, tiny, loader, soft, all-reduce, ladder, all
+    /// gemm, elementwise, op NAME, step, attention, fusion, sparse, tiny, loader, soft, all-reduce, codec, ladder, all
     #[arg(default_value = "all")]
     target: String,
     /// Op to measure, after `op`; every op when left out
@@ -71,7 +74,7 @@ pub struct Args {
     /// Device of `op`, `elementwise`, `step`, `attention`, `fusion` and `ladder`; `all-reduce` takes devices 0 to N − 1 of its kind
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// Ranks of `all-reduce`, where no launcher has started it
+    /// Ranks of `codec`, and of `all-reduce` where no launcher has started it
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     ranks: u32,
     /// Seconds to spend on each case
@@ -82,7 +85,7 @@ pub struct Args {
     json: bool,
 }
 
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 14] = [
     "all",
     "gemm",
     "elementwise",
@@ -95,10 +98,12 @@ const TARGETS: [&str; 13] = [
     "loader",
     "soft",
     "all-reduce",
+    "codec",
     "ladder",
 ];
-/// Those that `all` leaves out: on the CPU there is no ladder, and `soft` holds the software device's; ranks are processes.
-const APART: [&str; 2] = ["ladder", "all-reduce"];
+/// Those that `all` leaves out: on the CPU there is no ladder, and `soft` holds the software device's; ranks want processors of
+/// their own.
+const APART: [&str; 3] = ["ladder", "all-reduce", "codec"];
 /// Makes the cases of a target.
 type Group<'a> = &'a dyn Fn() -> Result<Vec<Case<'static>>>;
 /// Those that run on any device.
@@ -136,7 +141,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         return all_reduce::serve(place);
     }
     let mut cases = machine::cases()?;
-    let groups: [(&str, Group<'_>); 10] = [
+    let groups: [(&str, Group<'_>); 11] = [
         ("gemm", &gemm::cases),
         ("step", &|| step::step(&args.device)),
         ("attention", &|| attention::cases(&device)),
@@ -149,6 +154,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
             true => all_reduce::cases(place.clone(), args.ranks as usize),
             false => all_reduce::between(&device, args.ranks as usize),
         }),
+        ("codec", &|| codec::cases(args.ranks as usize)),
         ("ladder", &|| ladder::cases(&device)),
     ];
     for (name, group) in groups {
