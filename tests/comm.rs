@@ -3,6 +3,8 @@
 
 #[path = "comm/faults.rs"]
 mod faults;
+#[path = "cli_support/late.rs"]
+mod late;
 #[cfg(feature = "mpi")]
 #[path = "comm/mpi.rs"]
 mod mpi;

@@ -6,6 +6,8 @@
     reason = "each test file uses a part; a test fails by panic"
 )]
 
+pub mod late;
+
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

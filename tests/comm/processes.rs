@@ -3,6 +3,7 @@
 use super::suite;
 use ringtape::comm::{Communicator, Meeting, Place, Reduce};
 use ringtape::error::Result;
+use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,23 @@ use std::time::{Duration, Instant};
 pub const BODY: &str = "RINGTAPE_TEST_BODY";
 pub const WAYS: [&str; 2] = ["shm", "tcp"];
 pub const SECRET: &str = "a secret of tests";
+
+/// What rank 2 calls instead of what the others call, and both as errors have them.
+pub const ODD: [(&str, [&str; 2]); 6] = [
+    (
+        "differ",
+        ["all_reduce(sum) of 3000 f32 by ring, call 2", "all_reduce(sum) of 4000 f32 by ring, call 2"],
+    ),
+    (
+        "odd type",
+        ["all_reduce(sum) of 4000 i32 by ring, call 2", "all_reduce(sum) of 4000 f32 by ring, call 2"],
+    ),
+    ("odd reduction", ["all_reduce(max) of 4000 f32", "all_reduce(sum) of 4000 f32"]),
+    // A root is through once its messages have gone, and may be in the call after it.
+    ("odd root", ["", "broadcast of 4000 f32 with root 1"]),
+    ("odd call", ["reduce(sum) of 4000 f32 with root 0", "all_reduce(sum) of 4000 f32"]),
+    ("odd order", ["barrier, call 2", "all_reduce(sum) of 4000 f32 by ring, call 2"]),
+];
 
 fn body(name: &str, mut world: Communicator) -> Result<()> {
     match name {
@@ -28,10 +46,38 @@ fn body(name: &str, mut world: Communicator) -> Result<()> {
             }
             Ok(())
         }
+        // A hundred short steps, each as long as rank 1 takes; another sum would be seen.
+        "steps" => {
+            for step in 0..100 {
+                if world.rank() == 1 {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let mut x = vec![(step + world.rank()) as f32; 10_000];
+                world.all_reduce(&mut x, Reduce::Sum)?;
+                let (p, sum) = (world.size(), x[9_999] as usize);
+                assert_eq!(sum, p * step + p * (p - 1) / 2);
+            }
+            Ok(())
+        }
         "differ" => {
             world.barrier()?;
             let n = if world.rank() == 2 { 3000 } else { 4000 };
             world.all_reduce(&mut vec![1f32; n], Reduce::Sum)?;
+            world.barrier()
+        }
+        // As above, but for what rank 2 calls: see [`ODD`].
+        "odd type" | "odd reduction" | "odd root" | "odd call" | "odd order" => {
+            world.barrier()?;
+            let mut x = vec![1f32; 4000];
+            match (world.rank(), name) {
+                (2, "odd type") => world.all_reduce(&mut vec![1i32; 4000], Reduce::Sum)?,
+                (2, "odd reduction") => world.all_reduce(&mut x, Reduce::Max)?,
+                (2, "odd call") => world.reduce(&mut x, Reduce::Sum, 0)?,
+                (2, "odd order") => world.barrier()?,
+                (2, _) => world.broadcast(&mut x, 2)?,
+                (_, "odd root") => world.broadcast(&mut x, 1)?,
+                _ => world.all_reduce(&mut x, Reduce::Sum)?,
+            }
             world.barrier()
         }
         "crosswise" => {
@@ -123,6 +169,21 @@ impl Job {
     pub fn signal(&self, rank: usize, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.id(rank).to_string()]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Waits until every rank has met the others.
+    #[track_caller]
+    pub fn joined(&mut self) {
+        for (rank, child) in self.0.iter_mut().enumerate() {
+            let words = child.as_mut().unwrap().stderr.as_mut().unwrap();
+            let mut said = Vec::new();
+            let mut byte = [0];
+            while !said.ends_with(b"joined\n") {
+                let n = words.read(&mut byte).unwrap();
+                assert!(n == 1, "rank {rank} did not join: {}", String::from_utf8_lossy(&said));
+                said.push(byte[0]);
+            }
+        }
     }
 
     /// Exit code and words of `rank`; panics when it has not ended after `limit`.
