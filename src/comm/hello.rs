@@ -17,7 +17,8 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Version of what goes between ranks.
+/// Version of what goes between ranks. In every version a [`Hello`] begins with the version, the rank and the number of
+/// ranks, and a [`Reply`] is what it is here: so that versions can tell each other that they differ.
 pub(super) const PROTOCOL: u32 = 1;
 const MAGIC: &[u8; 8] = b"RINGTAPE";
 /// Time for the handshake of a connection.
@@ -38,6 +39,17 @@ pub(super) struct Hello {
 }
 
 impl Hello {
+    /// From what somebody sent who knows the secret. Of another version only the numbers are read that all begin with.
+    fn decode(body: &[u8]) -> std::result::Result<Hello, String> {
+        let first = body.get(..12).unwrap_or(body);
+        let [protocol, rank, world]: [u32; 3] = wire::decode(first, SMALL as u64)?;
+        if protocol == PROTOCOL {
+            return wire::decode(body, SMALL as u64);
+        }
+        let nothing = String::new;
+        Ok(Hello { protocol, rank, world, config: nothing(), dataset: nothing(), host: nothing(), port: 0 })
+    }
+
     /// Where this rank runs something else than rank 0: `rank 2 has config a, rank 0 has b`.
     pub(super) fn differences(&self, zero: &Hello) -> Vec<String> {
         let fields = [
@@ -46,7 +58,9 @@ impl Hello {
             ("config hash", self.config.clone(), zero.config.clone()),
             ("dataset hash", self.dataset.clone(), zero.dataset.clone()),
         ];
-        let unlike = fields.into_iter().filter(|(_, a, b)| a != b);
+        // Of another version no more is known.
+        let known = if self.protocol == zero.protocol { fields.len() } else { 1 };
+        let unlike = fields.into_iter().take(known).filter(|(_, a, b)| a != b);
         unlike.map(|(name, a, b)| format!("rank {} has {name} {a}, rank 0 has {b}", self.rank)).collect()
     }
 }
@@ -120,7 +134,7 @@ impl Known {
             // Unsigned words would be worth nothing: who has another secret learns just that.
             return Err(refused("it does not know the secret"));
         }
-        let hello = wire::decode(&body, SMALL as u64).map_err(refused)?;
+        let hello = Hello::decode(&body).map_err(refused)?;
         Ok(Known { stream, secret: secret.clone(), numbers: [ours, theirs], hello })
     }
 

@@ -1,6 +1,6 @@
 //! Who may join a job, and who may not.
 
-use super::processes::{Job, command, port};
+use super::processes::{Job, SECRET, command, port};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Child;
@@ -35,6 +35,52 @@ fn a_rank_that_runs_something_else_is_named_by_all() {
         all.0.push(spawn(port, 2, &odd));
         all.0.push(spawn(port, 3, &same));
         all.all_end(None, Duration::from_secs(3), 3, &[words]);
+    }
+}
+
+/// HMAC-SHA-256 of parts by the secret of tests, each with its length before it.
+fn sign(parts: &[&[u8]]) -> [u8; 32] {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(SECRET.as_bytes()).unwrap();
+    for part in parts {
+        mac.update(&(part.len() as u64).to_le_bytes());
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+/// Rank 2 as a program of another version would greet, by hand: its version, rank and number of ranks, then `rest`.
+/// Gives what it is told.
+fn of_version(version: u32, port: u16, rest: &[u8]) -> String {
+    let (mut stream, challenge) = visit(port);
+    let (theirs, ours) = (&challenge[8..], [7; 32]);
+    let numbers = [version, 2, WORLD as u32].map(u32::to_le_bytes);
+    let body = [&numbers.concat(), rest].concat();
+    let signature = sign(&[b"join", theirs, &ours, &body]);
+    let len = (body.len() as u16).to_le_bytes();
+    stream.write_all(&[b"RINGTAPE", &ours[..], &len, &body, &signature].concat()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).unwrap();
+    let (body, signature) = said[2..].split_at(said.len() - 34);
+    assert_eq!(signature, sign(&[b"reply", theirs, &ours, body]));
+    // Refused is reply 1; its text has its length before it.
+    assert_eq!(body[..4], 1u32.to_le_bytes());
+    String::from_utf8(body[12..].to_vec()).unwrap()
+}
+
+#[test]
+fn a_rank_of_another_version_is_named_by_all() {
+    // Hashes, host and port as in version 1; what nobody knows yet; and nothing more.
+    let alike = [vec![0; 24], vec![1, 2]].concat();
+    for (version, rest) in [(2, alike), (3, vec![0xff; 300]), (0, vec![])] {
+        let port = port();
+        let mut all = job(port, &[0, 1, 3], &[]);
+        let words = format!("rank 2 has protocol version {version}, rank 0 has 1");
+        let start = Instant::now();
+        assert_eq!(of_version(version, port, &rest), words);
+        all.all_end(None, Duration::from_secs(3), 3, &[&format!("rendezvous: {words}")]);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }
 
