@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-fn meeting(rank: usize, way: Way) -> Meeting {
+pub(super) fn meeting(rank: usize, way: Way) -> Meeting {
     Meeting {
         rank,
         world: 2,
@@ -29,7 +29,7 @@ fn meeting(rank: usize, way: Way) -> Meeting {
     }
 }
 
-fn here() -> (TcpListener, SocketAddr) {
+pub(super) fn here() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)

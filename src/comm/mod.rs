@@ -60,6 +60,8 @@ pub mod codec;
 mod communicator;
 mod control;
 mod courier;
+#[cfg(test)]
+mod cuts;
 mod cx;
 pub mod device_ring;
 #[cfg(test)]
