@@ -7,7 +7,8 @@ mod support;
 use ringtape::train::{Metrics, metrics};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use support::late::Late;
 use support::{finish, program, ringtape_in, wait_for};
 
 const MLP: &[&str] = &[
@@ -130,9 +131,13 @@ fn a_signal_to_the_launcher_or_to_one_rank_stops_all_at_one_step_with_one_snapsh
     let d = tempfile::tempdir().unwrap();
     let d = d.path();
     for (out, name, code) in [("all", "TERM", 143), ("one", "INT", 130)] {
+        let late = Late::new();
         let job = long(d, out, 2, &["steps=1000000", "snapshot_every=20", "keep_snapshots=1"]);
         signal(if out == "all" { job.id() } else { rank_of(&job, 1) }, name);
+        let start = Instant::now();
         let ran = finish(job).fails(code, &["interrupted"]);
+        let (took, limit) = (start.elapsed(), late.allow(Duration::from_secs(5)));
+        assert!(took < limit, "{took:?}, not {limit:?}: {ran:?}");
         let last = |rank: usize| {
             let log = std::fs::read_to_string(d.join(out).join(format!("ranks/rank-{rank}.log"))).unwrap();
             log.lines().last().unwrap().split_whitespace().nth(1).unwrap().to_string()
@@ -142,6 +147,29 @@ fn a_signal_to_the_launcher_or_to_one_rank_stops_all_at_one_step_with_one_snapsh
         let more = (last(0).parse::<u64>().unwrap() + 3).to_string();
         ringtape_in(d, &["train", "--resume", out, "--steps", &more]).ok();
     }
+}
+
+/// The first signal waits for the end of the step, which is far; the second does not.
+#[test]
+fn a_second_signal_leaves_at_once() {
+    let d = tempfile::tempdir().unwrap();
+    let d = d.path();
+    // A million batches for a step.
+    let slow = ["steps=10", "accumulate=1000000", "snapshot_every=0"];
+    let late = Late::new();
+    let mut job = launch(d, 2, "auto", &train("slow", &slow)).spawn().unwrap();
+    // It is there when all ranks have met.
+    wait_for("the run", Duration::from_secs(60), || d.join("slow/config.toml").exists());
+    std::thread::sleep(Duration::from_secs(1));
+    signal(job.id(), "TERM");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(job.try_wait().unwrap().is_none(), "the step was no long one");
+    signal(job.id(), "TERM");
+    // Else the step would take hours.
+    wait_for("the end", late.allow(Duration::from_secs(1)), || job.try_wait().unwrap().is_some());
+    let ran = finish(job).fails(143, &[]);
+    let log = std::fs::read_to_string(d.join("slow/ranks/rank-0.log")).unwrap_or_default();
+    assert!(log.is_empty() && !ran.err.contains("interrupted"), "{log} {ran:?}");
 }
 
 #[test]
