@@ -13,7 +13,7 @@
 //! | 5 | [`tape`] | Tape, Var, Op, Params, Grads: reverse-mode differentiation |
 //! | 6 | [`ops`], [`optim`], [`data`], [`comm`] | one file an op; one file an optimizer; mapped datasets; collectives between ranks |
 //! | 7 | [`nn`], [`check`] | layers and models; the examiner |
-//! | 8 | [`train`] | the loop, config, snapshots, metrics, report |
+//! | 8 | [`train`], [`plan`] | the loop, config, snapshots, metrics, report; what training on many devices would cost |
 //! | 9 | [`cli`] | one file a verb |
 
 // Of the library alone: a test that unwraps says where it failed.
@@ -30,7 +30,7 @@ pub mod kernel;
 pub mod nn;
 pub mod ops;
 pub mod optim;
-
+pub mod plan;
 pub mod ptx;
 pub mod rng;
 pub mod shape;

@@ -16,6 +16,7 @@
 //! | `launch.rs`, `ranks.rs`, `round.rs` | `launch`: a verb as many processes |
 //! | `restart.rs`, `lines.rs` | what `launch` does when they have ended, and how a run is taken up again |
 //! | `seats.rs` | `launch --threads`: ranks of one process |
+//! | `plan/` | `plan`: what training on many devices would cost |
 //! | `devices.rs` | `devices`: what can be used here |
 //! | `bench/` | `bench`: how fast it is |
 //! | `completions.rs` | `completions`: for shells |
@@ -40,6 +41,7 @@ mod launch;
 mod lines;
 mod op;
 mod optimizers;
+mod plan;
 mod progress;
 mod ptx;
 mod ranks;
@@ -79,6 +81,7 @@ Examples:
   ringtape op list                    every operation: inputs, attributes, formula
   ringtape check                      examine every operation: gradients, precision, contract
   ringtape bench gemm                 how fast matrix products run here, against this machine's peak
+  ringtape plan --cluster large       how a GPT would train on thousands of GPUs
   ringtape devices                    what can be used here
 
 Exit codes: 0 done, 1 a comparison that you asked for failed, 2 usage or configuration, 3 ranks did not meet, 4 bad data,
@@ -108,6 +111,7 @@ enum Verb {
     Ptx(ptx::Args),
     Bench(bench::Args),
     Launch(launch::Args),
+    Plan(plan::Args),
     Book(book::Args),
     Devices(devices::Args),
     Completions(completions::Args),
@@ -165,6 +169,7 @@ fn dispatch(session: &Session<'_>, verb: Verb) -> Result<()> {
         Verb::Ptx(a) => ptx::run(session, a),
         Verb::Bench(a) => bench::run(session, a),
         Verb::Launch(a) => launch::run(session, a),
+        Verb::Plan(a) => plan::run(session, a),
         Verb::Book(a) => book::run(session, a),
         Verb::Devices(a) => devices::run(session, a),
         Verb::Completions(a) => completions::run(session, a),

@@ -29,7 +29,7 @@ mod machine;
 mod op;
 mod soft;
 mod sparse;
-mod step;
+pub(super) mod step;
 mod tiny;
 
 pub use harness::{Case, Timing, measure};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const PARTS: [&str; 4] = ["batch", "forward and loss", "backward", "clip and optimizer"];
 
 /// All that a step reads and changes.
-struct Step {
+pub(in crate::cli) struct Step {
     device: Device,
     config: Config,
     task: Task,
@@ -58,7 +58,7 @@ pub(super) fn step(device: &str) -> Result<Vec<Case<'static>>> {
 }
 
 impl Step {
-    fn new(config: Config) -> Result<Step> {
+    pub(in crate::cli) fn new(config: Config) -> Result<Step> {
         let device = Device::open(&config.device)?;
         let task = Task::open(&config)?;
         let (model, params) = build(&config, &task, &device)?;
@@ -68,8 +68,8 @@ impl Step {
         Ok(Step { device, config, task, model, params, grads, optimizer, loader, steps: 0 })
     }
 
-    /// One step; gives the time of each part.
-    fn run(&mut self) -> Result<[Duration; 4]> {
+    /// One step; gives the time of each part: batch, forward, backward, optimizer.
+    pub(in crate::cli) fn run(&mut self) -> Result<[Duration; 4]> {
         let mut times = [Duration::ZERO; 4];
         let mut mark = Instant::now();
         let device = self.device.clone();
