@@ -2,6 +2,7 @@
 
 use ringtape::device::Device;
 use ringtape::ops::threshold_relu::ThresholdRelu;
+use ringtape::plan::{Cluster, Group, Link, Pipeline, failures};
 use ringtape::rng::Key;
 use ringtape::shape::DType;
 use ringtape::tape::{ParamsBuilder, Tape};
@@ -229,4 +230,43 @@ fn a_product_of_experts_is_right_where_each_is_wrong() {
         (0..10).for_each(|b| labels[(a + b) % 10] += 1);
         assert_eq!(labels, [1; 10]);
     }
+}
+
+/// "Going to thousands of GPUs", 1: 285 micro-batches fill 16 stages to nineteen twentieths; 128 replicas of them are 36,480 samples.
+#[test]
+fn pipelines_want_many_micro_batches() {
+    let even = Pipeline { forward: vec![1.0; 16], backward: vec![2.0; 16], transfer: vec![0.0; 15] };
+    let bubble = |m: usize| even.play(m).bubble(3.0 * m as f64);
+    assert!(bubble(285) < 0.05 + 1e-12 && bubble(284) > 0.05, "{}", bubble(285));
+}
+
+/// The same, 2: a second of work costs δ/τ of snapshots, and τ/2M of work that is done again, which is least at τ = √(2δM); the
+/// restarts R/M are the same whatever τ is.
+#[test]
+fn an_interval_weighs_snapshots_against_lost_work() {
+    let (mtbf, snapshot, restart) = (1e6, 2.0, 300.0);
+    let lost = |t: f64| snapshot / t + t / (2.0 * mtbf) + restart / mtbf;
+    let best = failures::young(mtbf, snapshot);
+    assert!((best - 2000.0).abs() < 1e-9);
+    assert!([0.9, 0.99, 1.01, 1.1].iter().all(|x| lost(best * x) > lost(best)));
+    let exact = 1.0 / failures::goodput(mtbf, snapshot, restart, best) - 1.0;
+    assert!((exact / lost(best) - 1.0).abs() < 0.01, "{exact}, {}", lost(best));
+    let other = failures::interval(mtbf, snapshot);
+    assert!((other / best - 1.0).abs() < 1e-3, "{other}");
+}
+
+/// The same, 3: an eighth of the bytes leaves a node on each port, and the ring of nodes has an eighth of the members.
+#[test]
+fn a_hierarchy_is_as_much_faster_as_a_node_is_large() {
+    let of = |alpha: f64, beta: f64| {
+        let (within, between) = (Link { alpha: 0.0, beta: 0.0 }, Link { alpha, beta });
+        let cluster = Cluster { within, between, gamma: 0.0, ..Cluster::named("small").unwrap().unwrap() };
+        let ring = 2.0 * 7999.0 * alpha + 2.0 * 7999.0 / 8000.0 * 1e9 * beta;
+        (ring, Group::new(8000, 8).all_reduce(&cluster, 1e9))
+    };
+    let (ring, nodes) = of(0.0, 1e-9);
+    assert!((ring / nodes - 8.0).abs() < 0.01, "{ring}, {nodes}");
+    // Without β the tree of a thousand nodes counts: nine doublings, and two steps for those beyond 512.
+    let (ring, nodes) = of(1e-5, 0.0);
+    assert!((ring - 0.15998).abs() < 1e-9 && (nodes - 11.0 * 1e-5).abs() < 1e-12, "{nodes}");
 }
