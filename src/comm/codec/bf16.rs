@@ -3,22 +3,36 @@
 //! The relative error of a rounding is at most 2⁻⁸, and as often up as down, so that no error feedback is kept.
 
 use super::{Entry, Quantiser, TwoPhase};
-use half::bf16;
+use crate::vectorized;
 
 /// The upper half of an f32.
 struct Bf16;
+
+vectorized! {
+    fn round(x: &[f32], halves: &mut [[u8; 2]]) {
+        for (half, x) in halves.iter_mut().zip(x) {
+            let bits = x.to_bits();
+            // A NaN stays one, also where only its lower half said so. The sum does not overflow: larger bits are NaNs.
+            let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+            *half = (if x.is_nan() { bits >> 16 | 0x40 } else { nearest >> 16 } as u16).to_le_bytes();
+        }
+    }
+    fn widen(halves: &[[u8; 2]], x: &mut [f32]) {
+        for (x, &half) in x.iter_mut().zip(halves) {
+            *x = f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16);
+        }
+    }
+}
 
 impl Quantiser for Bf16 {
     fn bytes(&self, n: usize) -> usize {
         2 * n
     }
     fn encode(&self, x: &[f32], bytes: &mut [u8]) {
-        let halves = bytes.as_chunks_mut::<2>().0;
-        halves.iter_mut().zip(x).for_each(|(b, &x)| *b = bf16::from_f32(x).to_le_bytes());
+        round(x, bytes.as_chunks_mut().0);
     }
     fn decode(&self, bytes: &[u8], x: &mut [f32]) {
-        let halves = bytes.as_chunks::<2>().0;
-        x.iter_mut().zip(halves).for_each(|(x, &b)| *x = bf16::from_le_bytes(b).to_f32());
+        widen(bytes.as_chunks().0, x);
     }
 }
 
@@ -29,3 +43,23 @@ pub(super) static ENTRY: Entry = Entry {
     attrs: &[],
     build: |_| Ok(Box::new(TwoPhase::new(Bf16, false))),
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+
+    #[test]
+    fn numbers_are_rounded_as_by_the_crate_half() {
+        let edges = (0..=u16::MAX).flat_map(|upper| {
+            [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|lower| f32::from_bits(u32::from(upper) << 16 | lower))
+        });
+        let x: Vec<f32> = edges.collect();
+        let (mut bytes, mut back) = (vec![0; 2 * x.len()], vec![0.0; x.len()]);
+        Bf16.encode(&x, &mut bytes);
+        Bf16.decode(&bytes, &mut back);
+        for (x, back) in x.iter().zip(back) {
+            assert_eq!(back.to_bits(), bf16::from_f32(*x).to_f32().to_bits(), "{x} ({:x})", x.to_bits());
+        }
+    }
+}

@@ -32,6 +32,8 @@ struct TopK {
     error: Option<Memory>,
     /// u.
     velocity: Memory,
+    /// Memory of a choice under way, kept from one to the next.
+    keys: Vec<u64>,
 }
 
 impl TopK {
@@ -66,7 +68,7 @@ impl TopK {
 
     /// Takes the k largest of `x` out as pairs; the rest waits.
     fn take(&mut self, param: &Param, k: usize, x: &mut [f32], places: &mut Vec<i32>, values: &mut Vec<i32>) {
-        for i in largest(x, k) {
+        for i in largest(x, k, &mut self.keys) {
             places.push((param.at + i) as i32);
             values.push(x[i].to_bits() as i32);
             x[i] = 0.0;
@@ -83,14 +85,15 @@ impl TopK {
 
 /// Places of the `k` elements of largest magnitude, in ascending order; of equal ones the first. Infinities and NaNs are the
 /// largest of all.
-fn largest(x: &[f32], k: usize) -> Vec<usize> {
+fn largest(x: &[f32], k: usize, keys: &mut Vec<u64>) -> Vec<usize> {
     let key = |(i, x): (usize, &f32)| (u64::from(!(x.to_bits() & 0x7fff_ffff)) << 32) | i as u64;
-    let mut keys: Vec<u64> = x.iter().enumerate().map(key).collect();
+    keys.clear();
+    keys.extend(x.iter().enumerate().map(key));
     if k < keys.len() {
         keys.select_nth_unstable(k);
         keys.truncate(k);
     }
-    let mut places: Vec<usize> = keys.into_iter().map(|key| key as u32 as usize).collect();
+    let mut places: Vec<usize> = keys.drain(..).map(|key| key as u32 as usize).collect();
     places.sort_unstable();
     places
 }
@@ -166,7 +169,15 @@ fn build(a: &Attrs) -> Result<Box<dyn Codec>> {
     }
     let error = a.flag("feedback")?.then(|| Memory::new("error"));
     let (warmup_steps, momentum) = (a.word("warmup_steps")?, momentum as f32);
-    Ok(Box::new(TopK { ratio, warmup_steps, momentum, step: 0, error, velocity: Memory::new("velocity") }))
+    Ok(Box::new(TopK {
+        ratio,
+        warmup_steps,
+        momentum,
+        step: 0,
+        error,
+        velocity: Memory::new("velocity"),
+        keys: vec![],
+    }))
 }
 
 /// top_k in the table of codecs.

@@ -32,12 +32,22 @@ pub trait Quantiser: Send {
 pub struct TwoPhase<Q> {
     quantiser: Q,
     error: Option<Memory>,
+    work: Work,
+}
+
+/// Memory of a sum under way. It is kept, as taking large pieces from the system anew for each costs more than what is done in them.
+#[derive(Default)]
+struct Work {
+    out: Vec<u8>,
+    into: Vec<u8>,
+    numbers: Vec<f32>,
+    sum: Vec<f32>,
 }
 
 impl<Q: Quantiser> TwoPhase<Q> {
     /// A codec by `quantiser`.
     pub fn new(quantiser: Q, feedback: bool) -> TwoPhase<Q> {
-        TwoPhase { quantiser, error: feedback.then(|| Memory::new("error")) }
+        TwoPhase { quantiser, error: feedback.then(|| Memory::new("error")), work: Work::default() }
     }
 }
 
@@ -58,7 +68,7 @@ fn remember(error: &mut Option<Memory>, params: &[Param], lost: &[f32]) {
 impl<Q: Quantiser> Codec for TwoPhase<Q> {
     fn sum(&mut self, world: &mut Communicator, params: &[Param], x: &mut [f32]) -> Result<()> {
         let (p, me, n) = (world.size(), world.rank(), x.len());
-        let TwoPhase { quantiser, error } = self;
+        let TwoPhase { quantiser, error, work: Work { out, into, numbers, sum } } = self;
         recall(error, params, x);
         // All blocks are as long, as all_to_all wants them; the last parts may be shorter, or empty.
         let each = n.div_ceil(p);
@@ -66,7 +76,9 @@ impl<Q: Quantiser> Codec for TwoPhase<Q> {
         let block = quantiser.bytes(each);
         let bytes = |rank: usize| rank * block..rank * block + quantiser.bytes(part(rank).len());
         let own = part(me);
-        let (mut out, mut into, mut numbers) = (vec![0; p * block], vec![0; p * block], vec![0.0; each]);
+        out.resize(p * block, 0);
+        into.resize(p * block, 0);
+        numbers.resize(each, 0.0);
         for rank in (0..p).filter(|&rank| rank != me) {
             let (x, sent) = (&mut x[part(rank)], &mut numbers[..part(rank).len()]);
             quantiser.encode(x, &mut out[bytes(rank)]);
@@ -75,9 +87,10 @@ impl<Q: Quantiser> Codec for TwoPhase<Q> {
                 x.iter_mut().zip(sent).for_each(|(x, sent)| *x -= *sent);
             }
         }
-        world.all_to_all(&out, &mut into)?;
+        world.all_to_all(out, into)?;
 
-        let mut sum = vec![0.0; own.len()];
+        sum.clear();
+        sum.resize(own.len(), 0.0);
         let numbers = &mut numbers[..own.len()];
         let mine = 0..quantiser.bytes(own.len());
         for rank in 0..p {
@@ -88,11 +101,11 @@ impl<Q: Quantiser> Codec for TwoPhase<Q> {
             }
             sum.iter_mut().zip(&*numbers).for_each(|(sum, x)| *sum += x);
         }
-        quantiser.encode(&sum, &mut out[bytes(me)]);
+        quantiser.encode(sum, &mut out[bytes(me)]);
         quantiser.decode(&out[bytes(me)], numbers);
         let lost = sum.iter().zip(numbers).map(|(sum, sent)| sum - *sent);
         x[own].iter_mut().zip(lost).for_each(|(x, lost)| *x = lost);
-        world.all_gather(&out[me * block..][..block], &mut into)?;
+        world.all_gather(&out[me * block..][..block], into)?;
         remember(error, params, x);
 
         for rank in 0..p {
