@@ -142,8 +142,15 @@ fn a_rank_that_dies_more_often_than_allowed_ends_the_job_with_its_code() {
     let ran = finish(job).fails(137, &["rank 1 of the job ended with exit code 137"]);
     assert!(ran.err.contains("restart 1 of 1 from runs/mlp-1/step-"), "{ran:?}");
     assert!(gone(last) && !d.join("runs/mlp-2").exists());
-    let more = (newest(&run) + 1).to_string();
-    ringtape_in(d, &["train", "--resume", "runs/mlp-1", "--steps", &more]).ok();
+    // A line that goes on does so again as it is.
+    let more = (newest(&run) + 2000).to_string();
+    let resume = ["train", "--resume", "runs/mlp-1", "--steps", &more].map(String::from);
+    let job = launch(d, &["-n", "2", "--max-restarts", "1"], &resume);
+    advances(&run);
+    signal(rank_of(&job, 0).expect("it runs"), "KILL");
+    let ran = finish(job).ok();
+    assert!(ran.err.contains("rank 0 was killed by signal 9; restart 1 of 1"), "{ran:?}");
+    assert_eq!(newest(&run).to_string(), more);
 }
 
 #[test]
@@ -179,6 +186,13 @@ fn a_user_who_asks_to_stop_is_obeyed() {
         signal(job.id(), name);
         not_restarted(&finish(job).fails(code, &["interrupted"]));
     }
+    // While a restart is on its way too, at whichever of its moments.
+    let job = launch(d, &flags, &train(&["--out", "both"], &["steps=1000000"]));
+    advances(&d.join("both"));
+    signal(rank_of(&job, 1).expect("it runs"), "KILL");
+    signal(job.id(), "TERM");
+    let ran = finish(job);
+    assert!(matches!(ran.code, Some(137 | 143)), "{ran:?}");
     // One that has stopped keeps the others from ending gently, and would never end by itself.
     let job = launch(d, &flags, &train(&["--out", "twice"], &["steps=1000000"]));
     advances(&d.join("twice"));

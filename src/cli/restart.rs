@@ -73,7 +73,7 @@ pub(super) struct Ended {
     pub(super) ends: Vec<End>,
     /// The user asked the launcher to stop.
     pub(super) stop: bool,
-    /// The user said that lost ranks are back.
+    /// All were told to end, as lost ranks are back.
     pub(super) back: bool,
 }
 

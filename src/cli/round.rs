@@ -130,10 +130,9 @@ impl Watch {
             }
             self.ended.stop = true;
         }
-        if signals.back() && short && !self.ended.stop {
-            if self.failed.is_none() && !self.ended.back {
-                self.tell(Signal::TERM);
-            }
+        // After a failure all begin again anyway: then it is left for whoever starts them.
+        if self.failed.is_none() && signals.back() && short && !self.ended.stop {
+            self.tell(Signal::TERM);
             self.ended.back = true;
         }
     }
