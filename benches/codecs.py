@@ -6,8 +6,8 @@
 
 Each run is the same character GPT by the same number of ranks, whose gradients go by another codec. The table has the held-out
 loss at the end (mean over seeds, and range), its difference to `none` (paired by seed, ± the standard error), and how many times
-fewer bytes a rank sends in the last step than the dense ring would. The last rows take an idea out: no error feedback, or no
-warm-up. Runs whose summary is in the folder are not made again.
+fewer bytes a rank sends in the last step than the dense ring would. Some rows take an idea out: no
+error feedback, or no warm-up. Runs whose summary is in the folder are not made again.
 """
 
 import argparse
@@ -27,10 +27,10 @@ CODECS = {
     "power_sgd, rank 1": {"codec.name": "power_sgd", "codec.rank": 1},
     "top_k 1 %": TOP_K | {"codec.warmup_steps": 300},
     "one_bit": {"codec.name": "one_bit"},
+    "one_bit, feedback": {"codec.name": "one_bit", "codec.feedback": "true"},
     "top_k 1 %, no warm-up": TOP_K,
     "top_k 1 %, no feedback": TOP_K | {"codec.warmup_steps": 300, "codec.feedback": "false"},
     "power_sgd, rank 4, no feedback": {"codec.name": "power_sgd", "codec.feedback": "false"},
-    "one_bit, no feedback": {"codec.name": "one_bit", "codec.feedback": "false"},
 }
 
 

@@ -11,7 +11,7 @@ type Setting<'a> = (&'a str, &'a [(&'a str, &'a str)]);
 const ALL: [Setting<'static>; 6] = [
     ("bf16", &[]),
     ("int8", &[("chunk", "64")]),
-    ("one_bit", &[("chunk", "64")]),
+    ("one_bit", &[("chunk", "64"), ("feedback", "true")]),
     ("top_k", &[("ratio", "0.05")]),
     ("top_k", &[("ratio", "0.05"), ("momentum", "0.9"), ("warmup_steps", "3")]),
     ("power_sgd", &[("rank", "2")]),
@@ -211,7 +211,7 @@ fn two_phases_by_hand() {
     // (1 + 3, 2 - 3) and (-2 + 2, 2 + 2), of which ±2.5 and ±2 come back.
     let x = [[1.0, 2.0, -3.0, 1.0], [1.0, -5.0, 2.0, 2.0]];
     let params = params(&[&[4]]);
-    let ranks = go(2, ("one_bit", &[]), &params, 1, |rank, _| x[rank].to_vec());
+    let ranks = go(2, ("one_bit", &[("feedback", "true")]), &params, 1, |rank, _| x[rank].to_vec());
     let kept = |e: [f32; 4]| vec![("error/p0".to_string(), e.to_vec())];
     assert_eq!(ranks[1].sums[0], [2.5, -2.5, 2.0, 2.0]);
     assert_eq!(ranks[0].state, kept([1.5, 1.5, -1.0, -1.0]));

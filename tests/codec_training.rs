@@ -30,7 +30,7 @@ const BASE: &[&str] = &[
 const CODECS: [&[&str]; 5] = [
     &["codec.name=bf16"],
     &["codec.name=int8"],
-    &["codec.name=one_bit"],
+    &["codec.name=one_bit", "codec.feedback=true"],
     &["codec.name=top_k", "codec.ratio=0.05", "codec.warmup_steps=8"],
     &["codec.name=power_sgd", "codec.rank=2"],
 ];

@@ -22,7 +22,7 @@
 //! so that over many steps all of g arrives, only later. Without it a codec that rounds always in the same way (a
 //! coordinate that is never among the largest, say) can keep weights where they are for ever. e belongs to its rank, and is
 //! part of a run's snapshots. Each codec but `bf16`, whose rounding errors are small and go either way, has it; `feedback =
-//! false` takes it away, to see what it is for.
+//! false` takes it away, to see what it is for, and is the default of `one_bit`, to whose usual company, Adam, it does harm.
 //!
 //! Every rank gets the same bits: each sum is made once and copied, or made by all from the same numbers in the same order. A
 //! NaN or an infinity of any rank reaches all. One rank alone has nothing to send: a codec then does nothing.
@@ -159,12 +159,13 @@ const fn chunks_of(default: &'static str) -> AttrDoc {
 }
 
 /// Whether there is error feedback.
-const FEEDBACK: AttrDoc = AttrDoc {
-    name: "feedback",
-    kind: Kind::Bool,
-    default: Some("true"),
-    doc: "what a step does not send is added to the next",
-};
+const FEEDBACK: AttrDoc = feedback("true");
+
+/// The same, with a default of one's own.
+const fn feedback(default: &'static str) -> AttrDoc {
+    let doc = "what a step does not send is added to the next";
+    AttrDoc { name: "feedback", kind: Kind::Bool, default: Some(default), doc }
+}
 
 /// The attribute `chunk`.
 fn chunk(attrs: &Attrs, codec: &str) -> Result<usize> {

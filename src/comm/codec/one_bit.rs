@@ -1,10 +1,12 @@
 //! one_bit: of every number its sign, of every chunk the mean magnitude: x ≈ ±mean|x|. A thirtieth of the bytes.
 //!
-//! So coarse that error feedback is what makes it work. Source: Seide et al., "1-bit stochastic gradient descent", Interspeech
-//! 2014; the magnitude is that of Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019: among all numbers of these signs ±m
-//! has the least square error with m the mean magnitude.
+//! So coarse that plain SGD needs error feedback with it. Adam does not: signs are nearly all that it uses, while what waits in the
+//! feedback makes the magnitude of its whole chunk larger, and with it the second moment by which Adam divides. So `feedback` is
+//! false unless it is asked for. Source: Seide et al., "1-bit stochastic gradient descent", Interspeech 2014; the magnitude is that
+//! of Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019: among all numbers of these signs ±m has the least square error
+//! with m the mean magnitude.
 
-use super::{Entry, FEEDBACK, Quantiser, TwoPhase, chunk, chunks_of};
+use super::{Entry, Quantiser, TwoPhase, chunk, chunks_of, feedback};
 use crate::vectorized;
 
 /// Chunks of so many numbers.
@@ -66,6 +68,6 @@ impl Quantiser for OneBit {
 pub(super) static ENTRY: Entry = Entry {
     name: "one_bit",
     doc: "a sign for each number and a magnitude for each chunk: a thirtieth of the bytes",
-    attrs: &[chunks_of("1024"), FEEDBACK],
+    attrs: &[chunks_of("1024"), feedback("false")],
     build: |a| Ok(Box::new(TwoPhase::new(OneBit { chunk: chunk(a, "one_bit")? }, a.flag("feedback")?))),
 };

@@ -122,6 +122,7 @@ impl Codec for PowerSgd {
         for (param, f) in &factors {
             let (p, after) = first.split_at_mut(f.n * f.r);
             let (q, after_q) = rest.split_at_mut(f.m * f.r);
+            // ANCHOR: factors
             columns(p, f.r);
             let x = &mut x[param.range()];
             matmul(View::transposed(x, f.m, f.n), View::new(p, f.n, f.r), q, false);
@@ -130,6 +131,7 @@ impl Codec for PowerSgd {
                 f.product(p, q, error);
                 error.iter_mut().zip(x).for_each(|(e, x)| *e = *x - *e);
             }
+            // ANCHOR_END: factors
             ps.push(&*p);
             (first, rest) = (after, after_q);
         }

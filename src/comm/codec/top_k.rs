@@ -66,6 +66,7 @@ impl TopK {
         }
     }
 
+    // ANCHOR: take
     /// Takes the k largest of `x` out as pairs; the rest waits.
     fn take(&mut self, param: &Param, k: usize, x: &mut [f32], places: &mut Vec<i32>, values: &mut Vec<i32>) {
         for i in largest(x, k, &mut self.keys) {
@@ -81,6 +82,7 @@ impl TopK {
         }
         x.fill(0.0);
     }
+    // ANCHOR_END: take
 }
 
 /// Places of the `k` elements of largest magnitude, in ascending order; of equal ones the first. Infinities and NaNs are the

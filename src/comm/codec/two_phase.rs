@@ -79,6 +79,7 @@ impl<Q: Quantiser> Codec for TwoPhase<Q> {
         out.resize(p * block, 0);
         into.resize(p * block, 0);
         numbers.resize(each, 0.0);
+        // ANCHOR: sent
         for rank in (0..p).filter(|&rank| rank != me) {
             let (x, sent) = (&mut x[part(rank)], &mut numbers[..part(rank).len()]);
             quantiser.encode(x, &mut out[bytes(rank)]);
@@ -88,6 +89,7 @@ impl<Q: Quantiser> Codec for TwoPhase<Q> {
             }
         }
         world.all_to_all(out, into)?;
+        // ANCHOR_END: sent
 
         sum.clear();
         sum.resize(own.len(), 0.0);
