@@ -111,7 +111,7 @@ fn supervise(session: &Session<'_>, args: &Args, lines: &Lines, signals: &Signal
             policy.back();
         }
         world = match policy.short() {
-            true => lines.config().map(|c| most(policy.there(), c.batch_size, c.micro_shards))?,
+            true => lines.config().map(|c| most(policy.there(), &c))?,
             false => ranks,
         };
         let with = if args.elastic { format!(" with {world} of {ranks} ranks") } else { String::new() };

@@ -1,6 +1,7 @@
 //! What `launch` does when its ranks have ended: leaves with the code of one of them, or starts them again. Nothing here looks
 //! at processes or files, so every case can be tested as a list of ends.
 
+use crate::train::{Config, Team};
 use std::fmt;
 
 /// Code of a rank that ended because another had failed.
@@ -179,10 +180,9 @@ impl Policy {
     }
 }
 
-/// The most of `there` ranks that can train together: each has a sample of the batch, and shards are cut as a tree.
-pub(super) fn most(there: usize, batch_size: usize, micro_shards: usize) -> usize {
-    let fits = |p: &usize| micro_shards == 0 || (p.is_power_of_two() && micro_shards.is_multiple_of(*p));
-    (1..=there.min(batch_size)).rev().find(fits).unwrap_or(1)
+/// The most of `there` ranks that can train `config` together; at least 1.
+pub(super) fn most(there: usize, config: &Config) -> usize {
+    (1..=there).rev().find(|&p| Team::fits(config, p).is_ok()).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -304,6 +304,9 @@ mod tests {
 
     #[test]
     fn as_many_as_can_share_a_batch() {
+        let most = |there, batch_size, micro_shards| {
+            most(there, &Config { batch_size, micro_shards, ..Config::default() })
+        };
         assert_eq!([1, 2, 3, 4, 5, 8].map(|there| most(there, 100, 0)), [1, 2, 3, 4, 5, 8]);
         assert_eq!([1, 2, 3, 4, 5, 8, 9].map(|there| most(there, 100, 8)), [1, 2, 2, 4, 4, 8, 8]);
         assert_eq!([3, 7].map(|there| most(there, 100, 6)), [2, 2]);

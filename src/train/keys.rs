@@ -1,6 +1,6 @@
 //! The keys of a config: one table, from which come the check for unknown keys, `--set`, and the list that help prints.
 
-/// Every key with what it means; types and defaults are those of [`Config`]'s default.
+/// Every key with what it means; types and defaults are those of [`Config`](super::Config)'s default.
 pub const KEYS: &[(&str, &str)] = &[
     ("steps", "optimizer steps"),
     ("batch_size", "samples (windows of text) of a batch, over all ranks"),

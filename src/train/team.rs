@@ -100,9 +100,15 @@ impl Team {
         hash[..8].iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// Errors where this many ranks cannot train `config`.
+    /// Errors where these ranks cannot train `config`.
     pub(super) fn check(&self, config: &Config) -> Result<()> {
-        let (p, batch, shards) = (self.size, config.batch_size, config.micro_shards);
+        Team::fits(config, self.size)?;
+        self.codec(&config.codec).map(drop)
+    }
+
+    /// Errors, by key, where `p` ranks cannot train `config`.
+    pub fn fits(config: &Config, p: usize) -> Result<()> {
+        let (batch, shards) = (config.batch_size, config.micro_shards);
         if batch < p {
             let what = format!("is {batch}, but each of {p} ranks needs at least one sample of a batch");
             return Err(Error::config("batch_size", what));
@@ -118,7 +124,7 @@ impl Team {
                         micro_shards; train it in one process";
             return Err(Error::config("model.kind", what));
         }
-        self.codec(&config.codec).map(drop)
+        Ok(())
     }
 
     /// Where ring and tree cross, as configured, or as measured now: then `config` says it from now on, and so does the run's
