@@ -293,3 +293,29 @@ fn what_cannot_be_is_named_with_its_remedy() {
         assert!(said.iter().all(|s| err.contains(s)), "{said:?} in {err}");
     }
 }
+
+/// Of each command of the chapter that a text follows: what it prints is that text.
+#[test]
+fn plans_of_the_book_are_what_the_program_prints() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/book/src/plan.md")).unwrap();
+    let blocks: Vec<&str> = page.split("```").skip(1).step_by(2).collect();
+    let mut compared = 0;
+    for pair in blocks.windows(2) {
+        let [Some(line), Some(shown)] = [pair[0].strip_prefix("sh\n"), pair[1].strip_prefix("text\n")] else {
+            continue;
+        };
+        let Some(words) = line.trim().strip_prefix("ringtape ") else { continue };
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_ringtape"))
+            .args(words.split_whitespace())
+            .output()
+            .unwrap();
+        let lines = |text: &str| -> Vec<String> {
+            text.lines().map(|l| l.trim().to_string()).filter(|l| !l.is_empty()).collect()
+        };
+        let (printed, shown) = (lines(&String::from_utf8_lossy(&out.stdout)), lines(shown));
+        // What it assumes comes after.
+        assert_eq!(printed[..shown.len().min(printed.len())], shown, "{words}");
+        compared += 1;
+    }
+    assert_eq!(compared, 3);
+}
