@@ -138,7 +138,8 @@ impl Team {
             let fit = self.call(Fit::measure)?;
             // TOML has numbers up to 2^63; 0 would be measured again.
             config.crossover = fit.crossover.clamp(1, i64::MAX as u64);
-            told = Some(format!("{} ranks: {fit}", self.size));
+            // Between devices gradients go round the ring whatever their length.
+            told = self.ring.is_none().then(|| format!("{} ranks: {fit}", self.size));
         }
         let crossover = config.crossover;
         self.call(move |c| {
