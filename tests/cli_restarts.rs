@@ -167,6 +167,16 @@ fn what_would_fail_again_is_not_tried_again() {
         not_restarted(&ran);
         assert_eq!(d.join("runs/mlp-1").exists(), code == 6, "an empty folder is not left behind");
     }
+    // A folder that holds a run is not gone on with by a line that begins one.
+    let old = d.join("old");
+    std::fs::create_dir_all(&old).unwrap();
+    std::fs::write(old.join("config.toml"), "").unwrap();
+    not_restarted(
+        &finish(launch(d, &flags, &train(&["--out", "old"], &[]))).fails(2, &["old", "holds a run"]),
+    );
+    assert_eq!(std::fs::read_dir(&old).unwrap().count(), 1);
+    let ran = finish(launch(d, &["-n", "2", "--elastic"], &train(&[], &["codec.name=int8"])));
+    ran.fails(2, &["codec.name", "--max-restarts"]);
     let verb = |words: &str| words.split(' ').map(String::from).collect::<Vec<_>>();
     for flags in [&["-n", "2", "--max-restarts", "1"][..], &["-n", "2", "--elastic"]] {
         let ran = finish(launch(d, flags, &verb("bench all-reduce")));

@@ -97,6 +97,25 @@ fn lengths_that_differ_are_an_error_on_every_rank() {
     assert!(results.iter().all(Result::is_err), "{results:?}");
 }
 
+#[test]
+fn a_rank_that_is_gone_is_no_error_of_the_others_devices() {
+    let machine = machine(0);
+    let devices = [0, 1, 2].map(|r| soft::device(&machine, r).unwrap());
+    let mut rings = device_ring::open(&devices).unwrap();
+    drop(rings.remove(1));
+    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+        let rank = |mut ring: ringtape::comm::DeviceRing| {
+            let device = devices[ring.rank()].clone();
+            scope.spawn(move || ring.all_reduce(&mut Tensor::from_slice(&device, &values(0, 100), &[100])?))
+        };
+        let all: Vec<_> = rings.into_iter().map(rank).collect();
+        all.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    for e in results.into_iter().map(Result::unwrap_err) {
+        assert!(e.exit_code() == 17 && e.to_string().contains("neighbour"), "{e}");
+    }
+}
+
 /// A driver that forgets its wait number `forget`.
 struct Forgetful {
     inner: Arc<dyn Driver>,

@@ -2,7 +2,7 @@
 
 use super::{Cli, Verb, train};
 use crate::error::{Error, Result};
-use crate::train::{Config, snapshot};
+use crate::train::{Config, Run, snapshot};
 use clap::Parser;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -26,9 +26,19 @@ impl Lines {
         let what = "only `train` can be restarted: leave out --max-restarts and --elastic";
         let Some((quiet, args)) = train_of(verb, what)? else { return Ok(None) };
         let made = args.folder().is_none();
+        let config = args.config()?;
+        if let (false, Some(folder)) = (args.resumes(), args.folder()) {
+            // Or the first start would go on with what is there.
+            Run::expect_new(folder)?;
+        }
+        if config.codec.reset && args.resumes() {
+            let what = "is granted once, and each restart would ask for it again: resume without --max-restarts, until there \
+                        is a new snapshot";
+            return Err(Error::config("codec.reset", what));
+        }
         let folder = match args.folder() {
             Some(folder) => folder.to_path_buf(),
-            None => args.choose(&args.config()?)?,
+            None => args.choose(&config)?,
         };
         let mut first = verb.to_vec();
         if made {

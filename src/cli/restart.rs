@@ -84,7 +84,7 @@ impl Ended {
     }
 
     /// The first failure that was no echo of another's, and not the launcher's own doing.
-    fn first(&self) -> Option<&End> {
+    pub(super) fn first(&self) -> Option<&End> {
         let own = || self.failures().filter(|e| !e.told());
         own().find(|e| e.code() != ECHO).or(own().next()).or(self.failures().next())
     }

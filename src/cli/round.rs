@@ -179,6 +179,6 @@ impl Watch {
     }
 }
 
-fn how(status: ExitStatus) -> How {
+pub(super) fn how(status: ExitStatus) -> How {
     status.signal().map(How::Signal).unwrap_or_else(|| How::Code(status.code().unwrap_or(1)))
 }

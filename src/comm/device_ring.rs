@@ -147,7 +147,10 @@ impl DeviceRing {
             Some(address) if x.device() == &self.device && x.dtype() == DType::F32 => address,
             _ => return Err(self.error(format!("all_reduce takes f32 on this device, not {}", x.spec()))),
         };
-        let links = self.links.take().ok_or_else(|| self.error("the ring has failed before".into()))?;
+        let links = self
+            .links
+            .take()
+            .ok_or_else(|| Error::RanksDisagree("the ring between devices has failed before".into()))?;
         let done = self.turn(&links, address, x.len());
         match done {
             Ok(()) => self.links = Some(links),
@@ -222,8 +225,10 @@ impl DeviceRing {
 
     /// The next message of a neighbour.
     fn receive<T>(&self, from: &Receiver<T>) -> Result<T> {
-        from.recv_timeout(self.deadline)
-            .map_err(|e| self.error(format!("rank {}: a neighbour in the ring has failed: {e}", self.rank)))
+        // An echo of what failed elsewhere, unless nobody says what.
+        let gone =
+            |e| format!("rank {} of the ring between devices: a neighbour has failed ({e})", self.rank);
+        from.recv_timeout(self.deadline).map_err(|e| Error::RanksDisagree(gone(e)))
     }
 
     /// An event behind what is queued in `stream` now.

@@ -113,9 +113,22 @@ impl Layout {
             );
             return Err(wrong("micro", &what));
         }
+        if !self.is_playable(job.batch) {
+            let what =
+                format!("= {} makes more than {PLAYED} micro-batches of all stages: raise it", self.micro);
+            return Err(wrong("micro", &what));
+        }
         Ok(())
     }
+
+    /// True where its schedule is short enough to be played.
+    pub(super) fn is_playable(&self, batch: usize) -> bool {
+        self.pp.saturating_mul(self.micro_batches(batch)) <= PLAYED
+    }
 }
+
+/// Micro-batches of all stages that a schedule may have.
+const PLAYED: usize = 1 << 22;
 
 fn wrong(key: &str, what: &str) -> Error {
     Error::Usage(format!("layout: {key} {what}"))

@@ -81,6 +81,9 @@ fn layouts(cluster: &Cluster, model: &Model, job: &Job) -> Vec<Layout> {
                 for micro in (0..).map(|i| 1 << i).take_while(|n| *n <= share) {
                     for recompute in [false, true] {
                         let plain = Layout { dp, tp, pp, cp, micro, zero: false, recompute };
+                        if !plain.is_playable(job.batch) {
+                            continue;
+                        }
                         all.push(plain);
                         let shared = if job.local_steps == 1 { dp * cp } else { cp };
                         all.extend((shared > 1).then_some(Layout { zero: true, ..plain }));

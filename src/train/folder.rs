@@ -30,7 +30,7 @@ impl Folder {
     }
 
     /// Errors where the folder holds anything but what a run leaves that was killed before it began.
-    fn expect_empty(path: &Path) -> Result<()> {
+    pub(super) fn expect_empty(path: &Path) -> Result<()> {
         let locked = path.join("lock").is_file();
         let mut names =
             std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten().map(|e| e.file_name());

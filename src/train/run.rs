@@ -76,6 +76,11 @@ impl Run {
         Run::resume_by(dir, change, |_| Ok(Team::alone()))
     }
 
+    /// Errors where a new run in `dir` would be refused because something is there.
+    pub fn expect_new(dir: &Path) -> Result<()> {
+        if dir.exists() { Folder::expect_empty(dir) } else { Ok(()) }
+    }
+
     /// The configuration of the run in `dir`.
     ///
     /// # Errors

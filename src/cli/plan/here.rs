@@ -3,6 +3,8 @@
 use super::super::bench::step::Step;
 use super::super::devices::Machine;
 use super::super::ranks::{Children, Job, start};
+use super::super::restart::{End, Ended};
+use super::super::round::how;
 use super::Args;
 use crate::cli::session::{Session, note};
 use crate::comm::{Communicator, Fit, Meeting, Place, Reduce};
@@ -36,11 +38,13 @@ pub(super) fn cluster(session: &Session<'_>, args: &Args, config: &Config) -> Re
     if let Some(mut out) = children.0[0].stdout.take() {
         out.read_to_string(&mut text).map_err(|e| Error::io("rank 0", e))?;
     }
+    let mut ended = Ended::default();
     for (rank, child) in children.0.iter_mut().enumerate() {
-        let end = child.wait().map_err(|e| Error::io(format!("rank {rank}"), e))?;
-        if !end.success() {
-            return Err(Error::Launched { rank, code: end.code().unwrap_or(1) });
-        }
+        let status = child.wait().map_err(|e| Error::io(format!("rank {rank}"), e))?;
+        ended.ends.push(End { rank, how: how(status), sent: None });
+    }
+    if let Some(End { rank, how, .. }) = ended.first() {
+        return Err(Error::Launched { rank: *rank, code: how.code() });
     }
     Cluster::parse(&text, "of the ranks here").map(Some)
 }
