@@ -5,7 +5,7 @@ use crate::train::{Config, Team};
 use std::fmt;
 
 /// Code of a rank that ended because another had failed.
-const ECHO: i32 = 17;
+pub(super) const ECHO: i32 = 17;
 /// Codes of what would happen again (a comparison or kernel, usage, meeting, data, disk or memory, NaN), or was asked for.
 const FINAL: [i32; 8] = [1, 2, 3, 4, 5, 6, 130, 143];
 /// Of those, the one that ranks give too when another dies while they meet.

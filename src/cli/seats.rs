@@ -1,6 +1,7 @@
 //! `launch --threads`: `train` by ranks that are threads of this process, rank r on device r.
 
 use super::lines::train_of;
+use super::restart::ECHO;
 use super::session::Session;
 use super::train;
 use crate::comm::{self, Communicator, DeviceRing, codec, device_ring};
@@ -35,14 +36,11 @@ pub(super) fn run(session: &Session<'_>, n: usize, verb: &[OsString]) -> Result<
     let config = args.config()?;
     // Rank 0 is this thread, which works in the pool too.
     super::threads(config.threads)?;
-    let mut seats = seats(&config.device, n)?;
-    seats.reverse();
-    let first = seats.pop();
+    let mut seats = seats(&config.device, n)?.into_iter();
+    let first = seats.next();
     let codecs = session.extensions.codecs;
     std::thread::scope(|scope| {
         let others: Vec<_> = seats
-            .into_iter()
-            .rev()
             .map(|seat| {
                 let (args, stop) = (&args, &stop);
                 scope.spawn(move || train::work(None, args, stop, once(seat, codecs)))
@@ -92,7 +90,6 @@ fn seats(name: &str, n: usize) -> Result<Vec<Seat>> {
 
 /// The first failure that was no echo of another's.
 fn outcome(ends: Vec<Result<()>>) -> Result<()> {
-    const ECHO: i32 = 17;
     let (mut bad, mut echo) = (None, None);
     for e in ends.into_iter().filter_map(Result::err) {
         if e.exit_code() == ECHO {
