@@ -13,7 +13,7 @@
 //! | `device_ring.rs` | [`DeviceRing`]: the ring between devices, without the host |
 //! | `number.rs` | what can be reduced, and how |
 //! | `cx.rs` | a collective under way: typed messages |
-//! | `courier.rs` | [`Courier`]: calls on a thread of their own |
+//! | `courier.rs`, `group.rs` | [`Courier`]: calls on a thread of their own; [`Group`]: of some of the ranks |
 //! | `tag.rs` | [`Tag`]: which call, carried by each message |
 //! | `watch.rs` | [`Watch`]: where every rank stands; the verdict when one fails |
 //! | `transport.rs` | [`Transport`]: what carries bytes must do; waiting by a deadline |
@@ -68,6 +68,7 @@ pub mod device_ring;
 mod faults;
 mod fit;
 mod frame;
+mod group;
 mod hello;
 pub mod job;
 mod lend;
@@ -93,6 +94,7 @@ pub use communicator::{CROSSOVER, Communicator, DEADLINE};
 pub use courier::{Courier, Promise};
 pub use device_ring::DeviceRing;
 pub use fit::Fit;
+pub use group::Group;
 pub use job::Place;
 pub use number::Number;
 pub use rendezvous::{Meeting, Way};

@@ -5,7 +5,7 @@
 //! | `mod.rs` | [`Observer`], [`Summary`], [`Trained`] |
 //! | `config.rs`, `keys.rs`, `settings.rs` | [`Config`]: TOML, its keys, what they must be, how they are read |
 //! | `task.rs`, `fields.rs` | [`Task`]: which fields of which data, under which loss |
-//! | `run.rs`, `pass.rs` | [`Run`]: the loop; forward and backward over one batch |
+//! | `run.rs`, `step.rs`, `pass.rs` | [`Run`]: the loop; one step of it; forward and backward over one batch |
 //! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs`, `sent.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
 //! | `codecs.rs` | gradients that are sent in fewer bytes |
 //! | `trace.rs`, `journal.rs` | the timeline of a step, and what each rank notes |
@@ -51,6 +51,7 @@ mod share;
 pub mod snapshot;
 mod state;
 mod states;
+mod step;
 mod stop;
 mod sums;
 mod task;

@@ -2,7 +2,7 @@
 
 use super::buckets::Full;
 use super::codecs::Coder;
-use crate::comm::{Courier, DeviceRing, Promise, Reduce};
+use crate::comm::{DeviceRing, Group, Promise, Reduce};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -21,10 +21,10 @@ pub(super) struct Traffic {
 /// A ring between devices, which the courier's errands share.
 pub(super) type Ring = Arc<Mutex<DeviceRing>>;
 
-/// Has the courier sum a bucket.
-pub(super) fn send(courier: &Courier, mut full: Full, coder: Option<&Coder>, by: Option<Ring>) -> Sent {
+/// Has the ranks of `data` sum a bucket.
+pub(super) fn send(data: &Group, mut full: Full, coder: Option<&Coder>, by: Option<Ring>) -> Sent {
     let coding = coder.map(|coder| coder.of(full.bucket));
-    courier.send(move |c| {
+    data.send(move |c| {
         let from = Instant::now();
         let sent = match (coding, by) {
             (None, Some(ring)) => {

@@ -166,13 +166,13 @@ impl Team {
             sums.totals.clear();
         }
         let share = targets(true)? as f64;
-        let total = match &self.courier {
-            Some(courier) => {
+        let total = match &self.data {
+            Some(data) => {
                 let add = move |c: &mut crate::comm::Communicator| {
                     let mut sum = [share];
                     c.all_reduce(&mut sum, Reduce::Sum).map(|()| sum[0])
                 };
-                Total::Coming(courier.send(add))
+                Total::Coming(data.send(add))
             }
             None => {
                 sums.totals.push(share);
@@ -225,11 +225,11 @@ impl Team {
     pub(super) fn told(&mut self, slot: Slot, g: Option<&Tensor>) -> Result<()> {
         let Some(s) = &mut self.sums else { return Ok(()) };
         for full in s.buckets.take(slot, g)? {
-            let Some(courier) = &self.courier else {
+            let Some(data) = &self.data else {
                 s.here.push(full);
                 continue;
             };
-            s.on_the_way.push(sent::send(courier, full, s.coder.as_ref(), s.by.clone()));
+            s.on_the_way.push(sent::send(data, full, s.coder.as_ref(), s.by.clone()));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::config::DataConfig;
 use super::sent::Ring;
 use super::sums::Sums;
 use super::trace::Trace;
-use crate::comm::{Algorithm, Communicator, Courier, DeviceRing, Fit, Reduce, codec};
+use crate::comm::{Algorithm, Communicator, DeviceRing, Fit, Group, Reduce, codec};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::ModelKind;
@@ -31,7 +31,10 @@ const COMPARE: u64 = 100;
 
 /// The ranks of a run.
 pub struct Team {
-    pub(super) courier: Option<Courier>,
+    /// All ranks.
+    world: Option<Group>,
+    /// Those that this one sums its gradients with.
+    pub(super) data: Option<Group>,
     /// The ring between the ranks' devices, and this rank's device.
     pub(super) ring: Option<(Ring, Device)>,
     rank: usize,
@@ -49,8 +52,8 @@ pub struct Team {
 impl Team {
     /// One rank.
     pub fn alone() -> Team {
-        let (courier, ring, sums, codecs, trace, journal) = (None, None, None, vec![], None, None);
-        Team { courier, ring, rank: 0, size: 1, sums, codecs, trace, journal, waited: Duration::ZERO }
+        let (world, data, ring, sums, codecs, trace, journal) = (None, None, None, None, vec![], None, None);
+        Team { world, data, ring, rank: 0, size: 1, sums, codecs, trace, journal, waited: Duration::ZERO }
     }
 
     /// This rank of those that `world` is of.
@@ -60,7 +63,8 @@ impl Team {
     pub fn of(mut world: Communicator) -> Result<Team> {
         world.set_deadline(STEP);
         let (rank, size) = (world.rank(), world.size());
-        Ok(Team { courier: Some(Courier::new(world)?), rank, size, ..Team::alone() })
+        let world = Group::of(world)?;
+        Ok(Team { data: Some(world.clone()), world: Some(world), rank, size, ..Team::alone() })
     }
 
     /// This rank of those that `world` is of, threads of one process, each on a device of its own: it trains on the device of
@@ -191,13 +195,13 @@ impl Team {
         Ok(())
     }
 
-    /// Has the courier make a call, and waits for it.
+    /// Has all ranks make a call, and waits for it.
     pub(super) fn call<R: Send + 'static>(
         &self,
         errand: impl FnOnce(&mut Communicator) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        match &self.courier {
-            Some(courier) => courier.call(errand),
+        match &self.world {
+            Some(world) => world.call(errand),
             None => Err(Error::Usage("there is no other rank to talk to".into())),
         }
     }
