@@ -1,25 +1,18 @@
 //! Several ranks, as threads, train one model: what one rank computes, they compute.
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod rank_support;
+
+use rank_support::{End, GPT, alone, by, config, go, leg, near};
 use ringtape::comm::{device_ring, threads};
 use ringtape::data::{About, Field, Permutation, Writer};
 use ringtape::device::soft::{self, Machine, Settings};
 use ringtape::error::{Error, Result};
 use ringtape::shape::DType;
-use ringtape::train::{Config, Metrics, Observer, Run, Stop, Team, metrics};
+use ringtape::train::{Config, Metrics, Run, Team, metrics};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-const SMALL: &[&str] = &["steps=20", "eval_batches=3", "eval_every=10", "snapshot_every=0", "log_every=1"];
-const QUICK: &[&str] = &["keep_snapshots=9", "schedule.warmup_steps=2", "tensorboard=false"];
-
-fn config(parts: &[&[&str]]) -> Config {
-    let all: Vec<String> =
-        [SMALL, QUICK].iter().chain(parts).flat_map(|p| p.iter()).map(|s| s.to_string()).collect();
-    Config::resolve(None, &all).unwrap()
-}
-
-const GPT: &[&str] = &["model.layers=1", "model.dim=16", "model.heads=2", "model.context=16", "batch_size=7"];
 const MLP: &[&str] = &[
     "data.path=digits",
     "model.kind=mlp",
@@ -29,52 +22,6 @@ const MLP: &[&str] = &[
     "optimizer.lr=0.003",
 ];
 const CNN: &[&str] = &["data.path=digits", "model.kind=cnn", "model.layers=1", "model.dim=4", "batch_size=6"];
-
-/// Every step's numbers; asks to stop after a step, where it is told to.
-struct Seen(Vec<Metrics>, Option<(u64, Stop)>);
-impl Observer for Seen {
-    fn on_step(&mut self, m: &Metrics) {
-        self.0.push(m.clone());
-        if let Some((step, stop)) = &self.1
-            && *step == m.step
-        {
-            stop.request(15);
-        }
-    }
-}
-
-/// What a rank ended with: its numbers, and the bytes of its weights.
-type End = (Vec<Metrics>, Vec<u8>);
-
-fn go(run: Result<Run>, stop_at: Option<u64>) -> (Result<()>, End) {
-    let mut run = match run {
-        Ok(run) => run,
-        Err(e) => return (Err(e), (vec![], vec![])),
-    };
-    let stop = Stop::never();
-    let mut seen = Seen(vec![], stop_at.map(|step| (step, stop.clone())));
-    let end = run.train(&stop, &mut seen).map(drop);
-    let params = run.params();
-    let bytes = (0..params.segments().len())
-        .flat_map(|i| params.segment(i).to_host().unwrap().as_bytes().unwrap().to_vec())
-        .collect();
-    (end, (seen.0, bytes))
-}
-
-fn by(p: usize, config: &Config, at: &Path) -> Vec<(Result<()>, End)> {
-    let ranks = threads::run(p, |world| Ok(go(Run::create_by(Team::of(world)?, config.clone(), at), None)));
-    ranks.into_iter().map(Result::unwrap).collect()
-}
-
-fn alone(config: &Config, at: &Path) -> End {
-    let (end, found) = go(Run::create(config.clone(), at), None);
-    end.unwrap();
-    found
-}
-
-fn near(a: f64, b: f64, what: &str) {
-    assert!((a - b).abs() <= 1e-5 * a.abs().max(b.abs()), "{what}: {a} and {b}");
-}
 
 fn same_numbers(parts: &[&[&str]]) {
     let d = tempfile::tempdir().unwrap();
@@ -176,22 +123,6 @@ fn micro_shards_give_the_same_bits_for_one_two_and_four_ranks() {
             assert!(found == one, "{extra:?}: weights or state by {p} ranks differ");
         }
     }
-}
-
-/// Starts or resumes by `p` ranks; rank p − 1 is asked to stop after `stop`.
-fn leg(p: usize, config: &Config, at: &Path, stop: Option<u64>) -> Vec<Result<()>> {
-    let resumes = at.join("config.toml").exists();
-    let ends = threads::run(p, |world| {
-        let team = Team::of(world)?;
-        let stop = stop.filter(|_| team.rank() == p - 1);
-        let run = if resumes {
-            Run::resume_by(at, |_| Ok(()), |_| Ok(team))
-        } else {
-            Run::create_by(team, config.clone(), at)
-        };
-        Ok(go(run, stop).0)
-    });
-    ends.into_iter().map(Result::unwrap).collect()
 }
 
 #[test]

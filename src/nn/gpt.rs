@@ -2,6 +2,7 @@
 //! a final norm, a linear layer to logits.
 
 use super::attention::{Past, SelfAttention, router};
+use super::parallel::{Part, Vocabulary};
 use super::{
     Activation, Dropout, Embedding, FeedForward, Linear, ModelConfig, Module, NormLayer, Positions, both,
 };
@@ -39,10 +40,17 @@ pub(super) struct Block {
 }
 
 impl Gpt {
-    /// Slots `token`, `position`, `blocks.i.…`, `norm`, `head`. Weights start normal with standard deviation 0.02, those that
+    /// Slots `token`, `position`, `blocks.i.…`, `norm`, `head`, of which `part` says what this rank has. Weights start normal with standard deviation 0.02, those that
     /// write to the residual stream smaller by √(2·layers).
-    pub fn new(c: &ModelConfig, vocabulary: usize, checkpoint: bool, p: &mut ParamsBuilder) -> Result<Gpt> {
-        let token = Embedding::new(p, "token", vocabulary, c.dim)?;
+    pub fn new(
+        c: &ModelConfig,
+        vocabulary: usize,
+        checkpoint: bool,
+        part: &Part,
+        p: &mut ParamsBuilder,
+    ) -> Result<Gpt> {
+        let share = &part.tensor;
+        let token = Embedding::shared(p, "token", vocabulary, c.dim, share)?;
         let position = match c.positions {
             Positions::Learned => Some(Embedding::new(p, "position", c.context, c.dim)?),
             Positions::Rotary | Positions::None => None,
@@ -51,11 +59,11 @@ impl Gpt {
             0 => None,
             n => Some((n, Linear::unbiased(p, "shift", n * c.dim, c.dim, Init::Normal(0.02))?)),
         };
-        let blocks = (0..c.layers).map(|i| Block::new(c, i, p).map(Arc::new)).collect::<Result<_>>()?;
+        let blocks = (0..c.layers).map(|i| Block::new(c, i, part, p).map(Arc::new)).collect::<Result<_>>()?;
         let norm = NormLayer::new(p, "norm", c.norm, c.dim)?;
         let head = match c.tied {
             true => Linear::tied(&token),
-            false => Linear::unbiased(p, "head", c.dim, vocabulary, Init::Normal(0.02))?,
+            false => Linear::to_symbols(p, "head", [c.dim, vocabulary], Init::Normal(0.02), share)?,
         };
         let dropout = Dropout(c.dropout);
         Ok(Gpt {
@@ -144,6 +152,11 @@ impl Gpt {
 }
 
 impl Gpt {
+    /// The symbols that its logits are of, where ranks share them.
+    pub fn symbols(&self) -> Option<&Vocabulary> {
+        self.token.vocabulary.as_ref()
+    }
+
     /// The router of its layers, if they have one.
     pub fn router(&self) -> Option<&'static router::Entry> {
         self.blocks.iter().find_map(|b| b.attention.router())
@@ -158,14 +171,15 @@ impl Module for Gpt {
 }
 
 impl Block {
-    fn new(c: &ModelConfig, i: usize, p: &mut ParamsBuilder) -> Result<Block> {
+    fn new(c: &ModelConfig, i: usize, part: &Part, p: &mut ParamsBuilder) -> Result<Block> {
+        let share = &part.tensor;
         let at = |name: &str| format!("blocks.{i}.{name}");
         let (narrow, residual) = (Init::Normal(0.02), Init::Normal(0.02 / (2.0 * c.layers as f64).sqrt()));
         Ok(Block {
             norm1: NormLayer::new(p, &at("norm1"), c.norm, c.dim)?,
-            attention: SelfAttention::new(c, &at("attention"), i, residual, p)?,
+            attention: SelfAttention::new(c, &at("attention"), i, residual, share, p)?,
             norm2: NormLayer::new(p, &at("norm2"), c.norm, c.dim)?,
-            mlp: FeedForward::new(c, &at("mlp"), 4 * c.dim, [narrow, residual], p)?,
+            mlp: FeedForward::new(c, &at("mlp"), 4 * c.dim, [narrow, residual], share, p)?,
             dropout: Dropout(c.dropout),
         })
     }

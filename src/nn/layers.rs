@@ -1,15 +1,28 @@
 //! Layers: a few slots each, and the op that uses them.
 
+use super::parallel::{Share, Vocabulary};
 use super::{Activation, Module, Norm, join, param};
 use crate::error::Result;
 use crate::ops::threshold_relu::ThresholdRelu;
-use crate::tape::{Init, ParamsBuilder, Role, Slot, Var};
+use crate::tape::{Cut, Init, ParamsBuilder, Role, Slot, Var};
 
 /// y = x·Wᵀ + b.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Slot,
     bias: Option<Slot>,
+    across: Across,
+}
+
+/// How ranks share a linear layer.
+#[derive(Clone, Debug)]
+enum Across {
+    /// Each has all of it.
+    Whole,
+    /// Each has some of the outputs.
+    Columns(Share),
+    /// Each has some of the inputs.
+    Rows(Share),
 }
 
 impl Linear {
@@ -28,7 +41,7 @@ impl Linear {
     ) -> Result<Linear> {
         let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
         let bias = Some(p.add(join(name, "bias"), &[output], Init::Constant(start), Role::Plain)?);
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, across: Across::Whole })
     }
     /// Without a bias.
     pub fn unbiased(
@@ -39,18 +52,78 @@ impl Linear {
         init: Init,
     ) -> Result<Linear> {
         let weight = p.add(join(name, "weight"), &[output, input], init, Role::Decay)?;
-        Ok(Linear { weight, bias: None })
+        Ok(Linear { weight, bias: None, across: Across::Whole })
     }
     /// A linear layer that shares the weight of an embedding.
     pub fn tied(embedding: &Embedding) -> Linear {
-        Linear { weight: embedding.weight, bias: None }
+        let across = match &embedding.vocabulary {
+            Some(v) => Across::Columns(v.share.clone()),
+            None => Across::Whole,
+        };
+        Linear { weight: embedding.weight, bias: None, across }
+    }
+    /// A layer of which each rank of `share` has some of the outputs: of each of `sections` equal sections of them its piece.
+    /// Its outputs are this rank's.
+    pub fn columns(
+        p: &mut ParamsBuilder,
+        name: &str,
+        [input, output]: [usize; 2],
+        init: Init,
+        sections: usize,
+        share: &Share,
+    ) -> Result<Linear> {
+        if share.size == 1 {
+            return Linear::new(p, name, input, output, init);
+        }
+        let cut = |whole: &[usize]| Cut::new(whole, 0, sections, share.place());
+        let weight = p.add_piece(join(name, "weight"), cut(&[output, input])?, init, Role::Decay)?;
+        let bias = p.add_piece(join(name, "bias"), cut(&[output])?, Init::Constant(0.0), Role::Plain)?;
+        Ok(Linear { weight, bias: Some(bias), across: Across::Columns(share.clone()) })
+    }
+    /// A layer of which each rank of `share` has some of the inputs. Every rank gets its outputs, added up.
+    pub fn rows(
+        p: &mut ParamsBuilder,
+        name: &str,
+        [input, output]: [usize; 2],
+        init: Init,
+        share: &Share,
+    ) -> Result<Linear> {
+        if share.size == 1 {
+            return Linear::new(p, name, input, output, init);
+        }
+        let cut = Cut::new(&[output, input], 1, 1, share.place())?;
+        let weight = p.add_piece(join(name, "weight"), cut, init, Role::Decay)?;
+        let bias = p.add(join(name, "bias"), &[output], Init::Constant(0.0), Role::Plain)?;
+        Ok(Linear { weight, bias: Some(bias), across: Across::Rows(share.clone()) })
+    }
+    /// From [.., dim] to the logits of this rank's symbols, without bias.
+    pub fn to_symbols(
+        p: &mut ParamsBuilder,
+        name: &str,
+        [dim, symbols]: [usize; 2],
+        init: Init,
+        share: &Share,
+    ) -> Result<Linear> {
+        if share.size == 1 {
+            return Linear::unbiased(p, name, dim, symbols, init);
+        }
+        let cut = Cut::new(&[symbols, dim], 0, 1, share.place())?;
+        let weight = p.add_piece(join(name, "weight"), cut, init, Role::Decay)?;
+        Ok(Linear { weight, bias: None, across: Across::Columns(share.clone()) })
     }
 }
 
 impl Module for Linear {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let bias = self.bias.map(|b| param(x, b));
-        x.linear(&param(x, self.weight), bias.as_ref())
+        let (weight, bias) = (param(x, self.weight), self.bias.map(|b| param(x, b)));
+        match &self.across {
+            Across::Whole => x.linear(&weight, bias.as_ref()),
+            Across::Columns(share) => share.copy(x)?.linear(&weight, bias.as_ref()),
+            Across::Rows(share) => {
+                let y = share.reduce(&x.linear(&weight, None)?)?;
+                bias.map_or(Ok(y.clone()), |b| y.add(&b))
+            }
+        }
     }
 }
 
@@ -63,6 +136,8 @@ pub(super) fn fan_in(n: usize) -> Init {
 #[derive(Clone, Debug)]
 pub struct Embedding {
     pub(super) weight: Slot,
+    /// Where ranks share it.
+    pub(super) vocabulary: Option<Vocabulary>,
 }
 
 impl Embedding {
@@ -78,7 +153,24 @@ impl Embedding {
         dim: usize,
         init: Init,
     ) -> Result<Embedding> {
-        Ok(Embedding { weight: p.add(join(name, "weight"), &[count, dim], init, Role::Decay)? })
+        let weight = p.add(join(name, "weight"), &[count, dim], init, Role::Decay)?;
+        Ok(Embedding { weight, vocabulary: None })
+    }
+    /// [`Embedding::new`] of which each rank of `share` has some rows.
+    pub fn shared(
+        p: &mut ParamsBuilder,
+        name: &str,
+        count: usize,
+        dim: usize,
+        share: &Share,
+    ) -> Result<Embedding> {
+        if share.size == 1 {
+            return Embedding::new(p, name, count, dim);
+        }
+        let cut = Cut::new(&[count, dim], 0, 1, share.place())?;
+        let vocabulary = Some(Vocabulary { share: share.clone(), symbols: cut.range() });
+        let weight = p.add_piece(join(name, "weight"), cut, Init::Normal(0.02), Role::Decay)?;
+        Ok(Embedding { weight, vocabulary })
     }
     /// Rows `start..start + n`, as [n, dim].
     pub fn rows<'t>(&self, x: &Var<'t>, start: usize, n: usize) -> Result<Var<'t>> {
@@ -88,7 +180,11 @@ impl Embedding {
 
 impl Module for Embedding {
     fn forward<'t>(&self, ids: &Var<'t>) -> Result<Var<'t>> {
-        ids.embedding(&param(ids, self.weight))
+        let weight = param(ids, self.weight);
+        match &self.vocabulary {
+            None => ids.embedding(&weight),
+            Some(vocabulary) => vocabulary.embed(ids, &weight),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `decode.rs` | generation with a key-value cache |
 //! | `activity.rs` | which hidden units are at work |
 //! | `sparse.rs` | thresholds of sparse activations, the two linear layers around one |
+//! | `parallel/` | layers that ranks share |
 //! | `mlp.rs`, `cnn.rs` | classifiers and regressors |
 //! | `fusion/` | classifiers of samples of several modalities |
 
@@ -22,6 +23,7 @@ pub mod fusion;
 mod gpt;
 mod layers;
 mod mlp;
+pub mod parallel;
 mod sparse;
 
 pub use activity::{Census, DeadUnits, LayerActivity};
@@ -33,6 +35,7 @@ pub use fusion::{Fusion, FusionConfig, FusionMode, Modality, Pair};
 pub use gpt::Gpt;
 pub use layers::{Dropout, Embedding, Linear, NormLayer};
 pub use mlp::Mlp;
+pub use parallel::Part;
 pub use sparse::{FeedForward, Kernels, Mode, Nonlinearity, Rule, SparseConfig};
 
 use crate::error::{Error, Result};
@@ -76,6 +79,8 @@ pub struct Prediction<'t> {
     pub heads: Vec<(usize, Var<'t>)>,
     /// What layers add to the loss of training, such as a price of wide windows.
     pub penalty: Option<Var<'t>>,
+    /// The symbols that the logits are of, where ranks share them.
+    pub symbols: Option<parallel::Vocabulary>,
 }
 
 /// A model with its parameters' names and slots; values live in [`Params`](crate::tape::Params).
@@ -89,7 +94,7 @@ pub enum Model {
     /// Transformers over samples of several modalities.
     Fusion(Fusion),
     /// Two modalities as vectors of one space.
-    Pair(Pair),
+    Pair(Box<Pair>),
 }
 
 impl Module for Model {
@@ -136,17 +141,37 @@ impl Model {
             Model::Fusion(m) => return m.forward(inputs, has),
             Model::Pair(m) => return m.forward(inputs),
         };
-        Ok(Prediction { output, heads: vec![], penalty })
+        let symbols = match self {
+            Model::Gpt(m) => m.symbols().cloned(),
+            _ => None,
+        };
+        Ok(Prediction { output, heads: vec![], penalty, symbols })
     }
 }
 
 /// The model that `config` describes for data of the form `io`; its slots are added to `params`. With `checkpoint` a
 /// transformer keeps only the input of each block and recomputes the rest during backward.
 pub fn build(config: &ModelConfig, io: &Io, checkpoint: bool, params: &mut ParamsBuilder) -> Result<Model> {
+    build_part(config, io, checkpoint, &Part::default(), params)
+}
+
+/// [`build`] of the part that a rank has of a model that several share.
+pub fn build_part(
+    config: &ModelConfig,
+    io: &Io,
+    checkpoint: bool,
+    part: &Part,
+    params: &mut ParamsBuilder,
+) -> Result<Model> {
     config.validate()?;
     match (config.kind, io) {
         (ModelKind::Gpt, Io::Tokens { vocabulary }) => {
-            Ok(Model::Gpt(Gpt::new(config, *vocabulary, checkpoint, params)?))
+            Ok(Model::Gpt(Gpt::new(config, *vocabulary, checkpoint, part, params)?))
+        }
+        (kind, _) if !part.is_whole() => {
+            let what =
+                format!("is {kind}, whose layers ranks cannot share; use gpt, or a mesh of data alone");
+            Err(Error::config("model.kind", what))
         }
         (ModelKind::Mlp, Io::Samples { shape, outputs }) => {
             Ok(Model::Mlp(Mlp::new(config, shape, *outputs, params)?))
@@ -158,7 +183,7 @@ pub fn build(config: &ModelConfig, io: &Io, checkpoint: bool, params: &mut Param
             Ok(Model::Fusion(Fusion::new(config, modalities, *outputs, params)?))
         }
         (ModelKind::Pair, Io::Modalities { modalities, .. }) => {
-            Ok(Model::Pair(Pair::new(config, modalities, params)?))
+            Ok(Model::Pair(Box::new(Pair::new(config, modalities, params)?)))
         }
         (kind, Io::Modalities { .. }) => Err(Error::config(
             "model.kind",

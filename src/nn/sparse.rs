@@ -4,6 +4,7 @@
 //! last is observed.)
 
 use super::config::words;
+use super::parallel::Share;
 use super::{Activation, Linear, ModelConfig, Module, join, param};
 use crate::error::{Error, Result};
 use crate::ops::sparse_mlp::{Path, SparseMlp};
@@ -245,17 +246,19 @@ enum Layers {
 impl FeedForward {
     /// Slots `name.up`, `name.down`, and those of thresholds. Weights of the second layer begin as `residual` says; sparse
     /// layers store them by hidden unit, [hidden, dim], so that a unit that is skipped is a stretch of memory that is skipped.
+    /// Ranks of `share` have some hidden units each, but of sparse layers all.
     pub fn new(
         c: &ModelConfig,
         name: &str,
         hidden: usize,
         [narrow, residual]: [Init; 2],
+        share: &Share,
         p: &mut ParamsBuilder,
     ) -> Result<FeedForward> {
         let (up, down) = (join(name, "up"), join(name, "down"));
         if c.activation != Activation::Sparse {
-            let up = Linear::new(p, &up, c.dim, hidden, narrow)?;
-            let down = Linear::new(p, &down, hidden, c.dim, residual)?;
+            let up = Linear::columns(p, &up, [c.dim, hidden], narrow, 1, share)?;
+            let down = Linear::rows(p, &down, [hidden, c.dim], residual, share)?;
             return Ok(FeedForward(Layers::Dense { up, f: c.activation, down }));
         }
         let zero = Init::Constant(0.0);

@@ -9,6 +9,7 @@
 //! | `adjoint.rs` | [`Adjoint`]: a gradient while it is summed |
 //! | `backward.rs` | the reverse sweep, activation checkpointing |
 //! | `params.rs` | [`Params`]: weights, flat |
+//! | `cut.rs` | [`Cut`]: pieces of arrays, where ranks share a model |
 //! | `grads.rs` | [`Grads`]: gradients in the same layout |
 //! | `explain.rs` | why is this gradient missing or zero? the graph as DOT |
 //!
@@ -17,6 +18,7 @@
 
 mod adjoint;
 mod backward;
+mod cut;
 mod explain;
 mod grads;
 mod op;
@@ -24,6 +26,7 @@ mod params;
 
 pub use adjoint::Adjoint;
 pub use backward::{Done, Leaves};
+pub use cut::Cut;
 pub use explain::Explanation;
 pub use grads::Grads;
 pub use op::{Cx, Op};

@@ -1,6 +1,7 @@
 //! Weights, flat: a few long arrays that optimizers, all-reduce and snapshots see as arrays, cut into named slots that
 //! models see as tensors.
 
+use super::Cut;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rng::Key;
@@ -55,6 +56,8 @@ pub struct SlotInfo {
     pub segment: usize,
     /// First element within the segment.
     pub offset: usize,
+    /// Of which array it is a piece, where ranks share a model.
+    pub cut: Option<Cut>,
 }
 
 /// One flat array of slots that are treated alike.
@@ -113,12 +116,26 @@ impl ParamsBuilder {
 
     /// Adds a slot. Errors when the name is taken or the shape is impossible.
     pub fn add(&mut self, name: impl Into<String>, dims: &[usize], init: Init, role: Role) -> Result<Slot> {
-        let name = name.into();
+        self.insert(name.into(), Shape::new(dims)?, None, init, role)
+    }
+
+    /// [`ParamsBuilder::add`] for a slot that holds a piece of an array; its initial values are those of that piece.
+    pub fn add_piece(&mut self, name: impl Into<String>, cut: Cut, init: Init, role: Role) -> Result<Slot> {
+        self.insert(name.into(), Shape::new(&cut.dims())?, Some(cut), init, role)
+    }
+
+    fn insert(
+        &mut self,
+        name: String,
+        shape: Shape,
+        cut: Option<Cut>,
+        init: Init,
+        role: Role,
+    ) -> Result<Slot> {
         if self.slots.iter().any(|(s, _)| s.name == name) {
             return Err(Error::shape("params", format!("two slots are named `{name}`")));
         }
-        let shape = Shape::new(dims)?;
-        self.slots.push((SlotInfo { name, shape, role, segment: 0, offset: 0 }, init));
+        self.slots.push((SlotInfo { name, shape, role, segment: 0, offset: 0, cut }, init));
         Ok(Slot(self.slots.len() as u32 - 1))
     }
 
@@ -148,8 +165,8 @@ impl ParamsBuilder {
         Ok(())
     }
 
-    /// Allocates the segments and fills in the initial values.
-    pub fn build(mut self) -> Result<Params> {
+    /// Gives each slot its place: the segments, and of each slot the number of slots before it in its segment.
+    fn lay_out(&mut self) -> (Vec<SegmentInfo>, Vec<usize>) {
         let align = SLOT_ALIGN / self.dtype.size();
         let mut segments: Vec<SegmentInfo> = Vec::new();
         let mut ranks = vec![0; self.slots.len()];
@@ -165,6 +182,18 @@ impl ParamsBuilder {
             }
             segments.push(SegmentInfo { role, len });
         }
+        (segments, ranks)
+    }
+
+    /// The slots where [`ParamsBuilder::build`] would put them, without taking their memory.
+    pub fn layout(mut self) -> Vec<SlotInfo> {
+        self.lay_out();
+        self.slots.into_iter().map(|(s, _)| s).collect()
+    }
+
+    /// Allocates the segments and fills in the initial values.
+    pub fn build(mut self) -> Result<Params> {
+        let (segments, ranks) = self.lay_out();
         let (slots, inits): (Vec<_>, Vec<_>) = self.slots.into_iter().unzip();
         let by_name = slots.iter().enumerate().map(|(i, s)| (s.name.clone(), Slot(i as u32))).collect();
         let table = Table { slots, ranks, segments, by_name, device: self.device, dtype: self.dtype };
@@ -185,12 +214,17 @@ impl Params {
     }
 
     fn init(&mut self, slot: Slot, init: Init, seed: u64) -> Result<()> {
-        let (name, n) = (self.info(slot).name.clone(), self.info(slot).shape.len());
+        let (name, cut) = (self.info(slot).name.clone(), self.info(slot).cut);
+        let n = cut.map_or(self.info(slot).shape, |cut| cut.whole).len();
         let mut rng = Key::named(seed, &name).rng();
         let v: Vec<f64> = match init {
             Init::Constant(c) => vec![c; n],
             Init::Normal(std) => (0..n).map(|_| rng.normal() * std).collect(),
             Init::Uniform(bound) => (0..n).map(|_| (rng.uniform() * 2.0 - 1.0) * bound).collect(),
+        };
+        let v = match cut {
+            Some(cut) => cut.take(&v),
+            None => v,
         };
         let dims = self.info(slot).shape;
         let t = Tensor::from_f64(&self.table.device, self.table.dtype, &v, dims.dims())?;

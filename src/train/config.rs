@@ -1,5 +1,6 @@
 //! What a run does, as a TOML file says it. Every key has a default; the resolved file is saved with the run.
 
+use super::mesh::MeshConfig;
 use super::settings;
 use crate::data::Access;
 use crate::error::{Error, Result};
@@ -160,6 +161,8 @@ pub struct Config {
     pub controller: ControllerConfig,
     /// What gradients are sent by.
     pub codec: CodecConfig,
+    /// How ranks are laid out.
+    pub mesh: MeshConfig,
 }
 
 impl Default for DataConfig {
@@ -221,6 +224,7 @@ impl Default for Config {
             schedule: ScheduleConfig::default(),
             controller: ControllerConfig::default(),
             codec: CodecConfig::default(),
+            mesh: MeshConfig::default(),
         }
     }
 }
@@ -333,6 +337,7 @@ impl Config {
         self.schedule.build(self.optimizer.lr, self.steps)?;
         self.controller.build()?;
         self.codec.validate(shards)?;
-        self.model.validate()
+        self.model.validate()?;
+        self.mesh.validate(self)
     }
 }

@@ -188,6 +188,8 @@ pub const KEYS: &[(&str, &str)] = &[
     ("codec.rank", "power_sgd: columns of the two factors of a matrix"),
     ("codec.chunk", "int8, one_bit: elements that share a scale"),
     ("codec.feedback", "what a step does not send is added to the next"),
+    ("mesh.data", "replicas of the model, each with its share of a batch; 0: as many as the ranks make"),
+    ("mesh.tensor", "ranks that share each layer of a gpt: heads of attention, hidden units, symbols"),
 ];
 
 #[cfg(test)]

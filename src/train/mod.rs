@@ -7,6 +7,7 @@
 //! | `task.rs`, `fields.rs` | [`Task`]: which fields of which data, under which loss |
 //! | `run.rs`, `step.rs`, `pass.rs` | [`Run`]: the loop; one step of it; forward and backward over one batch |
 //! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs`, `sent.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
+//! | `mesh/` | ranks that share one model |
 //! | `codecs.rs` | gradients that are sent in fewer bytes |
 //! | `trace.rs`, `journal.rs` | the timeline of a step, and what each rank notes |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
@@ -33,6 +34,7 @@ mod init;
 mod journal;
 mod keys;
 pub mod maps;
+mod mesh;
 mod meter;
 pub mod metrics;
 pub mod modalities;
@@ -64,6 +66,7 @@ pub use config::Config;
 pub use evaluate::{Evaluation, Losses, activity, attention, evaluate, losses};
 pub use folder::write_whole;
 pub use keys::KEYS;
+pub use mesh::MeshConfig;
 pub use metrics::Metrics;
 pub use own::{Own, Verdict};
 pub use run::Run;

@@ -95,7 +95,7 @@ impl Pass<'_> {
         let samples = weight.samples;
         let tape = self.tape(team, params, turn);
         let prediction = self.task.predict(self.model, turn.batch, &tape)?;
-        let loss = self.task.loss(&prediction.output, &target, false)?;
+        let loss = self.task.loss_of(&prediction, &target)?;
         let value = loss.value().item()?;
         team.mark("forward", from);
         let share = team.settle(weight)?;
@@ -131,8 +131,8 @@ impl Pass<'_> {
     fn first_bad_op(&self, team: &Team, params: &Params, turn: &Turn<'_>, value: f64) -> Error {
         let tape = self.tape(team, params, turn).check_finite();
         let again = || -> Result<()> {
-            let y = self.task.predict(self.model, turn.batch, &tape)?.output;
-            self.task.loss(&y, &self.task.parts(turn.batch)?.1, false).map(drop)
+            let y = self.task.predict(self.model, turn.batch, &tape)?;
+            self.task.loss_of(&y, &self.task.parts(turn.batch)?.1).map(drop)
         };
         let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
         let step = self.step + 1;

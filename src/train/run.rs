@@ -4,7 +4,9 @@ use super::build;
 use super::changes;
 use super::evaluate::{Evaluation, activity, attention, evaluate_together};
 use super::folder::Folder;
+
 use super::init;
+use super::mesh::division::Division;
 use super::meter::{Meter, watchers};
 use super::metrics::Metrics;
 use super::records::Records;
@@ -31,6 +33,8 @@ pub struct Run {
     pub(super) params: Params,
     pub(super) grads: Grads,
     pub(super) optimizer: Box<dyn Optimizer>,
+    /// Where ranks share the model: the whole of it.
+    pub(super) division: Option<Division>,
     pub(super) schedule: optim::Schedule,
     pub(super) controller: Option<Gvc>,
     pub(super) noise: Option<NoiseScale>,
@@ -141,13 +145,17 @@ impl Run {
         }
         // Other data are refused before other weights: that is the error that helps.
         let cursor = state.as_ref().map(|s| s.cursor);
-        let loader = task.train_share(&device, cursor, team.rank(), team.size())?;
+        let (replica, replicas) = (team.rank() / config.mesh.shares(), config.mesh.replicas(team.size()));
+        let loader = task.train_share(&device, cursor, replica, replicas)?;
         match &snapshot {
             Some(snapshot) => snapshot.restore(&mut params, optimizer.as_mut())?,
             None if team.leads() => notices.extend(init::begin(&config, resumed, &mut params)?),
             None => {}
         }
+        team.arrange(&config.mesh)?;
         team.prepare(&config, &mut params, folder.path())?;
+        let (division, model, params, optimizer) = team.divide(&config, &task, (model, params), optimizer)?;
+        team.sum_gradients_of(&config, &params);
         notices.extend(team.encode(&mut config, &params, snapshot.as_ref())?);
         let (controller, noise) = watchers(&config, &team, state.as_ref())?;
         Ok(Run {
@@ -167,6 +175,7 @@ impl Run {
             model,
             params,
             optimizer,
+            division,
             loader,
             notices,
         })
@@ -180,13 +189,13 @@ impl Run {
     pub fn task(&self) -> &Task {
         &self.task
     }
-    /// The parameters.
+    /// The parameters; where ranks share the model, as they were when they were last put together.
     pub fn params(&self) -> &Params {
-        &self.params
+        self.division.as_ref().map_or(&self.params, |d| &d.params)
     }
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.division.as_ref().map_or(&self.model, |d| &d.model)
     }
     /// Optimizer steps done.
     pub fn step(&self) -> u64 {
@@ -269,8 +278,11 @@ impl Run {
 
     fn finish(&mut self, found: Evaluation, observer: &mut dyn Observer) -> Result<Summary> {
         self.records.poll(true, observer);
-        let leads = self.team.leads();
-        let sample = leads.then(|| super::sample(&self.task, &self.model, &self.used()?, self.config.seed));
+        let (leads, used) = (self.team.leads(), self.used()?);
+        let sample = leads.then(|| super::sample(&self.task, self.model(), &used, self.config.seed));
+        if let Some(division) = &mut self.division {
+            division.refresh(&self.params)?;
+        }
         let summary = Summary::new(self, found, sample.transpose()?.flatten())?;
         let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         self.records.write("summary.json", &(text + "\n"))?;
@@ -279,23 +291,30 @@ impl Run {
     }
 
     /// The weights that are evaluated and used: those in training, or what the optimizer makes of them.
+    /// All ranks that share a model call it.
     pub(super) fn used(&self) -> Result<Params> {
-        Ok(self.optimizer.averaged(&self.params)?.unwrap_or_else(|| self.params.clone()))
+        let mine = self.optimizer.averaged(&self.params)?.unwrap_or_else(|| self.params.clone());
+        self.division.as_ref().map_or(Ok(mine.clone()), |d| d.whole(&mine))
     }
 
     fn evaluate(&self) -> Result<Evaluation> {
-        let (used, batches) = (self.used()?, self.config.eval_batches);
-        evaluate_together(&self.team, &self.task, &self.model, &used, &self.device, batches)
+        self.evaluate_at(&self.used()?)
+    }
+
+    fn evaluate_at(&self, used: &Params) -> Result<Evaluation> {
+        let batches = self.config.eval_batches;
+        evaluate_together(&self.team, &self.task, self.model(), used, &self.device, batches)
     }
 
     /// Evaluates, and puts into `m` what was found; the rank that leads looks closer.
     fn judge(&mut self, m: &mut Metrics) -> Result<Evaluation> {
-        let found = self.evaluate()?;
+        let used = self.used()?;
+        let found = self.evaluate_at(&used)?;
         (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
         if self.team.leads() {
-            let used = self.used()?;
-            m.attention = attention(&self.task, &self.model, &used, &self.device)?;
-            m.activity = activity(&self.task, &self.model, &used, &self.device, &mut self.silent)?;
+            let model = self.division.as_ref().map_or(&self.model, |d| &d.model);
+            m.attention = attention(&self.task, model, &used, &self.device)?;
+            m.activity = activity(&self.task, model, &used, &self.device, &mut self.silent)?;
         }
         Ok(found)
     }
@@ -327,7 +346,13 @@ impl Run {
         state.noise = self.noise.as_ref().map(NoiseScale::state);
         let (codec, arrays) = self.team.kept()?.unzip();
         state.codec = codec;
-        let kept = (&state, &arrays.unwrap_or_default()[..]);
-        self.records.save(&self.params, self.optimizer.as_mut(), kept, self.config.keep_snapshots)
+        let (kept, keep) = (&arrays.unwrap_or_default()[..], self.config.keep_snapshots);
+        let Some(division) = &mut self.division else {
+            return self.records.save(&self.params, self.optimizer.as_mut(), (&state, kept), keep);
+        };
+        division.refresh(&self.params)?;
+        let mut whole = super::optimizer(&self.config, &division.params)?;
+        division.whole_state(self.optimizer.as_mut(), whole.as_mut(), &self.params)?;
+        self.records.save(&division.params, whole.as_mut(), (&state, kept), keep)
     }
 }

@@ -5,7 +5,7 @@ use super::metrics::Metrics;
 use super::pass::{Pass, all_reached, bad_gradient};
 use super::run::Run;
 use crate::error::{Error, Result};
-use crate::optim::{self, Gvc, clip};
+use crate::optim::{self, Gvc};
 use crate::tape::{Grads, Params};
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ impl Run {
         if self.step == 0 {
             all_reached(&self.grads)?;
         }
-        let norm = clip::by_global_norm(&mut self.grads, self.config.clip)?;
+        let norm = self.team.clip(&mut self.grads, &self.params, self.config.clip)?;
         if !norm.is_finite() {
             return Err(bad_gradient(self.step + 1, &self.params, &self.grads, norm));
         }

@@ -109,6 +109,9 @@ impl Team {
     /// What watches the noise of the gradient: by its parts, or by micro-batches where a batch has one part.
     pub(super) fn noise(&self, config: &Config) -> Option<NoiseScale> {
         let (batch, micro) = (config.batch_size as u64, config.accumulate as f64);
+        if self.mesh.is_some() {
+            return None; // the norm of a shard's gradient is spread over ranks
+        }
         let Some(s) = self.sums.as_ref().filter(|s| s.shards > 1) else {
             return NoiseScale::new(batch as f64, if self.sums.is_some() { 1.0 } else { micro });
         };
@@ -243,7 +246,7 @@ impl Team {
 
     /// Waits for the sums over ranks, and puts them into `grads`.
     fn receive(&mut self, grads: &mut Grads) -> Result<()> {
-        let (from, size) = (Instant::now(), self.size());
+        let (from, size) = (Instant::now(), self.replica().1);
         let Some(s) = &mut self.sums else { return Ok(()) };
         let mut full = std::mem::take(&mut s.here);
         let mut events = Vec::new();
@@ -275,6 +278,7 @@ impl Team {
         stop: Option<i32>,
     ) -> Result<Agreed> {
         self.receive(grads)?;
+        let (counts, shared) = (f64::from(u8::from(self.speaks())), self.mesh.is_some());
         let Some(s) = &mut self.sums else {
             let loss = parts.iter().map(|p| p.0).sum();
             let changes = parts.into_iter().flat_map(|p| p.2).collect();
@@ -286,8 +290,9 @@ impl Team {
         });
         let shards = s.shards;
         let flags = [f64::from(u8::from(trouble.is_some())), f64::from(stop.unwrap_or(0))];
-        let record =
-            |(p, squares): (&(f64, f64, Vec<Change>), &f64)| [p.0, squares / (p.1 * p.1), flags[0], flags[1]];
+        let record = |(p, squares): (&(f64, f64, Vec<Change>), &f64)| {
+            [p.0 * counts, squares / (p.1 * p.1), flags[0], flags[1]]
+        };
         let mine: Vec<f64> = parts.iter().zip(s.buckets.squares()).flat_map(record).collect();
         let from = Instant::now();
         let all = self.gather(mine)?;
@@ -299,7 +304,7 @@ impl Team {
         let (loss, squares): (f64, f64) = (of(0).sum(), of(1).sum());
         let share: f64 = parts.iter().map(|p| p.1).sum();
         let own = parts.iter().map(|p| p.0).sum::<f64>() / share;
-        let small = (shards > 1).then(|| (squares / shards as f64).sqrt());
+        let small = (shards > 1 && !shared).then(|| (squares / shards as f64).sqrt());
         let stop = of(3).find(|signal| *signal > 0.0).map(|signal| signal as i32);
         let changes = self.merge(parts.into_iter().map(|p| (p.1, p.2)).collect())?;
         Ok(Agreed { loss, own, small, changes, stop })

@@ -256,6 +256,14 @@ impl Task {
         Ok(sum)
     }
 
+    /// The mean loss of what a model, or a rank's part of it, predicts.
+    pub fn loss_of<'t>(&self, p: &Prediction<'t>, target: &Tensor) -> Result<Var<'t>> {
+        match &p.symbols {
+            Some(symbols) => symbols.cross_entropy(&p.output, target, IGNORE),
+            None => self.loss(&p.output, target, false),
+        }
+    }
+
     /// Loss of predictions `y`: its mean, or its sum over the targets that count.
     pub fn loss<'t>(&self, y: &Var<'t>, target: &Tensor, sum: bool) -> Result<Var<'t>> {
         match self.objective {

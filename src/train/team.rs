@@ -5,6 +5,7 @@
 
 use super::Config;
 use super::config::DataConfig;
+use super::mesh::Mesh;
 use super::sent::Ring;
 use super::sums::Sums;
 use super::trace::Trace;
@@ -32,9 +33,11 @@ const COMPARE: u64 = 100;
 /// The ranks of a run.
 pub struct Team {
     /// All ranks.
-    world: Option<Group>,
+    pub(super) world: Option<Group>,
     /// Those that this one sums its gradients with.
     pub(super) data: Option<Group>,
+    /// Where ranks share a model.
+    pub(super) mesh: Option<Mesh>,
     /// The ring between the ranks' devices, and this rank's device.
     pub(super) ring: Option<(Ring, Device)>,
     rank: usize,
@@ -52,8 +55,21 @@ pub struct Team {
 impl Team {
     /// One rank.
     pub fn alone() -> Team {
-        let (world, data, ring, sums, codecs, trace, journal) = (None, None, None, None, vec![], None, None);
-        Team { world, data, ring, rank: 0, size: 1, sums, codecs, trace, journal, waited: Duration::ZERO }
+        let (world, data, mesh, ring, sums) = (None, None, None, None, None);
+        let (codecs, trace, journal) = (vec![], None, None);
+        Team {
+            world,
+            data,
+            mesh,
+            ring,
+            rank: 0,
+            size: 1,
+            sums,
+            codecs,
+            trace,
+            journal,
+            waited: Duration::ZERO,
+        }
     }
 
     /// This rank of those that `world` is of.
@@ -112,7 +128,9 @@ impl Team {
 
     /// Errors, by key, where `p` ranks cannot train `config`.
     pub fn fits(config: &Config, p: usize) -> Result<()> {
+        config.mesh.fits(p)?;
         let (batch, shards) = (config.batch_size, config.micro_shards);
+        let p = config.mesh.replicas(p);
         if batch < p {
             let what = format!("is {batch}, but each of {p} ranks needs at least one sample of a batch");
             return Err(Error::config("batch_size", what));
@@ -156,14 +174,6 @@ impl Team {
     /// Gets ready to train `params`, whose values on rank 0 all ranks take over, in the run folder `dir`.
     pub(super) fn prepare(&mut self, config: &Config, params: &mut Params, dir: &Path) -> Result<()> {
         let tree = config.micro_shards > 0;
-        if self.size > 1 || tree {
-            let parts = (config.micro_shards / self.size).max(1);
-            let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
-            // The tree of micro-shards is one of messages, and codecs encode on the host.
-            let here = self.size > 1 && !tree && config.codec.is_none();
-            let by = self.ring.as_ref().filter(|_| here).map(|(ring, _)| ring.clone());
-            self.sums = Some(Sums::new(params, bytes, parts, (self.rank, self.size), by));
-        }
         if self.size > 1 {
             self.call(move |c| {
                 c.set_algorithm(tree.then_some(Algorithm::Tree));
@@ -181,6 +191,19 @@ impl Team {
         let zero = Instant::now();
         self.trace = (config.trace > 0).then(|| Trace::new(self.rank, config.trace, zero));
         Ok(())
+    }
+
+    /// Gets ready to sum the gradients of `params`, what this rank trains.
+    pub(super) fn sum_gradients_of(&mut self, config: &Config, params: &Params) {
+        let tree = config.micro_shards > 0;
+        if self.size > 1 || tree {
+            let parts = (config.micro_shards / self.size).max(1);
+            let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
+            // The tree of micro-shards is one of messages, and codecs encode on the host.
+            let here = self.size > 1 && !tree && config.codec.is_none() && self.mesh.is_none();
+            let by = self.ring.as_ref().filter(|_| here).map(|(ring, _)| ring.clone());
+            self.sums = Some(Sums::new(params, bytes, parts, self.replica(), by));
+        }
     }
 
     /// Gives all ranks the weights and states of rank 0.
@@ -291,8 +314,10 @@ impl Team {
         }
         let all = self.gather(hash.finalize().to_vec())?;
         let all: Vec<&[u8]> = all.chunks(32).collect();
+        // Ranks that share a model have different parts of it.
+        let like = self.size / self.replica().1;
         let other: Vec<String> =
-            (1..self.size).filter(|&r| all[r] != all[0]).map(|r| r.to_string()).collect();
+            (like..self.size).filter(|&r| all[r] != all[r % like]).map(|r| r.to_string()).collect();
         if other.is_empty() {
             return Ok(());
         }

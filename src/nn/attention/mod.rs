@@ -15,6 +15,7 @@ mod sight;
 
 pub use config::{Dense, DynamicConfig, Form, Place, Span};
 
+use super::parallel::Share;
 use super::{Attention, Linear, ModelConfig, ModelKind, Module, NormLayer, Positions};
 use crate::error::{Error, Result};
 use crate::ops::dynamic_attention::{DynamicAttention, Sights};
@@ -30,7 +31,10 @@ pub(super) struct SelfAttention {
     qkv: Linear,
     shares_keys: bool,
     out: Linear,
+    /// Of this rank, where ranks share them.
     heads: usize,
+    /// Of a head.
+    width: usize,
     /// The first of them, whose keys are the queries of the tokens before, and which no position turns.
     recall: usize,
     rotary: bool,
@@ -74,6 +78,7 @@ impl SelfAttention {
         name: &str,
         index: usize,
         residual: Init,
+        share: &Share,
         p: &mut ParamsBuilder,
     ) -> Result<SelfAttention> {
         let width = c.dim / c.heads;
@@ -87,16 +92,18 @@ impl SelfAttention {
         let shares_keys = !is_dense(c) && c.dynamic.shared_keys || router.is_some_and(|r| r.shares_keys);
         let (qkv, keys) = if shares_keys { ("qv", 0) } else { ("qkv", c.heads - c.recall_heads) };
         Ok(SelfAttention {
-            qkv: Linear::new(
+            qkv: Linear::columns(
                 p,
                 &format!("{name}.{qkv}"),
-                c.dim,
-                2 * c.dim + keys * width,
+                [c.dim, 2 * c.dim + keys * width],
                 Init::Normal(0.02),
+                if shares_keys { 2 } else { 3 },
+                share,
             )?,
             shares_keys,
-            out: Linear::new(p, &format!("{name}.out"), c.dim, c.dim, residual)?,
-            heads: c.heads,
+            out: Linear::rows(p, &format!("{name}.out"), [c.dim, c.dim], residual, share)?,
+            heads: c.heads / share.size,
+            width,
             recall: if shares_keys { 0 } else { c.recall_heads },
             rotary: c.positions == Positions::Rotary,
             qk_norm: [norm(p, "query_norm", c.qk_norm)?, norm(p, "key_norm", c.qk_norm && keys > 0)?],
@@ -111,7 +118,7 @@ impl SelfAttention {
         x: &Var<'t>,
         past: Option<&mut Past>,
     ) -> Result<(Var<'t>, Option<Var<'t>>)> {
-        let &[batch, tokens, dim] = x.dims() else {
+        let &[batch, tokens, _] = x.dims() else {
             return Err(Error::shape(
                 "attention",
                 format!("input has shape {}, but must be [batch, tokens, dim]", x.shape()),
@@ -147,7 +154,14 @@ impl SelfAttention {
             let sights = sights.as_ref().map(values);
             past.last = Some(Last { query: q.value().clone(), key: k.value().clone(), sights });
         }
-        Ok((self.out.forward(&y.permute(&[0, 2, 1, 3])?.reshape(&[batch, tokens, dim])?)?, penalty))
+        Ok((
+            self.out.forward(&y.permute(&[0, 2, 1, 3])?.reshape(&[
+                batch,
+                tokens,
+                self.heads * self.width,
+            ])?)?,
+            penalty,
+        ))
     }
 
     /// Queries, keys and values [B, H, T, d] of tokens x [B, T, dim], which no position has turned yet. `before` holds the last
@@ -173,8 +187,8 @@ impl SelfAttention {
 
     /// The linear parts of it, [B, heads, T, d] each; None for keys where all of them are queries.
     fn parts<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>, Var<'t>)> {
-        let &[batch, tokens, dim] = x.dims() else { unreachable!("forward saw three axes") };
-        let (heads, width) = (self.heads, dim / self.heads);
+        let &[batch, tokens, _] = x.dims() else { unreachable!("forward saw three axes") };
+        let (heads, width) = (self.heads, self.width);
         let all = self.qkv.forward(x)?;
         if self.recall == 0 {
             // [B, T, parts·dim] to as many of [B, H, T, d]: one copy, then views.

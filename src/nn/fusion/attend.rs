@@ -3,6 +3,7 @@
 use super::Cross;
 use super::stream::{Stream, masks};
 use crate::error::Result;
+use crate::nn::parallel::Share;
 use crate::nn::{Dropout, FeedForward, Linear, ModelConfig, Module, NormLayer, both, join};
 use crate::tape::{Init, ParamsBuilder, Var};
 
@@ -125,7 +126,14 @@ impl Block {
             None => None,
         };
         let norm2 = norm(p, "norm2")?;
-        let mlp = FeedForward::new(c, &at("mlp"), 4 * c.dim, [plain(c.dim), residual(c, 4 * c.dim)], p)?;
+        let mlp = FeedForward::new(
+            c,
+            &at("mlp"),
+            4 * c.dim,
+            [plain(c.dim), residual(c, 4 * c.dim)],
+            &Share::default(),
+            p,
+        )?;
         let (dropout, cut) = (Dropout(c.dropout), c.fused.cut);
         Ok(Block { norm: norm1, attend, cross, norm2, mlp, dropout, cut })
     }

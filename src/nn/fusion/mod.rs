@@ -192,6 +192,6 @@ impl Fusion {
             add(y, more)?;
         }
         let logits = logits.expect("a mode has heads");
-        Ok(Prediction { output: logits, heads, penalty })
+        Ok(Prediction { output: logits, heads, penalty, symbols: None })
     }
 }

@@ -54,6 +54,6 @@ impl Pair {
         let ((a, more_a), (b, more_b)) = (self.embed(0, a)?, self.embed(1, b)?);
         let scale = param(&a, self.scale).clamp(f64::NEG_INFINITY, SHARPEST.ln())?;
         let output = a.matmul_transposed(&b)?.mul(&scale.exp()?)?;
-        Ok(Prediction { output, heads: vec![], penalty: both(more_a, more_b)? })
+        Ok(Prediction { output, heads: vec![], penalty: both(more_a, more_b)?, symbols: None })
     }
 }

@@ -1,0 +1,171 @@
+//! Layers whose weights several ranks share (tensor parallelism, Shoeybi et al. 2019, "Megatron-LM").
+//!
+//! Y = f(X·A)·B for two matrices, as in an MLP: rank i has the columns A_i of A and the rows B_i of B. f works on single
+//! numbers, so f(X·A_i)·B_i needs nothing of other ranks, and Y = Σ_i f(X·A_i)·B_i: one sum over ranks. Backward, dX =
+//! Σ_i dX_i: another one. The two sums are ops of the tape, each the other's mirror:
+//!
+//! | op | forward | backward |
+//! |---|---|---|
+//! | [`CopyToRanks`] | x | Σ over ranks of dy |
+//! | [`ReduceFromRanks`] | Σ over ranks of x | dy |
+//!
+//! Attention is cut by heads in the same way: queries, keys and values are columns, the output projection rows. What lies
+//! outside of such a pair (norms, the residual stream) every rank computes alike, and its weights get the same gradient
+//! everywhere.
+
+mod vocabulary;
+
+pub use vocabulary::Vocabulary;
+
+use crate::comm::{Group, Reduce};
+use crate::error::{Error, Result};
+use crate::ops::elementwise::expect_inputs;
+use crate::shape::{DType, Spec};
+use crate::tape::{Adjoint, Cx, Op, Var};
+use crate::tensor::{Element, SmallList, Tensor};
+
+/// Which of the ranks that share something this is.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Number of this rank among them.
+    pub rank: usize,
+    /// Number of ranks.
+    pub size: usize,
+    /// How they talk; None where only the layout of the weights is asked for.
+    pub group: Option<Group>,
+}
+
+impl Default for Share {
+    fn default() -> Share {
+        Share { rank: 0, size: 1, group: None }
+    }
+}
+
+impl Share {
+    /// Number of this rank, and how many there are.
+    pub fn place(&self) -> (usize, usize) {
+        (self.rank, self.size)
+    }
+
+    fn group(&self) -> Result<&Group> {
+        let none = || Error::Usage("a part of a model that only tells its layout computes nothing".into());
+        self.group.as_ref().ok_or_else(none)
+    }
+
+    /// [`CopyToRanks`] of `x`.
+    ///
+    /// # Errors
+    /// Of the group.
+    pub fn copy<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        if self.size == 1 {
+            return Ok(x.clone());
+        }
+        x.tape().apply1(CopyToRanks(self.group()?.clone()), &[x])
+    }
+
+    /// [`ReduceFromRanks`] of `x`.
+    ///
+    /// # Errors
+    /// Of the group.
+    pub fn reduce<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        if self.size == 1 {
+            return Ok(x.clone());
+        }
+        x.tape().apply1(ReduceFromRanks(self.group()?.clone()), &[x])
+    }
+
+    /// The largest over ranks of each element; no gradient flows to it.
+    fn largest<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        if self.size == 1 {
+            return Ok(x.detach());
+        }
+        Ok(x.tape().constant(all_reduced(self.group()?, x.value(), Reduce::Max)?))
+    }
+}
+
+/// Which part of a model a rank builds.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Ranks that share each layer.
+    pub tensor: Share,
+}
+
+impl Part {
+    /// True where this is the whole of it.
+    pub fn is_whole(&self) -> bool {
+        self.tensor.size == 1
+    }
+}
+
+/// y = x; backward dx = Σ dy over the ranks of a group. Before layers of which each rank has a part.
+#[derive(Debug, Clone)]
+pub struct CopyToRanks(pub Group);
+
+/// y = Σ x over the ranks of a group; backward dx = dy. Behind layers of which each rank has a part.
+#[derive(Debug, Clone)]
+pub struct ReduceFromRanks(pub Group);
+
+impl Op for CopyToRanks {
+    fn name(&self) -> &'static str {
+        "copy_to_ranks"
+    }
+
+    fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
+        expect_inputs("copy_to_ranks", x, 1, 1)?;
+        Ok(smallvec::smallvec![x[0]])
+    }
+
+    fn forward(&self, _: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        Ok(smallvec::smallvec![x[0].clone()])
+    }
+
+    fn backward(
+        &self,
+        cx: &mut Cx<'_>,
+        _: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut [Adjoint],
+    ) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        dx[0].add(cx, all_reduced(&self.0, dy, Reduce::Sum)?)
+    }
+}
+
+impl Op for ReduceFromRanks {
+    fn name(&self) -> &'static str {
+        "reduce_from_ranks"
+    }
+
+    fn infer(&self, x: &[Spec]) -> Result<SmallList<Spec>> {
+        expect_inputs("reduce_from_ranks", x, 1, 1)?;
+        Ok(smallvec::smallvec![x[0]])
+    }
+
+    fn forward(&self, _: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        Ok(smallvec::smallvec![all_reduced(&self.0, x[0], Reduce::Sum)?])
+    }
+
+    fn backward(
+        &self,
+        cx: &mut Cx<'_>,
+        _: &[Tensor],
+        dy: &[Option<Tensor>],
+        dx: &mut [Adjoint],
+    ) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        dx[0].add(cx, dy.clone())
+    }
+}
+
+/// `x` of all ranks of a group as one, by way of the host.
+fn all_reduced(group: &Group, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
+    fn of<T: Element + crate::comm::Number>(group: &Group, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
+        let mut all = x.to_host()?.as_slice::<T>()?.to_vec();
+        let all = group.call(move |c| c.all_reduce(&mut all, reduce).map(|()| all))?;
+        Tensor::from_slice(x.device(), &all, x.dims())
+    }
+    match x.dtype() {
+        DType::F64 => of::<f64>(group, x, reduce),
+        _ => of::<f32>(group, x, reduce),
+    }
+}

@@ -1,0 +1,86 @@
+//! Runs by ranks that are threads, and what they end with.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a test fails by panic, and uses some of this"
+)]
+
+use ringtape::comm::threads;
+use ringtape::error::Result;
+use ringtape::train::{Config, Metrics, Observer, Run, Stop, Team};
+use std::path::Path;
+
+pub const SMALL: &[&str] =
+    &["steps=20", "eval_batches=3", "eval_every=10", "snapshot_every=0", "log_every=1"];
+pub const QUICK: &[&str] = &["keep_snapshots=9", "schedule.warmup_steps=2", "tensorboard=false"];
+
+pub fn config(parts: &[&[&str]]) -> Config {
+    let all: Vec<String> =
+        [SMALL, QUICK].iter().chain(parts).flat_map(|p| p.iter()).map(|s| s.to_string()).collect();
+    Config::resolve(None, &all).unwrap()
+}
+
+pub const GPT: &[&str] =
+    &["model.layers=1", "model.dim=16", "model.heads=2", "model.context=16", "batch_size=7"];
+/// Every step's numbers; asks to stop after a step, where it is told to.
+pub struct Seen(Vec<Metrics>, Option<(u64, Stop)>);
+impl Observer for Seen {
+    fn on_step(&mut self, m: &Metrics) {
+        self.0.push(m.clone());
+        if let Some((step, stop)) = &self.1
+            && *step == m.step
+        {
+            stop.request(15);
+        }
+    }
+}
+
+/// What a rank ended with: its numbers, and the bytes of its weights.
+pub type End = (Vec<Metrics>, Vec<u8>);
+
+pub fn go(run: Result<Run>, stop_at: Option<u64>) -> (Result<()>, End) {
+    let mut run = match run {
+        Ok(run) => run,
+        Err(e) => return (Err(e), (vec![], vec![])),
+    };
+    let stop = Stop::never();
+    let mut seen = Seen(vec![], stop_at.map(|step| (step, stop.clone())));
+    let end = run.train(&stop, &mut seen).map(drop);
+    let params = run.params();
+    let bytes = (0..params.segments().len())
+        .flat_map(|i| params.segment(i).to_host().unwrap().as_bytes().unwrap().to_vec())
+        .collect();
+    (end, (seen.0, bytes))
+}
+
+pub fn by(p: usize, config: &Config, at: &Path) -> Vec<(Result<()>, End)> {
+    let ranks = threads::run(p, |world| Ok(go(Run::create_by(Team::of(world)?, config.clone(), at), None)));
+    ranks.into_iter().map(Result::unwrap).collect()
+}
+
+pub fn alone(config: &Config, at: &Path) -> End {
+    let (end, found) = go(Run::create(config.clone(), at), None);
+    end.unwrap();
+    found
+}
+
+pub fn near(a: f64, b: f64, what: &str) {
+    assert!((a - b).abs() <= 1e-5 * a.abs().max(b.abs()), "{what}: {a} and {b}");
+}
+
+/// Starts or resumes by `p` ranks; rank p − 1 is asked to stop after `stop`.
+pub fn leg(p: usize, config: &Config, at: &Path, stop: Option<u64>) -> Vec<Result<()>> {
+    let resumes = at.join("config.toml").exists();
+    let ends = threads::run(p, |world| {
+        let team = Team::of(world)?;
+        let stop = stop.filter(|_| team.rank() == p - 1);
+        let run = if resumes {
+            Run::resume_by(at, |_| Ok(()), |_| Ok(team))
+        } else {
+            Run::create_by(team, config.clone(), at)
+        };
+        Ok(go(run, stop).0)
+    });
+    ends.into_iter().map(Result::unwrap).collect()
+}
