@@ -62,6 +62,27 @@ fn targets_that_do_not_count_have_no_weight_among_ranks_that_share_symbols() {
 }
 
 #[test]
+fn ranks_that_share_sequences_give_the_losses_of_one() {
+    same_numbers(2, &["mesh.context=2"], &[GPT, &["model.layers=2", "checkpoint=true"]]);
+    same_numbers(
+        4,
+        &["mesh.context=4"],
+        &[GPT, &["model.positions=rotary", "model.qk_norm=true", "accumulate=2"]],
+    );
+    same_numbers(
+        4,
+        &["mesh.context=2", "mesh.data=2"],
+        &[GPT, &["model.activation=sparse", "model.sparse.density=0.3"]],
+    );
+    same_numbers(4, &["mesh.context=2", "mesh.tensor=2"], &[GPT]);
+    same_numbers(
+        2,
+        &["mesh.context=2"],
+        &[GPT, &["controller.name=gvc", "controller.window=20", "optimizer.name=muon"]],
+    );
+}
+
+#[test]
 fn a_run_goes_on_in_any_layout() {
     let d = tempfile::tempdir().unwrap();
     let (whole, parts) = (d.path().join("whole"), d.path().join("parts"));
@@ -96,11 +117,14 @@ fn what_is_no_grid_is_refused_by_key_with_the_remedy() {
         }
         assert!(!at.exists(), "nothing was made");
     };
-    refused(3, &["mesh.tensor=2"], &["mesh.tensor", "3 ranks", "start 2"]);
-    refused(4, &["mesh.tensor=2", "mesh.data=3"], &["mesh.data", "= 6", "4 ranks", "start 6"]);
+    refused(3, &["mesh.tensor=2"], &["mesh.tensor", "3 ranks", "needs 2"]);
+    refused(4, &["mesh.tensor=2", "mesh.data=3"], &["mesh.data", "6 ranks", "there are 4", "start 6"]);
     refused(1, &["mesh.tensor=2"], &["mesh.tensor", "1 ranks"]);
     for (settings, key) in [
         (&["mesh.tensor=4"][..], "model.heads"),
+        (&["mesh.context=3"], "model.context"),
+        (&["mesh.context=2", "model.shift=1"], "model.shift"),
+        (&["mesh.context=0"], "mesh.context"),
         (&["mesh.tensor=0"], "mesh.tensor"),
         (&["mesh.tensor=2", "optimizer.name=muon"], "optimizer.name"),
         (&["mesh.tensor=2", "model.activation=sparse"], "model.activation"),

@@ -28,6 +28,8 @@ pub struct Gpt {
     pub vocabulary: usize,
     /// Longest sequence.
     pub context: usize,
+    /// Which stretch of each sequence it is given, of as many equal ones.
+    stretch: usize,
 }
 
 /// One block: x + attention(norm(x)), then x + mlp(norm(x)).
@@ -77,6 +79,7 @@ impl Gpt {
             checkpoint,
             vocabulary,
             context: c.context,
+            stretch: part.context.rank,
         })
     }
 
@@ -131,7 +134,8 @@ impl Gpt {
 
     /// Ids [B, T] to logits [B, T, vocabulary], and what layers add to the loss, such as a price of wide windows.
     pub fn forward_penalised<'t>(&self, ids: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
-        let mut x = self.dropout.forward(&self.embed(ids, 0, &[])?)?;
+        let first = self.stretch * ids.shape().last();
+        let mut x = self.dropout.forward(&self.embed(ids, first, &[])?)?;
         let mut penalty: Option<Var<'t>> = None;
         for block in &self.blocks {
             let (y, more) = if self.checkpoint {
@@ -177,7 +181,7 @@ impl Block {
         let (narrow, residual) = (Init::Normal(0.02), Init::Normal(0.02 / (2.0 * c.layers as f64).sqrt()));
         Ok(Block {
             norm1: NormLayer::new(p, &at("norm1"), c.norm, c.dim)?,
-            attention: SelfAttention::new(c, &at("attention"), i, residual, share, p)?,
+            attention: SelfAttention::new(c, &at("attention"), i, residual, part, p)?,
             norm2: NormLayer::new(p, &at("norm2"), c.norm, c.dim)?,
             mlp: FeedForward::new(c, &at("mlp"), 4 * c.dim, [narrow, residual], share, p)?,
             dropout: Dropout(c.dropout),

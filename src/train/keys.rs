@@ -190,6 +190,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("codec.feedback", "what a step does not send is added to the next"),
     ("mesh.data", "replicas of the model, each with its share of a batch; 0: as many as the ranks make"),
     ("mesh.tensor", "ranks that share each layer of a gpt: heads of attention, hidden units, symbols"),
+    ("mesh.context", "ranks that share each sequence of a gpt, with a stretch of its tokens each"),
 ];
 
 #[cfg(test)]

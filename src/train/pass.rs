@@ -44,7 +44,7 @@ impl Pass<'_> {
         for part in 0..team.parts() {
             let (mut loss, mut samples, mut changes) = (0.0, 0.0, Vec::new());
             for micro in 0..self.config.accumulate {
-                let share = batch(micro as usize)?;
+                let share = team.stretch(batch(micro as usize)?)?;
                 let one = team.part(&share, part)?;
                 grads.accumulate(micro > 0);
                 let turn = Turn { batch: &one, share: &share, micro, part };
@@ -89,9 +89,12 @@ impl Pass<'_> {
         let from = Instant::now();
         let micro = self.config.accumulate as f64;
         let (_, target) = self.task.parts(turn.batch)?;
-        let weight = team.weigh(turn.micro, turn.part, (turn.batch.len(), turn.batch.global), |all| {
-            self.task.targets(&if all { self.task.parts(turn.share)?.1 } else { target.clone() })
-        })?;
+        let weight = team.weigh(
+            turn.micro,
+            turn.part,
+            (turn.batch.len(), turn.batch.global * team.stretches()),
+            |all| self.task.targets(&if all { self.task.parts(turn.share)?.1 } else { target.clone() }),
+        )?;
         let samples = weight.samples;
         let tape = self.tape(team, params, turn);
         let prediction = self.task.predict(self.model, turn.batch, &tape)?;

@@ -15,7 +15,7 @@ mod sight;
 
 pub use config::{Dense, DynamicConfig, Form, Place, Span};
 
-use super::parallel::Share;
+use super::parallel::{Part, RingAttention, Share};
 use super::{Attention, Linear, ModelConfig, ModelKind, Module, NormLayer, Positions};
 use crate::error::{Error, Result};
 use crate::ops::dynamic_attention::{DynamicAttention, Sights};
@@ -42,6 +42,8 @@ pub(super) struct SelfAttention {
     qk_norm: [Option<NormLayer>; 2],
     /// None: every token before.
     sight: Option<Sight>,
+    /// Ranks that share the sequence.
+    context: Share,
 }
 
 /// What a layer remembers of the tokens that it has seen.
@@ -78,9 +80,10 @@ impl SelfAttention {
         name: &str,
         index: usize,
         residual: Init,
-        share: &Share,
+        part: &Part,
         p: &mut ParamsBuilder,
     ) -> Result<SelfAttention> {
+        let share = &part.tensor;
         let width = c.dim / c.heads;
         let norm = |p: &mut ParamsBuilder, which: &str, wanted: bool| {
             // rms_norm gives length √d.
@@ -108,6 +111,7 @@ impl SelfAttention {
             rotary: c.positions == Positions::Rotary,
             qk_norm: [norm(p, "query_norm", c.qk_norm)?, norm(p, "key_norm", c.qk_norm && keys > 0)?],
             sight: if is_dense(c) { None } else { Some(Sight::new(c, name, index, p)?) },
+            context: part.context.clone(),
         })
     }
 
@@ -132,7 +136,8 @@ impl SelfAttention {
         // Routers look for contents, wherever they stand: they are shown queries and keys before these are turned.
         let late = self.sight.is_some();
         if !late {
-            (q, k) = (self.turned(&q, seen)?, self.turned(&k, seen)?);
+            let first = seen + self.context.rank * tokens;
+            (q, k) = (self.turned(&q, first)?, self.turned(&k, first)?);
         }
         if generates {
             k = extend(&mut past.keys, &k)?;
@@ -140,7 +145,13 @@ impl SelfAttention {
         }
         let (y, sights, penalty) = match &self.sight {
             // A single new token sees everything; several see what lies before them (then nothing was seen yet).
-            None => (q.scaled_dot_product_attention(&k, &v, tokens > 1)?, None, None),
+            None if self.context.size == 1 => {
+                (q.scaled_dot_product_attention(&k, &v, tokens > 1)?, None, None)
+            }
+            None => {
+                let ring = RingAttention(self.context.group()?.clone());
+                (q.tape().apply1(ring, &[&q, &k, &v])?, None, None)
+            }
             Some(sight) => {
                 let memory = if generates { Some(&mut past.routing) } else { None };
                 let turned = [self.turned(&q, seen)?, self.turned(&k, 0)?];

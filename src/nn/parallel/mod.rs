@@ -12,9 +12,14 @@
 //! Attention is cut by heads in the same way: queries, keys and values are columns, the output projection rows. What lies
 //! outside of such a pair (norms, the residual stream) every rank computes alike, and its weights get the same gradient
 //! everywhere.
+//!
+//! Ranks that share a sequence instead (context parallelism) have all weights and a stretch of the tokens; only attention looks
+//! beyond it: [`RingAttention`].
 
+mod ring_attention;
 mod vocabulary;
 
+pub use ring_attention::RingAttention;
 pub use vocabulary::Vocabulary;
 
 use crate::comm::{Group, Reduce};
@@ -47,7 +52,7 @@ impl Share {
         (self.rank, self.size)
     }
 
-    fn group(&self) -> Result<&Group> {
+    pub(super) fn group(&self) -> Result<&Group> {
         let none = || Error::Usage("a part of a model that only tells its layout computes nothing".into());
         self.group.as_ref().ok_or_else(none)
     }
@@ -88,12 +93,14 @@ impl Share {
 pub struct Part {
     /// Ranks that share each layer.
     pub tensor: Share,
+    /// Ranks that share each sequence, with a stretch of its tokens each.
+    pub context: Share,
 }
 
 impl Part {
     /// True where this is the whole of it.
     pub fn is_whole(&self) -> bool {
-        self.tensor.size == 1
+        self.tensor.size == 1 && self.context.size == 1
     }
 }
 

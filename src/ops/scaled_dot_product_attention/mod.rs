@@ -14,6 +14,7 @@
 //! 10·Tq·Tk·d backward; half of both when causal.
 
 mod cpu;
+pub mod parts;
 mod samples;
 
 use super::elementwise::{expect_inputs, expect_real};
@@ -21,7 +22,6 @@ use super::present::{self, Present};
 use super::{AttrDoc, Entry, Kind, Port};
 use crate::error::{Error, Result};
 use crate::kernel;
-use crate::kernel::Arg;
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
@@ -111,26 +111,14 @@ impl Op for ScaledDotProductAttention {
     }
 
     fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
-        let mut o = cx.empty(x[0].spec())?;
-        let mut log_sum = cx.empty(Spec::new(x[0].dtype(), &x[0].dims()[..3])?)?;
-        let extents = extents(&x[0].spec(), &x[1].spec());
         let dims = &x[0].dims()[..3];
         let mask = x.get(3).map(|m| Present::new(cx, (NAME, "attn_mask"), m, dims, self.is_causal)).transpose()?;
         let [k, v] = match &mask {
             Some(m) => [present::rows(cx, x[1], &m.list)?, present::rows(cx, x[2], &m.list)?],
             None => [x[1].clone(), x[2].clone()],
         };
-        let args = &mut [
-            Arg::In(x[0]),
-            Arg::In(&k),
-            Arg::In(&v),
-            mask.as_ref().map_or(Arg::Absent, |m| Arg::In(&m.seen)),
-            Arg::Out(&mut o),
-            Arg::Out(&mut log_sum),
-            Arg::Dims(&extents),
-            Arg::Flag(self.is_causal),
-        ];
-        cx.launch(if extents[2] <= TILED { &FORWARD_TILED } else { &FORWARD }, args)?;
+        let seen = mask.as_ref().map(|m| &m.seen);
+        let [o, log_sum] = parts::attend(cx, [x[0], &k, &v], seen, self.is_causal)?;
         [x[0], &k, &v, &o, &log_sum].into_iter().for_each(|t| cx.keep(t));
         mask.iter().flat_map(|m| [&m.seen, &m.rank]).for_each(|t| cx.keep(t));
         Ok(smallvec::smallvec![o])
@@ -138,25 +126,9 @@ impl Op for ScaledDotProductAttention {
 
     fn backward(&self, cx: &mut Cx<'_>, kept: &[Tensor], dy: &[Option<Tensor>], dx: &mut [Adjoint]) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
-        let [mut dq, mut dk, mut dv] = [cx.empty(kept[0].spec())?, cx.empty(kept[1].spec())?, cx.empty(kept[2].spec())?];
-        let mut delta = cx.empty(kept[4].spec())?;
-        cx.launch(&DELTA, &mut [Arg::In(&kept[3]), Arg::In(dy), Arg::Out(&mut delta)])?;
-        let extents = extents(&kept[0].spec(), &kept[1].spec());
-        let args = &mut [
-            Arg::In(&kept[0]),
-            Arg::In(&kept[1]),
-            Arg::In(&kept[2]),
-            kept.get(5).map_or(Arg::Absent, Arg::In),
-            Arg::In(&kept[4]),
-            Arg::In(&delta),
-            Arg::In(dy),
-            Arg::Out(&mut dq),
-            Arg::Out(&mut dk),
-            Arg::Out(&mut dv),
-            Arg::Dims(&extents),
-            Arg::Flag(self.is_causal),
-        ];
-        cx.launch(if extents[2] <= TILED { &BACKWARD_TILED } else { &BACKWARD }, args)?;
+        let delta = parts::delta(cx, &kept[3], dy)?;
+        let (qkv, from) = ([&kept[0], &kept[1], &kept[2]], [&kept[4], &delta, dy]);
+        let [dq, mut dk, mut dv] = parts::attend_backward(cx, qkv, kept.get(5), from, self.is_causal)?;
         if let Some(rank) = kept.get(6) {
             [dk, dv] = [present::rows(cx, &dk, rank)?, present::rows(cx, &dv, rank)?];
         }
@@ -192,6 +164,15 @@ pub static ENTRY: Entry = Entry {
     outputs: &["output"],
     attrs: &[AttrDoc { name: "is_causal", kind: Kind::Bool, default: Some("false"), doc: "query i sees keys j <= i only" }],
     build: |a| Ok(Arc::new(ScaledDotProductAttention { is_causal: a.flag("is_causal")? })),
-    kernels: &[&FORWARD, &DELTA, &BACKWARD, &FORWARD_TILED, &BACKWARD_TILED, &present::TOKENS, &present::ROWS],
+    kernels: &[
+        &FORWARD,
+        &DELTA,
+        &BACKWARD,
+        &FORWARD_TILED,
+        &BACKWARD_TILED,
+        &parts::MERGE,
+        &present::TOKENS,
+        &present::ROWS,
+    ],
     samples: samples::all,
 };

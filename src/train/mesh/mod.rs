@@ -1,7 +1,8 @@
 //! [`MeshConfig`]: how the ranks of a run are laid out as a grid, and the groups that each rank belongs to.
 //!
-//! A mesh of data × tensor has data · tensor ranks. Rank r is number r mod tensor of the ranks that share one model (tensor
-//! ranks are neighbours, since they talk most), and number r / tensor of the replicas, each with its share of the batch.
+//! A mesh of data × context × tensor has data · context · tensor ranks. Rank r is number r mod tensor of the ranks that share each
+//! layer (they are neighbours, since they talk most), number r / tensor mod context of those that share each sequence, and belongs to
+//! replica r / (tensor · context), which has its share of the batch.
 //!
 //! | file | holds |
 //! |---|---|
@@ -28,11 +29,13 @@ pub struct MeshConfig {
     pub data: usize,
     /// Ranks that share each layer.
     pub tensor: usize,
+    /// Ranks that share each sequence.
+    pub context: usize,
 }
 
 impl Default for MeshConfig {
     fn default() -> MeshConfig {
-        MeshConfig { data: 0, tensor: 1 }
+        MeshConfig { data: 0, tensor: 1, context: 1 }
     }
 }
 
@@ -42,7 +45,7 @@ const WHOLE: [&str; 3] = ["adafactor", "muon", "prodigy"];
 impl MeshConfig {
     /// Ranks that share one model.
     pub fn shares(&self) -> usize {
-        self.tensor
+        self.tensor * self.context
     }
 
     /// Replicas among `p` ranks.
@@ -52,46 +55,54 @@ impl MeshConfig {
 
     /// Errors, by key, where no number of ranks can train `c`.
     pub(super) fn validate(&self, c: &Config) -> Result<()> {
-        let (tensor, model) = (self.tensor, &c.model);
-        let bad = |key: &str, what: String| Err(Error::config(key, what));
-        if tensor == 0 {
-            return bad("mesh.tensor", "is 0, but must be at least 1".into());
+        for (key, ranks) in [("mesh.tensor", self.tensor), ("mesh.context", self.context)] {
+            if ranks == 0 || ranks > 1 << 16 {
+                return Err(Error::config(key, format!("is {ranks}, but must be at least 1")));
+            }
+            if ranks > 1 && c.model.kind != ModelKind::Gpt {
+                let kind = c.model.kind;
+                let what =
+                    format!("is {ranks}, but ranks share a gpt only, and model.kind is {kind}; set it to 1");
+                return Err(Error::config(key, what));
+            }
         }
-        if tensor == 1 {
-            return Ok(());
-        }
-        if model.kind != ModelKind::Gpt {
+        let model = &c.model;
+        if !model.heads.is_multiple_of(self.tensor) {
             let what = format!(
-                "is {tensor}, but ranks share the layers of a gpt only, and model.kind is {}",
-                model.kind
+                "is {}, which does not divide model.heads = {}: every rank needs as many heads; take a divisor, or other heads",
+                self.tensor, model.heads
             );
-            return bad("mesh.tensor", what + "; set it to 1");
+            return Err(Error::config("mesh.tensor", what));
         }
-        if !model.heads.is_multiple_of(tensor) {
+        if self.context > 1 && !model.context.is_multiple_of(self.context) {
             let what = format!(
-                "is {tensor}, which does not divide model.heads = {}: every rank needs as many heads; take a divisor, or other \
-                 heads",
-                model.heads
+                "is {}, which does not divide model.context = {}; take a divisor, or another context",
+                self.context, model.context
             );
-            return bad("mesh.tensor", what);
+            return Err(Error::config("mesh.context", what));
         }
+        let (tensor, context) = (self.tensor > 1, self.context > 1);
+        let single = WHOLE.contains(&c.optimizer.name.as_str());
+        // Which settings what kind of sharing cannot do.
         let alone = [
-            ("model.attention", !nn::is_dense(model), "is not dense"),
-            ("model.recall_heads", model.recall_heads > 0, "is above 0"),
-            ("model.qk_norm", model.qk_norm, "is true"),
-            ("model.activation", model.activation == Activation::Sparse, "is sparse"),
-            ("micro_shards", c.micro_shards > 0, "is above 0"),
-            ("controller.name", c.controller.name != ControllerName::None, "is not none"),
-            ("codec.name", !c.codec.is_none(), "is not none"),
-            ("optimizer.name", WHOLE.contains(&c.optimizer.name.as_str()), "reads more than single weights"),
+            ("model.attention", !nn::is_dense(model), "is not dense", tensor || context),
+            ("model.recall_heads", model.recall_heads > 0, "is above 0", tensor || context),
+            ("model.shift", model.shift > 0, "is above 0", context),
+            ("model.qk_norm", model.qk_norm, "is true", tensor),
+            ("model.activation", model.activation == Activation::Sparse, "is sparse", tensor),
+            ("micro_shards", c.micro_shards > 0, "is above 0", tensor || context),
+            ("controller.name", c.controller.name != ControllerName::None, "is not none", tensor),
+            ("codec.name", !c.codec.is_none(), "is not none", tensor),
+            ("optimizer.name", single, "reads more than single weights", tensor),
         ];
-        for (key, wrong, is) in alone {
-            if wrong {
+        for (key, set, is, sharing) in alone {
+            if set && sharing {
                 let what = format!(
-                    "{is}, which ranks that share layers (mesh.tensor = {tensor}) cannot do; change it, or set \
-                                    mesh.tensor = 1"
+                    "{is}, which ranks that share a model (mesh.tensor = {}, mesh.context = {}) cannot do; change it, or set \
+                     these to 1",
+                    self.tensor, self.context
                 );
-                return bad(key, what);
+                return Err(Error::config(key, what));
             }
         }
         Ok(())
@@ -100,22 +111,21 @@ impl MeshConfig {
     /// Errors, by key, where `p` ranks are not this mesh.
     pub(super) fn fits(&self, p: usize) -> Result<()> {
         let (data, shares) = (self.data, self.shares());
+        let grid = format!("tensor × context = {} × {}", self.tensor, self.context);
         if data > 0 && data * shares != p {
+            let all = data * shares;
             let what = format!(
-                "is {data}, and data × tensor = {data} × {} = {}, but there are {p} ranks; start {}, or set mesh.data = 0 for as \
-                 many replicas as fit",
-                self.tensor,
-                data * shares,
-                data * shares,
+                "is {data}, which with {grid} makes {all} ranks, but there are {p}; start {all}, or set mesh.data = 0 for as many \
+                 replicas as fit"
             );
             return Err(Error::config("mesh.data", what));
         }
         if !p.is_multiple_of(shares) {
+            let key = if self.tensor > 1 { "mesh.tensor" } else { "mesh.context" };
             let what = format!(
-                "is {}, which does not divide {p} ranks; start {shares} or a multiple, or set mesh.tensor = 1",
-                self.tensor
+                "does not fit {p} ranks: {grid} needs {shares}, or a multiple; start as many, or set both to 1"
             );
-            return Err(Error::config("mesh.tensor", what));
+            return Err(Error::config(key, what));
         }
         Ok(())
     }
@@ -125,4 +135,6 @@ impl MeshConfig {
 pub(super) struct Mesh {
     /// Ranks that share each layer.
     pub(super) tensor: Group,
+    /// Ranks that share each sequence.
+    pub(super) context: Group,
 }

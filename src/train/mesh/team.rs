@@ -4,6 +4,7 @@ use super::super::{Config, Task, Team};
 use super::division::Division;
 use super::{Mesh, MeshConfig};
 use crate::comm::Reduce;
+use crate::data::Batch;
 use crate::error::Result;
 use crate::nn::parallel::Share;
 use crate::nn::{self, Model, Part};
@@ -14,23 +15,36 @@ use crate::tape::{Grads, Params, ParamsBuilder};
 impl Team {
     /// Puts the ranks into the groups of `mesh`.
     pub(in crate::train) fn arrange(&mut self, mesh: &MeshConfig) -> Result<()> {
-        let (rank, shares) = (self.rank(), mesh.shares());
-        if shares == 1 {
-            return Ok(());
-        }
-        let Some(world) = &self.world else { return Ok(()) };
-        let tensor = world.split((rank / shares) as u32, 0)?;
-        self.data = Some(world.split((rank % shares) as u32, 0)?);
-        self.mesh = Some(Mesh { tensor });
+        let (rank, tensor, context) = (self.rank(), mesh.tensor, mesh.context);
+        let Some(world) = self.world.as_ref().filter(|_| mesh.shares() > 1) else { return Ok(()) };
+        let group = |color: usize| world.split(color as u32, 0);
+        let replica = rank / (tensor * context);
+        let mesh = Mesh { tensor: group(rank / tensor)?, context: group(replica * tensor + rank % tensor)? };
+        // All that have the same weights, whichever samples and tokens they see.
+        self.data = Some(group(rank % tensor)?);
+        self.mesh = Some(mesh);
         Ok(())
     }
 
-    /// Which replica of the model this rank has (a part of), and how many there are.
+    /// This rank's number among those that sum their gradients, and how many they are.
     pub(in crate::train) fn replica(&self) -> (usize, usize) {
         match (&self.mesh, &self.data) {
             (Some(_), Some(data)) => (data.rank(), data.size()),
             _ => (self.rank(), self.size()),
         }
+    }
+
+    /// The tokens of `batch` that this rank sees.
+    pub(in crate::train) fn stretch(&self, batch: Batch) -> Result<Batch> {
+        match self.mesh.as_ref().map(|m| &m.context) {
+            Some(context) if context.size() > 1 => batch.stretch(context.rank(), context.size()),
+            _ => Ok(batch),
+        }
+    }
+
+    /// Into how many stretches ranks cut each sample.
+    pub(in crate::train) fn stretches(&self) -> u64 {
+        self.mesh.as_ref().map_or(1, |m| m.context.size() as u64)
     }
 
     /// True on one of the ranks that share a model: what all of them know counts once.
@@ -50,9 +64,11 @@ impl Team {
     ) -> Result<(Option<Division>, Model, Params, Box<dyn Optimizer>)> {
         let Some(mesh) = &self.mesh else { return Ok((None, model, params, optimizer)) };
         let group = mesh.tensor.clone();
+        let (rank, size) = (mesh.context.rank(), mesh.context.size());
+        let context = Share { rank, size, group: Some(mesh.context.clone()) };
         let part = |rank: usize| {
             let group = (rank == group.rank()).then(|| group.clone());
-            Part { tensor: Share { rank, size: mesh.tensor.size(), group } }
+            Part { tensor: Share { rank, size: mesh.tensor.size(), group }, context: context.clone() }
         };
         let build = |part: &Part, b: &mut ParamsBuilder| {
             let model = nn::build_part(&config.model, task.io(), config.checkpoint, part, b)?;
