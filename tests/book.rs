@@ -73,6 +73,81 @@ fn every_include_has_its_text_and_every_anchor_is_included() {
     }
 }
 
+/// Formulas are laid out by a program whose version must be that of the style sheet here: one number, wherever it stands.
+#[test]
+fn the_tools_have_one_version() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let ci = read(".ci/run");
+    let version = |key: &str| {
+        let line = ci.lines().find_map(|l| l.strip_prefix(&format!("{key}=")));
+        line.unwrap_or_else(|| panic!("{key} is not in .ci/run")).to_owned()
+    };
+    let (mdbook, katex) = (version("MDBOOK"), version("KATEX"));
+    assert!(read("book/src/introduction.md").contains(&format!("mdbook@{mdbook} mdbook-katex@{katex}")));
+    assert!(read("book/theme/head.hbs").contains(&format!("mdbook-katex {katex}")));
+}
+
+/// What a browser fetches for a page lies in the book's folder. Built pages are looked at by `.ci/run book`.
+#[test]
+fn pages_need_no_network() {
+    let settings: toml::Table = fs::read_to_string(root().join("book/book.toml")).unwrap().parse().unwrap();
+    let html = &settings["output"]["html"];
+    assert_eq!(
+        settings["preprocessor"]["katex"]["no-css"].as_bool(),
+        Some(true),
+        "its style sheet is on a CDN"
+    );
+    assert_eq!(html["playground"]["runnable"].as_bool(), Some(false), "code would be sent to a server");
+    assert!(html.get("mathjax-support").is_none(), "MathJax is on a CDN");
+    let away = |text: &str| {
+        let text = text.replace(' ', "").replace('\'', "\"");
+        ["src=\"http", "src=\"//", "url(http", "url(//", "@import", "](http"].iter().any(|s| text.contains(s))
+            || text.split("<link").skip(1).any(|l| l.split('>').next().unwrap().contains("//"))
+    };
+    assert!(
+        away("<script src='https://x.org/y.js'>") && away("<link rel=\"stylesheet\" href=\"//x.org/y.css\">")
+    );
+    for file in ["theme/head.hbs", "theme/ringtape.css", "src/katex/katex.min.css"] {
+        assert!(!away(&fs::read_to_string(root().join("book").join(file)).unwrap()), "{file}");
+    }
+    // Links to other places are there to be followed; pictures and scripts are not.
+    for page in files("book/src", "md") {
+        let text = fs::read_to_string(&page).unwrap();
+        let pictures = text.split("![").skip(1).any(|p| p.split(')').next().unwrap().contains("](http"));
+        assert!(!pictures && !away(&text.replace("](http", "")), "{}", page.display());
+    }
+    let css = fs::read_to_string(root().join("book/src/katex/katex.min.css")).unwrap();
+    let fonts: BTreeSet<&str> = css
+        .split("url(")
+        .skip(1)
+        .map(|u| u.split(')').next().unwrap())
+        .filter(|u| u.ends_with(".woff2"))
+        .collect();
+    assert_eq!(fonts.len(), 20);
+    for font in fonts {
+        assert!(root().join("book/src/katex").join(font).is_file(), "{font}");
+    }
+}
+
+/// A formula wider than a telephone scrolls in itself, and `$$` stands alone in its line, so that it is a display.
+#[test]
+fn formulas_are_displays_that_scroll() {
+    let css = fs::read_to_string(root().join("book/theme/ringtape.css")).unwrap();
+    assert!(css.lines().any(|l| l.starts_with(".katex-display") && l.contains("overflow-x: auto")));
+    let mut count = 0;
+    for page in files("book/src", "md") {
+        let text = fs::read_to_string(&page).unwrap();
+        let marks = text.lines().filter(|l| l.contains("$$"));
+        let marks: Vec<&str> = marks.collect();
+        assert!(marks.iter().all(|l| *l == "$$") && marks.len() % 2 == 0, "{}: {marks:?}", page.display());
+        // In HTML, a tilde would begin what is struck through.
+        let inside = text.split("$$\n").skip(1).step_by(2);
+        assert!(inside.clone().all(|f| !f.contains("\\tilde") && !f.contains('~')), "{}", page.display());
+        count += inside.count();
+    }
+    assert!(count >= 18, "{count} formulas");
+}
+
 #[test]
 fn the_summary_lists_every_page() {
     let summary = fs::read_to_string(root().join("book/src/SUMMARY.md")).unwrap();
