@@ -161,6 +161,7 @@ impl Shape {
         }
         Shape::new(out.dims())
     }
+    // ANCHOR: strides
     /// Row-major strides in elements; the axes that `self` lacks or that have extent 1 get stride 0 when seen as `out`.
     pub fn strides_as(&self, out: &Shape) -> [usize; MAX_RANK] {
         let mut strides = [0; MAX_RANK];
@@ -172,6 +173,7 @@ impl Shape {
         }
         strides
     }
+    // ANCHOR_END: strides
 }
 
 impl TryFrom<&[usize]> for Shape {

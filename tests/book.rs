@@ -85,6 +85,10 @@ fn the_tools_have_one_version() {
     let (mdbook, katex) = (version("MDBOOK"), version("KATEX"));
     assert!(read("book/src/introduction.md").contains(&format!("mdbook@{mdbook} mdbook-katex@{katex}")));
     assert!(read("book/theme/head.hbs").contains(&format!("mdbook-katex {katex}")));
+    // Markup and style sheet are of one KaTeX too.
+    let css = read("book/src/katex/katex.min.css");
+    let style = css.split("katex-version:after{content:\"").nth(1).and_then(|v| v.split('"').next()).unwrap();
+    assert!(read("book/theme/head.hbs").contains(&format!("KaTeX {style}, the version that")));
 }
 
 /// What a browser fetches for a page lies in the book's folder. Built pages are looked at by `.ci/run book`.
@@ -157,6 +161,26 @@ fn the_summary_lists_every_page() {
     }
 }
 
+/// Where a chapter is on the map of the code stands below its title. What it says there is a figure, and compared as such.
+#[test]
+fn every_chapter_says_where_it_is() {
+    let map = fs::read_to_string(root().join("book/figures/code_map.md")).unwrap();
+    let mut count = 0;
+    for page in files("book/src", "md") {
+        let name = page.file_stem().unwrap().to_str().unwrap();
+        if ["SUMMARY", "introduction", "code"].contains(&name) {
+            continue;
+        }
+        let text = fs::read_to_string(&page).unwrap();
+        let below = text.lines().nth(2);
+        assert_eq!(below, Some(&*format!("{{{{#include ../figures/here_{name}.md}}}}")), "{name}");
+        assert!(map.contains(&format!("({name}.md)")), "{name} is not on the map");
+        count += 1;
+    }
+    let here = files("book/figures", "md").iter().filter(|f| f.to_str().unwrap().contains("/here_")).count();
+    assert_eq!(here, count, "a line of a chapter that is not there any more");
+}
+
 #[test]
 fn kernels_of_the_book_do_what_it_says() {
     let folder = root().join("book/kernels");
@@ -200,7 +224,9 @@ fn commands_of_the_book_parse() {
     for page in files("book/src", "md") {
         let text = fs::read_to_string(&page).unwrap();
         let blocks = text.split("```").skip(1).step_by(2).filter_map(|b| b.strip_prefix("sh\n"));
-        for line in blocks.flat_map(str::lines).filter(|l| l.starts_with("ringtape")) {
+        let lines = blocks.flat_map(str::lines).map(|l| l.split(" #").next().unwrap());
+        let ours = lines.map(|l| l.replace("cargo run --release --", "ringtape"));
+        for line in ours.filter(|l| l.starts_with("ringtape ")) {
             let parsed = ringtape::cli::command().try_get_matches_from(line.split_whitespace());
             assert!(parsed.is_ok(), "{}: {line}", page.display());
             for file in line.split_whitespace().filter(|w| w.ends_with(".json")) {

@@ -82,10 +82,12 @@ fn ids(dtype: DType, stored: &[u8], out: &mut [i32]) -> Option<u32> {
     let pairs = out.iter_mut();
     match dtype {
         DType::U8 => pairs.zip(stored).for_each(|(o, &b)| *o = b as i32),
+        // ANCHOR: widen
         DType::U16 => {
             let (stored, _) = stored.as_chunks::<2>();
             pairs.zip(stored).for_each(|(o, &b)| *o = u16::from_le_bytes(b) as i32);
         }
+        // ANCHOR_END: widen
         DType::I32 => {
             let (stored, _) = stored.as_chunks::<4>();
             pairs.zip(stored).for_each(|(o, &b)| *o = i32::from_le_bytes(b));

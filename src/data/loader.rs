@@ -196,12 +196,14 @@ impl<D: Dataset> Maker<D> {
     }
 
     fn fill(&mut self, plan: &Plan) -> Result<Batch> {
+        // ANCHOR: slot
         let free = self.slots.iter().position(|s| s.iter().all(Tensor::is_sole_holder));
         let mut slot = match free {
             Some(k) => self.slots.swap_remove(k),
             // The caller keeps many batches: these are from the pool, and stay the caller's.
             None => self.tensors()?,
         };
+        // ANCHOR_END: slot
         let pass = Pass { seed: plan.next.seed, epoch: plan.epoch };
         {
             let mut rows: SmallList<Rows<'_>> = slot.iter_mut().map(Rows::new).collect::<Result<_>>()?;

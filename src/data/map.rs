@@ -83,6 +83,7 @@ impl Bytes {
         let store = match access {
             Access::Read => Store::Read,
             Access::Sealed => Store::Sealed(seal(path, &file, stamp.len)?),
+            // ANCHOR: map
             Access::Mmap => {
                 // SAFETY: the map is read-only and lives in the same struct as its file. What the type system
                 // cannot see is another process writing to the file: the file is read-only and made by
@@ -97,7 +98,7 @@ impl Bytes {
                 })?;
                 let _watch = Watch::new(path, &map)?;
                 Store::Map { map, _watch }
-            }
+            } // ANCHOR_END: map
         };
         Ok(Bytes { path: path.into(), file, stamp, touched: Mutex::new(touched), store })
     }
@@ -113,8 +114,10 @@ impl Bytes {
             let what = format!("{len} bytes wanted here, but the file has {} in all", self.stamp.len);
             return Err(Error::data(&self.path, Some(at), what));
         };
+        // ANCHOR: get
         match &self.store {
             Store::Map { map, .. } | Store::Sealed(map) => Ok(&map[at as usize..end as usize]),
+            // ANCHOR_END: get
             Store::Read => {
                 scratch.clear();
                 scratch.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {

@@ -119,6 +119,7 @@ impl Rtd {
         self.bytes.get(at, len as usize, scratch)
     }
 
+    // ANCHOR: check
     /// Checks the blocks that `at..at + len` lies in, those that were not touched before.
     fn check_blocks(&self, at: u64, len: u64, scratch: &mut Vec<u8>) -> Result<()> {
         if len == 0 {
@@ -134,6 +135,7 @@ impl Rtd {
         }
         Ok(())
     }
+    // ANCHOR_END: check
 
     fn check_block(&self, block: u64, scratch: &mut Vec<u8>, with: impl FnOnce(&[u8])) -> Result<()> {
         let at = PREAMBLE + block * BLOCK;

@@ -40,6 +40,7 @@ impl Permutation {
     /// The sample at position `at` of the epoch. `at` must be below `len`.
     pub fn index(&self, at: u64) -> u64 {
         assert!(at < self.len, "position {at} of {} samples", self.len);
+        // ANCHOR: order
         let mask = (1u64 << self.half) - 1;
         let mut x = at;
         // The domain is below 4·len, so the walk takes four passes on average at worst, and ends since it is
@@ -55,6 +56,7 @@ impl Permutation {
                 return x;
             }
         }
+        // ANCHOR_END: order
     }
 }
 

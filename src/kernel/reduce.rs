@@ -94,10 +94,12 @@ fn fold_axis<F: Fold, T: Real>(
     if partial.is_empty() {
         return pass::<F, T>(x, y, [reduced, inner], reduced, scale, accumulate);
     }
+    // ANCHOR: blocks
     let block = if inner == 1 { RUN } else { ROWS };
     pass::<F, T>(x, partial, [reduced, inner], block, T::ONE, false);
     let blocks = reduced.div_ceil(block);
     pass::<F, T>(partial, y, [blocks, inner], blocks, scale, accumulate);
+    // ANCHOR_END: blocks
 }
 
 /// One element of y for each column of each block of `block` rows of x.

@@ -23,6 +23,7 @@ impl Binary for Mul {
         "        mov.f32 %y, %x;",
     ]);
 
+    // ANCHOR: mul
     #[inline(always)]
     fn value<T: Real>(a: T, b: T) -> T {
         a * b
@@ -31,6 +32,7 @@ impl Binary for Mul {
     fn slopes<T: Real>(a: T, b: T) -> [T; 2] {
         [b, a]
     }
+    // ANCHOR_END: mul
 }
 
 impl<'t> Var<'t> {

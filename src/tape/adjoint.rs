@@ -16,6 +16,7 @@ pub struct Adjoint {
     wrote: bool,
 }
 
+// ANCHOR: state
 enum State {
     /// No gradient is asked for.
     Unwanted,
@@ -26,6 +27,7 @@ enum State {
     /// The sum so far.
     Sum(Tensor),
 }
+// ANCHOR_END: state
 
 impl Adjoint {
     /// An adjoint that nobody asks for.

@@ -271,6 +271,7 @@ impl Sweep<'_> {
                     self.leaves.0.insert(first, t);
                 }
             }
+            // ANCHOR: sweep
             Step::Op(op) if live => {
                 let dy = self.outputs(first, outputs)?;
                 let mut dx = self.inputs(&inputs, constants.as_deref().unwrap_or_default());
@@ -279,6 +280,7 @@ impl Sweep<'_> {
                 let put = self.put_inputs(op.name(), &inputs, dx);
                 done.and(put)?;
             }
+            // ANCHOR_END: sweep
             Step::Replay(r) if live => {
                 let dy = self.outputs(first, outputs)?;
                 self.replay(&r, &inputs, &kept, dy)?;

@@ -63,6 +63,7 @@ enum Step {
     Detach,
 }
 
+// ANCHOR: node
 struct Node {
     step: Step,
     inputs: SmallVec<[Option<VarId>; 4]>,
@@ -72,6 +73,7 @@ struct Node {
     first: VarId,
     outputs: u32,
 }
+// ANCHOR_END: node
 
 /// What a run of the model is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use crate::tensor::{SmallList, Tensor};
 use smallvec::SmallVec;
 use std::fmt::Debug;
 
+// ANCHOR: op
 /// A differentiable operation. Its value holds its attributes; inputs and outputs are tensors.
 pub trait Op: Debug + Send + Sync {
     /// Name, as `op list` shows it; every error of the op starts with it.
@@ -32,6 +33,7 @@ pub trait Op: Debug + Send + Sync {
         dx: &mut [Adjoint],
     ) -> Result<()>;
 }
+// ANCHOR_END: op
 
 /// What an op sees of its surroundings: where to take memory, how to run kernels, what to keep.
 pub struct Cx<'a> {

@@ -54,6 +54,7 @@ impl Drop for Buffer {
     }
 }
 
+// ANCHOR: tensor
 /// A contiguous row-major array on a device. `clone` is O(1) and shares the buffer.
 #[derive(Clone)]
 pub struct Tensor {
@@ -61,6 +62,7 @@ pub struct Tensor {
     offset: usize, // in elements
     spec: Spec,
 }
+// ANCHOR_END: tensor
 
 impl Tensor {
     /// A tensor of arbitrary (but initialised) contents: for outputs that a kernel fills.
@@ -208,6 +210,7 @@ impl Tensor {
         Ok(Tensor { spec: self.spec.with_shape(shape), ..self.clone() })
     }
 
+    // ANCHOR: rows
     /// Rows `start..start + n` of the first axis; shares the buffer.
     pub fn rows(&self, start: usize, n: usize) -> Result<Tensor> {
         let all = self.dims().first().copied().unwrap_or(0);
@@ -221,6 +224,7 @@ impl Tensor {
         let spec = self.spec.with_shape(self.shape().with(0, n));
         Ok(Tensor { buf: self.buf.clone(), offset: self.offset + start * row, spec })
     }
+    // ANCHOR_END: rows
 
     /// The elements, as the type they have. Errors when `T` is another type, or when they lie on a device.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {

@@ -12,8 +12,8 @@ use std::fmt::Write;
 
 pub(super) fn figures() -> Result<Figures> {
     let mut all = Figures::new();
-    all.insert("attention_sees.txt", sees());
-    all.insert("attention_collisions.md", collisions()?);
+    all.insert("attention_sees.txt".into(), sees());
+    all.insert("attention_collisions.md".into(), collisions()?);
     Ok(all)
 }
 

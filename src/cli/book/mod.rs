@@ -1,7 +1,11 @@
 //! `book` runs what the book's figures and tables show, and writes them anew.
 
 mod attention;
+mod loader;
+mod map;
+mod numbers;
 mod ptx;
+mod tape;
 
 use super::session::{Session, note, say};
 use crate::error::{Error, Result};
@@ -28,7 +32,7 @@ pub(super) struct Args {
 }
 
 /// Figures by file name, each ready to be included by a page.
-type Figures = BTreeMap<&'static str, String>;
+type Figures = BTreeMap<String, String>;
 
 pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     if !args.dir.join("book.toml").is_file() {
@@ -37,6 +41,10 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         return Err(Error::Usage(format!("{}: {what}", args.dir.display())));
     }
     let mut figures = ptx::figures(&args.dir)?;
+    figures.append(&mut loader::figures());
+    figures.append(&mut map::figures(&args.dir)?);
+    figures.append(&mut numbers::figures()?);
+    figures.append(&mut tape::figures()?);
     figures.append(&mut attention::figures()?);
     let folder = args.dir.join("figures");
     let old = |name: &str| fs::read_to_string(folder.join(name)).ok();
@@ -45,7 +53,7 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
         return match changed.is_empty() {
             true => say!(session, "{} figures are what the program makes", figures.len()),
             false => {
-                let names: Vec<&str> = changed.iter().map(|(n, _)| **n).collect();
+                let names: Vec<&str> = changed.iter().map(|(n, _)| n.as_str()).collect();
                 let what = "not what the program makes; `ringtape book` writes them anew";
                 Err(Error::Fault(format!("{}: {} {what}", folder.display(), names.join(", "))))
             }

@@ -28,11 +28,11 @@ const RUNGS: [Rung; 7] = [
 /// All of them; `book` is the folder of the book, beside that of the kernels.
 pub(super) fn figures(book: &Path) -> Result<Figures> {
     let mut all = Figures::new();
-    all.insert("ptx_lanes.txt", lanes(book)?);
-    all.insert("ptx_sectors.svg", strides(book, "strided")?);
-    all.insert("ptx_banks.svg", strides(book, "banks")?);
-    all.insert("ptx_race.txt", race(book)?);
-    all.insert("ptx_ladder.md", ladder(book)?);
+    all.insert("ptx_lanes.txt".into(), lanes(book)?);
+    all.insert("ptx_sectors.svg".into(), strides(book, "strided")?);
+    all.insert("ptx_banks.svg".into(), strides(book, "banks")?);
+    all.insert("ptx_race.txt".into(), race(book)?);
+    all.insert("ptx_ladder.md".into(), ladder(book)?);
     Ok(all)
 }
 

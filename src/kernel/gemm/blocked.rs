@@ -34,10 +34,12 @@ enum Right<'a> {
     Direct,
 }
 
+// ANCHOR: blocks
 /// Equal blocks of `k` units, none above [`BLOCK`]. They depend on `k` alone, and so do the bits of the result.
 fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
     cut(k, k.div_ceil(k.div_ceil(BLOCK).max(1)))
 }
+// ANCHOR_END: blocks
 
 /// 0..n in stretches of `step`; one empty stretch when there is nothing.
 fn cut(n: usize, step: usize) -> impl Iterator<Item = Range<usize>> + Clone {

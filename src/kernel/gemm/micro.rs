@@ -174,6 +174,7 @@ unsafe fn compute<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
     unsafe {
         let mut acc = [[V::splat(0.0); NV]; MR];
         let ((mut a, a_row, a_col), (mut b, b_row), (c, c_row)) = (t.a, t.b, t.c);
+        // ANCHOR: step
         for _ in 0..t.k {
             let mut row = [V::splat(0.0); NV];
             for (j, r) in row.iter_mut().enumerate() {
@@ -188,6 +189,7 @@ unsafe fn compute<V: Vector, const MR: usize, const NV: usize>(t: &Tile) {
             a = a.wrapping_add(a_col);
             b = b.wrapping_add(b_row);
         }
+        // ANCHOR_END: step
         let (alpha, zero) = (V::splat(t.alpha), V::splat(0.0));
         for (i, acc) in acc.iter().enumerate() {
             for (j, &x) in acc.iter().enumerate() {
