@@ -170,6 +170,32 @@ impl Communicator {
         self.run(tag, |cx| ring::all_gather(cx, x, 0))
     }
 
+    /// The first half of [`Communicator::all_reduce`]: each rank gets its part of the result ([`Communicator::owned`]), with the
+    /// bits that it has there, in place; the rest of `x` is scratch.
+    pub fn all_reduce_part<T: Number>(&mut self, x: &mut [T], reduce: Reduce) -> Result<()> {
+        allowed::<T>("all_reduce", reduce)?;
+        let algorithm = self.tag::<T>(Call::AllReduce, x.len(), None, 0).algorithm;
+        // A root that no reduce-scatter has: another call.
+        let tag = Tag { algorithm, ..self.tag::<T>(Call::ReduceScatter, x.len(), Some(reduce), 1) };
+        self.run(tag, |cx| match tag.algorithm {
+            _ if let Some(done) = cx.by_the_transport(x, reduce) => done,
+            Algorithm::Ring => ring::reduce_scatter(cx, x, reduce, 1),
+            Algorithm::Tree => tree::all_reduce(cx, x, reduce),
+        })
+    }
+
+    /// The second half of [`Communicator::all_reduce`]: gives every rank all parts of `x`, of which each has its own
+    /// ([`Communicator::owned`]), whatever became of them since.
+    pub fn all_reduce_rest<T: Element>(&mut self, x: &mut [T]) -> Result<()> {
+        let tag = self.tag::<T>(Call::AllGather, x.len(), None, 1);
+        self.run(tag, |cx| ring::all_gather(cx, x, 1))
+    }
+
+    /// The part of `n` elements whose sum rank `rank` of `ranks` has between the halves of an all-reduce.
+    pub fn owned(rank: usize, ranks: usize, n: usize) -> Range<usize> {
+        part((rank + 1) % ranks, ranks, n)
+    }
+
     /// Gives every rank the `mine` of all, one after the other in order of rank: `all` is that much longer.
     pub fn all_gather<T: Element>(&mut self, mine: &[T], all: &mut [T]) -> Result<()> {
         self.gather(Call::AllGather, mine, all)

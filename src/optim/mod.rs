@@ -74,7 +74,7 @@ pub trait Optimizer: Send {
     }
     /// Steps taken.
     fn steps(&self) -> u64;
-    /// The state arrays by name, each over one segment of the parameters.
+    /// The state arrays by name, each over one segment of the parameters, whose number ends the name (`m.0`).
     fn state(&self) -> Vec<(String, &Tensor)>;
     /// The state arrays, writable, and the number of steps: how a snapshot is taken up.
     fn state_mut(&mut self) -> (Vec<(String, &mut Tensor)>, &mut u64);
@@ -89,6 +89,11 @@ pub trait Optimizer: Send {
     /// True when steps give the slope that a controller reads.
     fn slopes(&self) -> bool {
         true
+    }
+    /// True when a step of a part of the weights is that part of a step of all: each weight goes by its own gradient and its own
+    /// state. A rank may then keep the state of a part alone.
+    fn by_weight(&self) -> bool {
+        false
     }
     /// True when a step needs [`Step::probe`].
     fn probes(&self) -> bool {

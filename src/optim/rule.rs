@@ -256,6 +256,9 @@ impl<R: Rule> Optimizer for Each<R> {
     fn numbers(&mut self) -> &mut [f64] {
         self.rule.remembered()
     }
+    fn by_weight(&self) -> bool {
+        true
+    }
 }
 
 fn body<R: Rule, T: Real>(args: &mut [Arg<'_>], e: &str) -> Result<()> {

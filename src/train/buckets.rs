@@ -22,14 +22,14 @@ const FIRST: usize = 1 << 20;
 
 /// A parameter in its bucket.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     slot: Slot,
     /// First element in the bucket.
-    at: usize,
-    len: usize,
-    /// Where it lies in the flat gradients.
-    segment: usize,
-    offset: usize,
+    pub(super) at: usize,
+    pub(super) len: usize,
+    /// Where it lies in the flat gradients, and in the weights.
+    pub(super) segment: usize,
+    pub(super) offset: usize,
 }
 
 struct Bucket {
@@ -43,6 +43,14 @@ struct Bucket {
     partial: Vec<Tensor>,
     /// Memory that is free.
     spare: Vec<Tensor>,
+}
+
+impl Bucket {
+    /// Memory that is free.
+    fn memory(&mut self, device: &Device) -> Result<Tensor> {
+        let make = || Tensor::empty(device, Spec::new(DType::F32, &[self.len])?);
+        self.spare.pop().map_or_else(make, Ok)
+    }
 }
 
 /// A bucket that all parts have filled.
@@ -102,6 +110,11 @@ impl Buckets {
         self.buckets.iter().map(|b| b.places.iter().map(|p| p.slot).collect()).collect()
     }
 
+    /// Length and parameters of each bucket.
+    pub(super) fn layout(&self) -> impl Iterator<Item = (usize, &[Place])> {
+        self.buckets.iter().map(|b| (b.len, &b.places[..]))
+    }
+
     /// Sums of squares of the parts' gradients.
     pub(super) fn squares(&self) -> &[f64] {
         &self.squares
@@ -125,11 +138,15 @@ impl Buckets {
             }
             bucket.missing = bucket.places.len();
             if bucket.filling.is_none() {
-                let make = || Tensor::empty(&self.device, Spec::new(DType::F32, &[bucket.len])?);
-                bucket.filling = Some(bucket.spare.pop().map_or_else(make, Ok)?);
+                bucket.filling = Some(bucket.memory(&self.device)?);
             }
         }
         Ok(())
+    }
+
+    /// Bucket `i` with nothing of use in it.
+    pub(super) fn blank(&mut self, i: usize) -> Result<Full> {
+        Ok(Full { bucket: i, data: self.buckets[i].memory(&self.device)? })
     }
 
     /// The gradient of `slot` in this part is `g`, None for zero. Gives the buckets that it completes, of the last part only.
@@ -180,14 +197,27 @@ impl Buckets {
 
     /// Puts the sum over all ranks into the flat gradients.
     pub(super) fn store(&mut self, full: Full, grads: &mut Grads) -> Result<()> {
-        let bucket = &mut self.buckets[full.bucket];
-        for p in &bucket.places {
+        for p in &self.buckets[full.bucket].places {
             if let Some(flat) = grads.flat_mut(p.segment) {
                 flat.copy_from(p.offset, &full.data.window(p.at, &[p.len])?)?;
             }
         }
-        bucket.spare.push(full.data);
+        self.free(full);
         Ok(())
+    }
+
+    /// Puts a bucket of weights where they belong.
+    pub(super) fn put(&mut self, full: Full, params: &mut Params) -> Result<()> {
+        for p in &self.buckets[full.bucket].places {
+            params.segment_mut(p.segment).copy_from(p.offset, &full.data.window(p.at, &[p.len])?)?;
+        }
+        self.free(full);
+        Ok(())
+    }
+
+    /// The memory of a bucket may be used again.
+    pub(super) fn free(&mut self, full: Full) {
+        self.buckets[full.bucket].spare.push(full.data);
     }
 }
 

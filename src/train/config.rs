@@ -117,6 +117,8 @@ pub struct Config {
     /// Parts of each batch whose gradients are computed apart and summed over one fixed tree, so that any number of ranks
     /// gives the same bits; 0: one part a rank.
     pub micro_shards: usize,
+    /// 1: each rank keeps the optimizer's state of its part of the weights alone, and updates that part; 0: of all.
+    pub zero: usize,
     /// Sums of ranks of up to this many bytes go by the tree, longer ones round the ring; 0: as is measured at the start.
     pub crossover: u64,
     /// Largest norm of the gradient; 0: no limit.
@@ -197,6 +199,7 @@ impl Default for Config {
             accumulate: 1,
             seed: 1,
             micro_shards: 0,
+            zero: 0,
             crossover: 0,
             clip: 1.0,
             freeze: String::new(),
@@ -333,6 +336,17 @@ impl Config {
                 self.batch_size
             );
             return Err(Error::config("micro_shards", what));
+        }
+        if self.zero > 1 {
+            return Err(Error::config("zero", format!("is {}, but must be 0 or 1", self.zero)));
+        }
+        if self.zero > 0 && !self.codec.is_none() {
+            let what = format!(
+                "is {}, which gives each rank a part of the sums, but {} sums the whole on every rank; set it to 0, or codec.name = \
+                 none",
+                self.zero, self.codec.name
+            );
+            return Err(Error::config("zero", what));
         }
         self.schedule.build(self.optimizer.lr, self.steps)?;
         self.controller.build()?;

@@ -10,6 +10,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "parts of a batch that are summed over one fixed tree: the same bits for any number of ranks that divides it; 0: one a rank",
     ),
     (
+        "zero",
+        "1: each rank keeps the optimizer's state of its part of the weights alone, and updates that part (ZeRO-1); 0: of all",
+    ),
+    (
         "crossover",
         "sums of ranks of up to so many bytes go by the tree, longer ones round the ring; 0: as is measured at the start",
     ),

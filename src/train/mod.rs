@@ -8,6 +8,7 @@
 //! | `run.rs`, `step.rs`, `pass.rs` | [`Run`]: the loop; one step of it; forward and backward over one batch |
 //! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs`, `sent.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
 //! | `mesh/` | ranks that share one model |
+//! | `zero.rs` | a part of the optimizer's state on each rank |
 //! | `codecs.rs` | gradients that are sent in fewer bytes |
 //! | `trace.rs`, `journal.rs` | the timeline of a step, and what each rank notes |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
@@ -61,6 +62,7 @@ mod team;
 pub mod tensorboard;
 mod text;
 mod trace;
+mod zero;
 
 pub use config::Config;
 pub use evaluate::{Evaluation, Losses, activity, attention, evaluate, losses};
@@ -173,6 +175,17 @@ fn optimizer(config: &Config, params: &Params) -> Result<Box<dyn Optimizer>> {
             built.name()
         );
         return Err(Error::config("controller.name", what));
+    }
+    if config.zero > 0 && !built.by_weight() {
+        let name = built.name();
+        let why =
+            if built.probes() { "asks for two gradients a step" } else { "looks beyond single weights" };
+        let what = format!(
+            "is {}, which gives each rank a part of the weights to update, but {name} {why}; set it to 0, or take another \
+             optimizer.name",
+            config.zero
+        );
+        return Err(Error::config("zero", what));
     }
     if built.probes() && !config.codec.is_none() {
         let what = format!(

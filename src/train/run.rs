@@ -154,9 +154,10 @@ impl Run {
         }
         team.arrange(&config.mesh)?;
         team.prepare(&config, &mut params, folder.path())?;
-        let (division, model, params, optimizer) = team.divide(&config, &task, (model, params), optimizer)?;
+        let (division, model, params, mut optimizer) = team.divide(&config, &task, (model, params), optimizer)?;
         team.sum_gradients_of(&config, &params);
         notices.extend(team.encode(&mut config, &params, snapshot.as_ref())?);
+        notices.extend(team.cut(&config, &params, &mut optimizer)?);
         let (controller, noise) = watchers(&config, &team, state.as_ref())?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -208,6 +209,10 @@ impl Run {
     /// What the user should know of the run and of how it was taken up.
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+    /// Bytes of the optimizer's state on this rank.
+    pub fn state_bytes(&self) -> usize {
+        self.optimizer.state().iter().map(|(_, t)| t.spec().bytes()).sum()
     }
     /// The ranks that train, this one among them.
     pub fn team(&self) -> &Team {
@@ -347,12 +352,18 @@ impl Run {
         let (codec, arrays) = self.team.kept()?.unzip();
         state.codec = codec;
         let (kept, keep) = (&arrays.unwrap_or_default()[..], self.config.keep_snapshots);
+        // Of ranks that keep the state of a part, one has the whole.
+        let mut own = self.team.whole(&self.config, &self.params, self.optimizer.as_mut())?;
+        let (has, own) =
+            (own.is_some() || !self.team.is_sharded(), own.as_deref_mut().unwrap_or(self.optimizer.as_mut()));
         let Some(division) = &mut self.division else {
-            return self.records.save(&self.params, self.optimizer.as_mut(), (&state, kept), keep);
+            return self.records.save(&self.params, own, (&state, kept), keep);
         };
         division.refresh(&self.params)?;
         let mut whole = super::optimizer(&self.config, &division.params)?;
-        division.whole_state(self.optimizer.as_mut(), whole.as_mut(), &self.params)?;
+        if has {
+            division.whole_state(own, whole.as_mut(), &self.params)?;
+        }
         self.records.save(&division.params, whole.as_mut(), (&state, kept), keep)
     }
 }

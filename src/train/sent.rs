@@ -21,8 +21,14 @@ pub(super) struct Traffic {
 /// A ring between devices, which the courier's errands share.
 pub(super) type Ring = Arc<Mutex<DeviceRing>>;
 
-/// Has the ranks of `data` sum a bucket.
-pub(super) fn send(data: &Group, mut full: Full, coder: Option<&Coder>, by: Option<Ring>) -> Sent {
+/// Has the ranks of `data` sum a bucket, of which each gets its part alone where it is `scattered`.
+pub(super) fn send(
+    data: &Group,
+    mut full: Full,
+    coder: Option<&Coder>,
+    by: Option<Ring>,
+    scattered: bool,
+) -> Sent {
     let coding = coder.map(|coder| coder.of(full.bucket));
     data.send(move |c| {
         let from = Instant::now();
@@ -37,11 +43,21 @@ pub(super) fn send(data: &Group, mut full: Full, coder: Option<&Coder>, by: Opti
                 let (before, x) = (c.sent(), full.data.as_mut_slice::<f32>()?);
                 match coding {
                     Some(coding) => coding.all_reduce(c, x)?,
+                    None if scattered => c.all_reduce_part(x, Reduce::Sum)?,
                     None => c.all_reduce(x, Reduce::Sum)?,
                 }
                 c.sent() - before
             }
         };
         Ok((full, sent, from, Instant::now()))
+    })
+}
+
+/// Has the ranks of `data` hand round their parts of a bucket of weights.
+pub(super) fn gather(data: &Group, mut full: Full) -> Sent {
+    data.send(move |c| {
+        let (from, before) = (Instant::now(), c.sent());
+        c.all_reduce_rest(full.data.as_mut_slice::<f32>()?)?;
+        Ok((full, c.sent() - before, from, Instant::now()))
     })
 }

@@ -47,10 +47,15 @@ impl Run {
         }
         let from = Instant::now();
         let lr = self.schedule.lr(self.step) * self.controller.as_ref().map_or(1.0, Gvc::scale);
-        let team = &mut self.team;
-        let mut probe = |w: &Params, g: &mut Grads| pass.again(team, w, g, &batches, norm);
-        let how = optim::Step { lr, slope: self.controller.is_some(), probe: Some(&mut probe) };
-        let slope = self.optimizer.advance(&mut self.params, &self.grads, how)?;
+        let (team, slope) = (&mut self.team, self.controller.is_some());
+        let slope = if team.is_sharded() {
+            let how = optim::Step { slope, ..optim::Step::new(lr) };
+            team.advance(self.optimizer.as_mut(), &mut self.params, how)?
+        } else {
+            let mut probe = |w: &Params, g: &mut Grads| pass.again(team, w, g, &batches, norm);
+            let how = optim::Step { lr, slope, probe: Some(&mut probe) };
+            self.optimizer.advance(&mut self.params, &self.grads, how)?
+        };
         self.team.mark("optimizer", from);
         // While the rate still rises, slopes say nothing of where it leads.
         let settled = self.step >= self.config.schedule.warmup_steps;

@@ -12,6 +12,7 @@ use super::codecs::Coder;
 use super::sent::{self, Ring, Sent, Traffic};
 use super::team::Team;
 use super::trace::Lane;
+use super::zero::Shard;
 use crate::comm::{Promise, Reduce};
 use crate::data::Batch;
 use crate::device::Device;
@@ -27,7 +28,7 @@ const WORDS: usize = 480;
 
 /// The sums of a step under way.
 pub(super) struct Sums {
-    buckets: Buckets,
+    pub(super) buckets: Buckets,
     /// The ring between devices, where one sums.
     by: Option<Ring>,
     /// Parts of a batch on this rank.
@@ -43,8 +44,10 @@ pub(super) struct Sums {
     trouble: Option<String>,
     /// What sums buckets approximately, if anything does.
     pub(super) coder: Option<Coder>,
+    /// This rank's part of the weights, where each has one to update.
+    pub(super) shard: Option<Shard>,
     /// Since the step began.
-    traffic: Traffic,
+    pub(super) traffic: Traffic,
 }
 
 impl Sums {
@@ -62,8 +65,8 @@ impl Sums {
         let buckets = Buckets::new(params, bytes, parts, &device);
         let (first, shards) = (rank * parts, size * parts);
         let (on_the_way, here, totals, traffic) = (vec![], vec![], vec![], Traffic::default());
-        let (trouble, coder) = (None, None);
-        Sums { buckets, by, parts, first, shards, on_the_way, here, totals, trouble, coder, traffic }
+        let (trouble, coder, shard) = (None, None, None);
+        Sums { buckets, by, parts, first, shards, on_the_way, here, totals, trouble, coder, shard, traffic }
     }
 
     /// The parameters of each bucket, in order.
@@ -232,7 +235,8 @@ impl Team {
                 s.here.push(full);
                 continue;
             };
-            s.on_the_way.push(sent::send(data, full, s.coder.as_ref(), s.by.clone()));
+            let scattered = s.shard.is_some();
+            s.on_the_way.push(sent::send(data, full, s.coder.as_ref(), s.by.clone(), scattered));
         }
         Ok(())
     }
@@ -256,10 +260,19 @@ impl Team {
             let lane = Lane::Communication { bytes };
             s.traffic.sent += sent;
             s.traffic.dense += 2.0 * (1.0 - 1.0 / size as f64) * bytes as f64;
-            events.push((lane, format!("all-reduce bucket {}", one.bucket), begun, ended));
+            let name = if s.shard.is_some() { "reduce-scatter" } else { "all-reduce" };
+            events.push((lane, format!("{name} bucket {}", one.bucket), begun, ended));
             full.push(one);
         }
-        full.into_iter().try_for_each(|one| s.buckets.store(one, grads))?;
+        for one in full {
+            match &mut s.shard {
+                Some(shard) => {
+                    shard.take(&one)?;
+                    s.buckets.free(one);
+                }
+                None => s.buckets.store(one, grads)?,
+            }
+        }
         if !events.is_empty() {
             self.idled(from);
         }

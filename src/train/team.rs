@@ -199,8 +199,9 @@ impl Team {
         if self.size > 1 || tree {
             let parts = (config.micro_shards / self.size).max(1);
             let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
-            // The tree of micro-shards is one of messages, and codecs encode on the host.
-            let here = self.size > 1 && !tree && config.codec.is_none() && self.mesh.is_none();
+            // The tree of micro-shards is one of messages, codecs encode on the host, and so do ranks hand round weights.
+            let here =
+                self.size > 1 && !tree && config.codec.is_none() && config.zero == 0 && self.mesh.is_none();
             let by = self.ring.as_ref().filter(|_| here).map(|(ring, _)| ring.clone());
             self.sums = Some(Sums::new(params, bytes, parts, self.replica(), by));
         }

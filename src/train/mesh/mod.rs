@@ -93,6 +93,7 @@ impl MeshConfig {
             ("micro_shards", c.micro_shards > 0, "is above 0", tensor || context),
             ("controller.name", c.controller.name != ControllerName::None, "is not none", tensor),
             ("codec.name", !c.codec.is_none(), "is not none", tensor),
+            ("zero", c.zero > 0, "is 1", tensor),
             ("optimizer.name", single, "reads more than single weights", tensor),
         ];
         for (key, set, is, sharing) in alone {

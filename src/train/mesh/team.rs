@@ -87,7 +87,7 @@ impl Team {
     }
 
     /// [`clip::by_global_norm`] of the gradient of the whole model: pieces count on each rank that has one, the rest once.
-    pub(in crate::train) fn clip(&self, grads: &mut Grads, params: &Params, limit: f64) -> Result<f64> {
+    pub(in crate::train) fn clip_model(&self, grads: &mut Grads, params: &Params, limit: f64) -> Result<f64> {
         let Some(mesh) = &self.mesh else { return clip::by_global_norm(grads, limit) };
         let mut squares = 0.0;
         for slot in params.all().filter(|s| params.info(*s).cut.is_some() || self.speaks()) {
