@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 use crate::kernel::basic::ADD_INTO;
 use crate::shape::{DType, Spec};
 use crate::tensor::Tensor;
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Bytes of an f32.
@@ -62,6 +63,13 @@ pub struct DeviceRing {
     links: Option<Links>,
     copied: u64,
     deadline: Duration,
+    siblings: Arc<Siblings>,
+}
+
+/// The devices of all ranks, and rings of some of them that not all of these have taken yet, by their ranks.
+struct Siblings {
+    devices: Vec<Device>,
+    opened: Mutex<HashMap<Vec<usize>, Vec<Option<DeviceRing>>>>,
 }
 
 /// A ring of these devices, rank by rank. Each part goes to a thread of its own.
@@ -81,8 +89,9 @@ pub fn open(devices: &[Device]) -> Result<Vec<DeviceRing>> {
     {
         links.push(Links { next, before, thanks, thanked });
     }
+    let siblings = Arc::new(Siblings { devices: devices.to_vec(), opened: Mutex::default() });
     let all = devices.iter().zip(links.into_iter().rev()).enumerate();
-    let all = all.map(|(rank, (device, links))| DeviceRing::new(rank, p, device, links));
+    let all = all.map(|(rank, (device, links))| DeviceRing::new((rank, p), device, links, siblings.clone()));
     let all: Vec<DeviceRing> = all.collect::<Result<_>>()?;
     match all.iter().find(|ring| ring.driver.kind() != all[0].driver.kind()) {
         Some(other) => Err(other.error(format!("no peer of {}", all[0].device.name()))),
@@ -91,7 +100,12 @@ pub fn open(devices: &[Device]) -> Result<Vec<DeviceRing>> {
 }
 
 impl DeviceRing {
-    fn new(rank: usize, world: usize, device: &Device, links: Links) -> Result<DeviceRing> {
+    fn new(
+        (rank, world): (usize, usize),
+        device: &Device,
+        links: Links,
+        siblings: Arc<Siblings>,
+    ) -> Result<DeviceRing> {
         let driver = Arc::clone(device.ptx_driver()?);
         let no = || Error::Device { device: device.name().into(), what: "no kernel adds here".into() };
         let source = ADD_INTO.source.ok_or_else(no)?;
@@ -112,7 +126,34 @@ impl DeviceRing {
             links: Some(links),
             copied: 0,
             deadline: DEADLINE,
+            siblings,
         })
+    }
+
+    /// A ring of those of its ranks that `members` lists, this one among them, in that order. All of them ask for it, each once.
+    ///
+    /// # Errors
+    /// Those of [`open`]; a rank that is no member, or asks again before all others have theirs.
+    pub fn among(&self, members: &[usize]) -> Result<DeviceRing> {
+        let Siblings { devices, opened } = &*self.siblings;
+        let place = members.iter().position(|&rank| rank == self.rank);
+        let known = || members.iter().map(|&rank| devices.get(rank).cloned()).collect::<Option<Vec<_>>>();
+        let (Some(place), Some(devices)) = (place, known()) else {
+            return Err(self.error(format!("rank {} has no ring of ranks {members:?}", self.rank)));
+        };
+        let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if !opened.contains_key(members) {
+            opened.insert(members.to_vec(), open(&devices)?.into_iter().map(Some).collect());
+        }
+        let rings = opened.get_mut(members).and_then(|rings| Some((rings.get_mut(place)?.take(), rings)));
+        let (ring, rest) = match rings {
+            Some((Some(ring), rest)) => (ring, rest),
+            _ => return Err(self.error(format!("rank {} asks twice for a ring of {members:?}", self.rank))),
+        };
+        if rest.iter().all(Option::is_none) {
+            opened.remove(members);
+        }
+        Ok(DeviceRing { deadline: self.deadline, ..ring })
     }
 
     /// Number of this rank.
