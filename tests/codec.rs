@@ -3,7 +3,10 @@
 
 use ringtape::comm::codec::{self, Codec, Param};
 use ringtape::comm::{Algorithm, threads};
+use ringtape::device::soft::{self, Machine, Settings};
 use ringtape::rng::Key;
+use ringtape::tensor::Tensor;
+use std::sync::Arc;
 
 /// A codec with its attributes.
 type Setting<'a> = (&'a str, &'a [(&'a str, &'a str)]);
@@ -68,7 +71,7 @@ fn go(
             sent.push(world.sent() - before);
             sums.push(x);
         }
-        Ok(Seen { sums, sent, state: codec.state() })
+        Ok(Seen { sums, sent, state: codec.state()? })
     });
     ranks.into_iter().map(Result::unwrap).collect()
 }
@@ -87,6 +90,74 @@ fn rms(x: impl Iterator<Item = f64>) -> f64 {
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The same on software devices, one for each rank.
+fn on_devices(
+    p: usize,
+    setting: Setting<'_>,
+    params: &[Param],
+    steps: u64,
+    g: impl Fn(usize, u64) -> Vec<f32> + Sync,
+) -> Vec<Seen> {
+    let machine = Arc::new(Machine::new(Settings { check: true, seed: 5, ..Settings::default() }));
+    let ranks = threads::run(p, |mut world| {
+        world.set_algorithm(Some(Algorithm::Ring));
+        let device = soft::device(&machine, world.rank() as u32)?;
+        let mut codec = build(setting);
+        let (mut sums, mut sent) = (vec![], vec![]);
+        for step in 0..steps {
+            codec.begin(step);
+            let (x, before) = (g(world.rank(), step), world.sent());
+            let mut x = Tensor::from_slice(&device, &x, &[x.len()])?;
+            codec.all_reduce_of(&mut world, params, &mut x)?;
+            sent.push(world.sent() - before);
+            sums.push(x.to_host()?.as_slice::<f32>()?.to_vec());
+        }
+        Ok(Seen { sums, sent, state: codec.state()? })
+    });
+    ranks.into_iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn on_devices_they_give_the_bits_of_the_host() {
+    // All bits but those of a NaN, which is one.
+    let same = |a: &[f32], b: &[f32]| {
+        a.len() == b.len()
+            && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
+    };
+    let more: [Setting<'_>; 2] = [("int8", &[("chunk", "8"), ("feedback", "false")]), ("one_bit", &[])];
+    for setting in ALL.into_iter().chain(more) {
+        for p in [1, 2, 3] {
+            for dims in &AWKWARD[..4] {
+                let params = params(dims);
+                let n = len(&params);
+                // Numbers of all sizes, zeros of both signs, and at last some that are none.
+                let g = |rank: usize, step: u64| {
+                    let mut x = normal(rank, step, n);
+                    x.iter_mut()
+                        .enumerate()
+                        .for_each(|(i, x)| *x *= [1.0, 1e-30, 1e20, 0.0, -0.0][(i + rank) % 5]);
+                    if step == 2 && rank == p - 1 {
+                        x[n / 2] = [f32::NAN, f32::INFINITY][n % 2];
+                    }
+                    x
+                };
+                let (here, there) = (go(p, setting, &params, 3, g), on_devices(p, setting, &params, 3, g));
+                for (rank, (here, there)) in here.iter().zip(&there).enumerate() {
+                    let what = format!("{setting:?}, rank {rank} of {p}, {dims:?}");
+                    assert_eq!(here.sent, there.sent, "{what}");
+                    for (step, (a, b)) in here.sums.iter().zip(&there.sums).enumerate() {
+                        assert!(same(a, b), "{what}, step {step}: {a:?} {b:?}");
+                    }
+                    assert_eq!(here.state.len(), there.state.len(), "{what}");
+                    for ((name, a), (other, b)) in here.state.iter().zip(&there.state) {
+                        assert!(name == other && same(a, b), "{what}: {name} {other}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 const AWKWARD: [&[&[usize]]; 5] =
@@ -398,7 +469,7 @@ fn what_a_codec_kept_is_taken_up_bit_by_bit() {
                 last = normal(world.rank(), step, n);
                 codec.all_reduce(&mut world, &params, &mut last)?;
             }
-            Ok((last, codec.state()))
+            Ok((last, codec.state()?))
         });
         for (rest, whole) in rest.into_iter().zip(&whole) {
             let (last, state) = rest.unwrap();

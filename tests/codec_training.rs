@@ -264,6 +264,24 @@ fn what_cannot_be_is_refused_by_name_and_nothing_is_made() {
     }
 }
 
+#[test]
+fn gradients_of_devices_are_made_small_there_and_train_alike() {
+    let d = tempfile::tempdir().unwrap();
+    let short: &[&str] = &["steps=4", "eval_every=0", "eval_batches=1", "model.dim=16"];
+    for codec in ["int8", "one_bit"] {
+        let name = format!("codec.name={codec}");
+        let losses = |at: &str, device: &str| -> Vec<f64> {
+            let at = d.path().join(format!("{codec}-{at}"));
+            weights(by(2, &config(&[short, &[&name, device]]), &at, &[], None));
+            metrics::read(&at).unwrap().iter().map(|m| m.loss).collect()
+        };
+        let (here, there) = (losses("cpu", "device=cpu"), losses("soft", "device=soft:0"));
+        here.iter()
+            .zip(&there)
+            .for_each(|(a, b)| assert!((a / b - 1.0).abs() < 1e-4, "{codec}: {here:?} {there:?}"));
+    }
+}
+
 /// A codec of another crate: exact sums, of which it doubles each.
 struct Loud;
 impl Codec for Loud {
@@ -272,8 +290,8 @@ impl Codec for Loud {
         x.iter_mut().for_each(|x| *x *= 2.0);
         Ok(())
     }
-    fn state(&self) -> Vec<(String, Vec<f32>)> {
-        vec![]
+    fn state(&mut self) -> Result<Vec<(String, Vec<f32>)>> {
+        Ok(vec![])
     }
     fn restore(&mut self, _: &[Param], _: Vec<(String, Vec<f32>)>) -> Result<()> {
         Ok(())

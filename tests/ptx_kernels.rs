@@ -2,7 +2,7 @@
 //! it for real chips without a spill.
 
 use ringtape::kernel::{Kernel, Source};
-use ringtape::{ops, optim};
+use ringtape::{comm::codec, ops, optim};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const COUNTED: u32 = 90;
 fn kernels() -> Vec<&'static Kernel> {
     let all = ops::ALL.iter().flat_map(|e| e.kernels).chain(optim::ALL.iter().flat_map(|e| e.kernels));
     let mut seen = BTreeSet::new();
-    all.copied().filter(|k| seen.insert(k.entry)).collect()
+    all.chain(codec::KERNELS).copied().filter(|k| seen.insert(k.entry)).collect()
 }
 
 /// Every module that kernels name, by a name that tells spliced ones apart.

@@ -145,15 +145,18 @@ impl DeviceRing {
         if !opened.contains_key(members) {
             opened.insert(members.to_vec(), open(&devices)?.into_iter().map(Some).collect());
         }
-        let rings = opened.get_mut(members).and_then(|rings| Some((rings.get_mut(place)?.take(), rings)));
-        let (ring, rest) = match rings {
-            Some((Some(ring), rest)) => (ring, rest),
-            _ => return Err(self.error(format!("rank {} asks twice for a ring of {members:?}", self.rank))),
-        };
-        if rest.iter().all(Option::is_none) {
+        let rings = opened.get_mut(members);
+        let (ring, all_taken) = rings.map_or((None, false), |rings| {
+            let ring = rings.get_mut(place).and_then(Option::take);
+            (ring, rings.iter().all(Option::is_none))
+        });
+        if all_taken {
             opened.remove(members);
         }
-        Ok(DeviceRing { deadline: self.deadline, ..ring })
+        let twice = || self.error(format!("rank {} asks twice for a ring of {members:?}", self.rank));
+        let mut ring = ring.ok_or_else(twice)?;
+        ring.set_deadline(self.deadline);
+        Ok(ring)
     }
 
     /// Number of this rank.

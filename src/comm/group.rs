@@ -2,7 +2,12 @@
 
 use super::communicator::Communicator;
 use super::courier::{Courier, Promise};
+use super::device_ring::DeviceRing;
+use super::number::Number;
+use super::tag::Reduce;
 use crate::error::Result;
+use crate::shape::DType;
+use crate::tensor::Tensor;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Ranks that talk while they compute: all of a world, or those that [`Group::split`] puts together. `clone` is cheap.
@@ -15,6 +20,8 @@ pub struct Group {
     courier: Arc<Courier>,
     /// None: the world. The courier's errands alone lock it.
     part: Option<Arc<Mutex<Communicator>>>,
+    /// Between the devices of these ranks.
+    ring: Option<Arc<Mutex<DeviceRing>>>,
     rank: usize,
     size: usize,
 }
@@ -26,7 +33,7 @@ impl Group {
     /// When the system starts no thread.
     pub fn of(world: Communicator) -> Result<Group> {
         let (rank, size) = (world.rank(), world.size());
-        Ok(Group { courier: Arc::new(Courier::new(world)?), part: None, rank, size })
+        Ok(Group { courier: Arc::new(Courier::new(world)?), part: None, ring: None, rank, size })
     }
 
     /// [`Communicator::split`]: the ranks of one `color`, in order of `key`.
@@ -36,7 +43,52 @@ impl Group {
     pub fn split(&self, color: u32, key: i32) -> Result<Group> {
         let part = self.call(move |c| c.split(Some(color), key))?;
         let (rank, size) = part.as_ref().map_or((0, 1), |c| (c.rank(), c.size()));
-        Ok(Group { courier: self.courier.clone(), part: part.map(|c| Arc::new(Mutex::new(c))), rank, size })
+        let part = part.map(|c| Arc::new(Mutex::new(c)));
+        Ok(Group { courier: self.courier.clone(), part, ring: None, rank, size })
+    }
+
+    /// The same ranks, whose devices `ring` joins.
+    pub fn with_ring(self, ring: DeviceRing) -> Group {
+        Group { ring: Some(Arc::new(Mutex::new(ring))), ..self }
+    }
+
+    /// The ring between their devices.
+    pub fn ring(&self) -> Option<Arc<Mutex<DeviceRing>>> {
+        self.ring.clone()
+    }
+
+    /// The sum of `x` over the ranks: round the ring between their devices where there is one, else by way of the host.
+    ///
+    /// # Errors
+    /// Those of the call, and of the device.
+    pub fn sum(&self, x: &Tensor) -> Result<Tensor> {
+        match self.ring() {
+            Some(ring) if x.dtype() == DType::F32 && !x.device().is_host() => {
+                let mut sum = x.deep_clone()?;
+                self.call(move |_| {
+                    ring.lock().unwrap_or_else(PoisonError::into_inner).all_reduce(&mut sum)?;
+                    Ok(sum)
+                })
+            }
+            _ => self.reduced(x, Reduce::Sum),
+        }
+    }
+
+    /// `x` of all ranks as one, by way of the host.
+    ///
+    /// # Errors
+    /// Those of the call, and of the device.
+    pub fn reduced(&self, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
+        match x.dtype() {
+            DType::F64 => self.reduced_of::<f64>(x, reduce),
+            _ => self.reduced_of::<f32>(x, reduce),
+        }
+    }
+
+    fn reduced_of<T: Number>(&self, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
+        let mut all = x.to_host()?.as_slice::<T>()?.to_vec();
+        let all = self.call(move |c| c.all_reduce(&mut all, reduce).map(|()| all))?;
+        Tensor::from_slice(x.device(), &all, x.dims())
     }
 
     /// Number of this rank in the group, from 0.
@@ -83,7 +135,7 @@ impl std::fmt::Debug for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Reduce, threads};
+    use crate::comm::threads;
 
     #[test]
     fn groups_of_one_world_keep_apart_and_their_calls_keep_their_order() {

@@ -8,6 +8,7 @@ use crate::comm::Communicator;
 use crate::comm::codec::{self, Codec, Entry, Param};
 use crate::error::{Error, Result};
 use crate::tape::{Params, Slot};
+use crate::tensor::Tensor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A codec at work, and the parameters of one bucket.
@@ -19,8 +20,8 @@ pub(super) struct Coding {
 
 impl Coding {
     /// The bucket's gradients of this rank become nearly their sum over ranks.
-    pub(super) fn all_reduce(&self, world: &mut Communicator, x: &mut [f32]) -> Result<()> {
-        lock(&self.codec).all_reduce(world, &self.params, x)
+    pub(super) fn all_reduce(&self, world: &mut Communicator, x: &mut Tensor) -> Result<()> {
+        lock(&self.codec).all_reduce_of(world, &self.params, x)
     }
 }
 
@@ -146,7 +147,7 @@ impl Team {
     /// What the codecs of all ranks keep, on the rank that leads; all call it. None where there is nothing to keep.
     pub(super) fn kept(&self) -> Result<Option<(Kept, Arrays)>> {
         let Some(coder) = self.sums.as_ref().and_then(|s| s.coder.as_ref()) else { return Ok(None) };
-        let mine = lock(&coder.codec).state();
+        let mine = lock(&coder.codec).state()?;
         let (me, size, bytes) = (self.rank(), self.size(), crate::wire::encode(&mine)?);
         let others = self.patiently(move |c| collect(c, me, size, bytes))?;
         if !self.leads() {

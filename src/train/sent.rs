@@ -40,11 +40,11 @@ pub(super) fn send(
                 ring.copied() - before
             }
             (coding, _) => {
-                let (before, x) = (c.sent(), full.data.as_mut_slice::<f32>()?);
+                let before = c.sent();
                 match coding {
-                    Some(coding) => coding.all_reduce(c, x)?,
-                    None if scattered => c.all_reduce_part(x, Reduce::Sum)?,
-                    None => c.all_reduce(x, Reduce::Sum)?,
+                    Some(coding) => coding.all_reduce(c, &mut full.data)?,
+                    None if scattered => c.all_reduce_part(full.data.as_mut_slice::<f32>()?, Reduce::Sum)?,
+                    None => c.all_reduce(full.data.as_mut_slice::<f32>()?, Reduce::Sum)?,
                 }
                 c.sent() - before
             }

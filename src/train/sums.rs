@@ -51,18 +51,16 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// For models with these parameters, in buckets of at most `bytes`, on this rank of so many, summed over ranks `by` a ring
-    /// between devices or by messages of the host.
+    /// For models with these parameters, in buckets of at most `bytes` on `device`, on this rank of so many, summed over ranks `by` a
+    /// ring between devices or by messages of the host.
     pub(super) fn new(
         params: &Params,
         bytes: usize,
         parts: usize,
         (rank, size): (usize, usize),
-        by: Option<Ring>,
+        (device, by): (&Device, Option<Ring>),
     ) -> Sums {
-        // Rings between devices sum where gradients are; all else sums on the host.
-        let device = if by.is_some() { params.device().clone() } else { Device::cpu() };
-        let buckets = Buckets::new(params, bytes, parts, &device);
+        let buckets = Buckets::new(params, bytes, parts, device);
         let (first, shards) = (rank * parts, size * parts);
         let (on_the_way, here, totals, traffic) = (vec![], vec![], vec![], Traffic::default());
         let (trouble, coder, shard) = (None, None, None);
@@ -353,7 +351,8 @@ mod tests {
 
     fn team(world: crate::comm::Communicator, parts: usize) -> Team {
         let mut team = Team::of(world).unwrap();
-        team.sums = Some(Sums::new(&params(), 1 << 20, parts, (team.rank(), team.size()), None));
+        let at = (team.rank(), team.size());
+        team.sums = Some(Sums::new(&params(), 1 << 20, parts, at, (&Device::cpu(), None)));
         team
     }
 

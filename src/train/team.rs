@@ -193,18 +193,30 @@ impl Team {
         Ok(())
     }
 
-    /// Gets ready to sum the gradients of `params`, what this rank trains.
-    pub(super) fn sum_gradients_of(&mut self, config: &Config, params: &Params) {
-        let tree = config.micro_shards > 0;
-        if self.size > 1 || tree {
-            let parts = (config.micro_shards / self.size).max(1);
-            let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
-            // The tree of micro-shards is one of messages, codecs encode on the host, and so do ranks hand round weights.
-            let here =
-                self.size > 1 && !tree && config.codec.is_none() && config.zero == 0 && self.mesh.is_none();
-            let by = self.ring.as_ref().filter(|_| here).map(|(ring, _)| ring.clone());
-            self.sums = Some(Sums::new(params, bytes, parts, self.replica(), by));
+    /// The ring between the devices of the ranks that sum their gradients with this one.
+    pub(super) fn ring(&self) -> Option<Ring> {
+        match (&self.mesh, &self.data) {
+            (Some(_), Some(data)) => data.ring(),
+            _ => self.ring.as_ref().map(|(ring, _)| ring.clone()),
         }
+    }
+
+    /// Gets ready to sum the gradients of `params`, what this rank trains.
+    pub(super) fn sum_gradients_of(&mut self, config: &Config, params: &Params) -> Result<()> {
+        let tree = config.micro_shards > 0;
+        if self.size == 1 && !tree {
+            return Ok(());
+        }
+        let parts = (config.micro_shards / self.size).max(1);
+        let bytes = (config.bucket_mb * (1u64 << 20) as f64) as usize;
+        // The tree of micro-shards is one of messages of the host, and so do ranks hand round weights.
+        let plain = self.size > 1 && !tree && config.codec.is_none() && config.zero == 0;
+        let by = self.ring().filter(|_| plain);
+        let coded = self.size > 1 && self.codec(&config.codec)?.is_some_and(|(_, c)| c.works_on_devices());
+        // Where a ring or a codec works there gradients stay on the device; all else is summed on the host.
+        let device = if by.is_some() || coded { params.device().clone() } else { Device::cpu() };
+        self.sums = Some(Sums::new(params, bytes, parts, self.replica(), (&device, by)));
+        Ok(())
     }
 
     /// Gives all ranks the weights and states of rank 0.

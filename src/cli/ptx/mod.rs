@@ -6,6 +6,7 @@ pub(super) mod profile;
 use super::session::{Session, say, table};
 use crate::attrs::nearest;
 use crate::check::ptx::{Exam, Manifest, Outcome, Programs, read, run as run_manifest, run_on};
+use crate::comm::codec;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, basic};
@@ -125,12 +126,17 @@ pub(super) fn run(session: &Session<'_>, args: Args) -> Result<()> {
     }
 }
 
-/// Every kernel that ops, optimizers, the tape and clipping launch.
+/// Every kernel that ops, optimizers, the tape, clipping and codecs launch.
 fn kernels(session: &Session<'_>) -> Vec<&'static Kernel> {
     let ops = session.extensions.ops.iter().chain(ops::ALL).flat_map(|e| e.kernels);
     let optimizers = session.extensions.optimizers.iter().chain(optim::ALL).flat_map(|e| e.kernels);
-    let mut all: Vec<&Kernel> =
-        ops.chain(optimizers).chain(basic::ALL).chain(optim::clip::KERNELS).copied().collect();
+    let mut all: Vec<&Kernel> = ops
+        .chain(optimizers)
+        .chain(basic::ALL)
+        .chain(optim::clip::KERNELS)
+        .chain(codec::KERNELS)
+        .copied()
+        .collect();
     all.sort_by_key(|k| k.entry);
     all.dedup_by_key(|k| k.entry);
     all

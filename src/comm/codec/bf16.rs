@@ -2,11 +2,31 @@
 //!
 //! The relative error of a rounding is at most 2⁻⁸, and as often up as down, so that no error feedback is kept.
 
-use super::{Entry, Quantiser, TwoPhase};
-use crate::vectorized;
+use super::{Entry, OnDevice, Quantiser, TwoPhase};
+use crate::kernel::Real;
+use crate::{kernel, vectorized};
 
 /// The upper half of an f32.
 struct Bf16;
+
+kernel! {
+    ptx "bf16";
+    /// bytes [2n] of the upper halves of x [n].
+    pub(super) static ENCODE = bf16_encode(x: in T, bytes: out u8) blocks(x.div_ceil(256));
+    /// Back.
+    pub(super) static DECODE = bf16_decode(bytes: in u8, x: out T);
+}
+
+fn bf16_encode<T: Real>(x: &[T], bytes: &mut [u8]) {
+    let x: Vec<f32> = x.iter().map(|x| x.f64() as f32).collect();
+    Bf16.encode(&x, bytes);
+}
+
+fn bf16_decode<T: Real>(bytes: &[u8], x: &mut [T]) {
+    let mut back = vec![0.0; x.len()];
+    Bf16.decode(bytes, &mut back);
+    x.iter_mut().zip(back).for_each(|(x, back)| *x = T::of(f64::from(back)));
+}
 
 vectorized! {
     fn round(x: &[f32], halves: &mut [[u8; 2]]) {
@@ -33,6 +53,9 @@ impl Quantiser for Bf16 {
     }
     fn decode(&self, bytes: &[u8], x: &mut [f32]) {
         widen(bytes.as_chunks().0, x);
+    }
+    fn on_device(&self) -> Option<OnDevice> {
+        Some(OnDevice { encode: &ENCODE, decode: &DECODE, chunk: None })
     }
 }
 

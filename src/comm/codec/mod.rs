@@ -8,8 +8,8 @@
 //! | `top_k.rs` | `top_k` | the k largest elements of each matrix, with their places | 8(p−1)k |
 //! | `power_sgd.rs` | `power_sgd` | two factors of rank r of each matrix | 2(p−1)/p · 4r(rows + columns) |
 //!
-//! Uncompressed, the ring sends 2(p−1)/p · 4n. `two_phase.rs` is what the first three share, `memory.rs` what is kept from step
-//! to step.
+//! Uncompressed, the ring sends 2(p−1)/p · 4n. `two_phase.rs` is what the first three share, here and, by kernels, on
+//! devices (`on_device.rs`), `memory.rs` what is kept from step to step.
 //!
 //! # Error feedback
 //!
@@ -43,6 +43,7 @@
 mod bf16;
 mod int8;
 mod memory;
+mod on_device;
 mod one_bit;
 mod orthonormal;
 mod power_sgd;
@@ -50,11 +51,14 @@ mod top_k;
 mod two_phase;
 
 pub use memory::Memory;
+pub use on_device::OnDevice;
 pub use two_phase::{Quantiser, TwoPhase};
 
 use super::communicator::Communicator;
 use crate::attrs::{AttrDoc, Attrs, Kind, nearest};
 use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::tensor::Tensor;
 use std::ops::Range;
 
 /// A parameter whose gradient lies in what is summed.
@@ -92,8 +96,23 @@ pub trait Codec: Send {
     /// The sums from now on are those of step `step`, counted from 0.
     fn begin(&mut self, _step: u64) {}
 
+    /// True where [`Codec::sum_on_device`] has kernels of its own.
+    fn works_on_devices(&self) -> bool {
+        false
+    }
+
+    /// [`Codec::sum`] of gradients on a device, f32: the same bits. A codec sees its parameters either on a device or on the host.
+    fn sum_on_device(&mut self, world: &mut Communicator, params: &[Param], x: &mut Tensor) -> Result<()> {
+        let mut here = x.to_host()?.as_slice::<f32>()?.to_vec();
+        self.sum(world, params, &mut here)?;
+        x.write_bytes(0, bytemuck::cast_slice(&here))
+    }
+
     /// What lasts from step to step on this rank, by name.
-    fn state(&self) -> Vec<(String, Vec<f32>)>;
+    ///
+    /// # Errors
+    /// Those of the device that holds it.
+    fn state(&mut self) -> Result<Vec<(String, Vec<f32>)>>;
 
     /// Takes up what [`Codec::state`] gave; `params` are all that there will be.
     ///
@@ -108,14 +127,39 @@ impl dyn Codec + '_ {
     /// # Errors
     /// Those of the calls between ranks; parameters that do not fill `x`.
     pub fn all_reduce(&mut self, world: &mut Communicator, params: &[Param], x: &mut [f32]) -> Result<()> {
-        let end = params.iter().try_fold(0, |end, p| (p.at == end).then(|| p.range().end));
-        if end != Some(x.len()) {
-            let what = format!("parameters that fill {end:?} of {} elements", x.len());
-            return Err(Error::shape("codec", what));
-        }
+        expect_full(params, x.len())?;
         if world.size() == 1 { Ok(()) } else { self.sum(world, params, x) }
     }
+
+    /// The same of gradients wherever they are.
+    ///
+    /// # Errors
+    /// Those of [`Codec::all_reduce`](trait.Codec.html#method.all_reduce), and of the device.
+    pub fn all_reduce_of(
+        &mut self,
+        world: &mut Communicator,
+        params: &[Param],
+        x: &mut Tensor,
+    ) -> Result<()> {
+        if x.device().is_host() {
+            return self.all_reduce(world, params, x.as_mut_slice::<f32>()?);
+        }
+        expect_full(params, x.len())?;
+        if world.size() == 1 { Ok(()) } else { self.sum_on_device(world, params, x) }
+    }
 }
+
+fn expect_full(params: &[Param], n: usize) -> Result<()> {
+    let end = params.iter().try_fold(0, |end, p| (p.at == end).then(|| p.range().end));
+    if end == Some(n) {
+        return Ok(());
+    }
+    Err(Error::shape("codec", format!("parameters that fill {end:?} of {n} elements")))
+}
+
+/// Kernels of codecs.
+pub static KERNELS: &[&Kernel] =
+    &[&bf16::ENCODE, &bf16::DECODE, &int8::ENCODE, &int8::DECODE, &one_bit::ENCODE, &one_bit::DECODE];
 
 /// A codec as a row of the table of codecs.
 pub struct Entry {

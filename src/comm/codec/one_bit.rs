@@ -6,12 +6,32 @@
 //! of Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019: among all numbers of these signs ±m has the least square error
 //! with m the mean magnitude.
 
-use super::{Entry, Quantiser, TwoPhase, chunk, chunks_of, feedback};
-use crate::vectorized;
+use super::{Entry, OnDevice, Quantiser, TwoPhase, chunk, chunks_of, feedback};
+use crate::kernel::Real;
+use crate::{kernel, vectorized};
 
 /// Chunks of so many numbers.
 struct OneBit {
     chunk: usize,
+}
+
+kernel! {
+    ptx "one_bit";
+    /// bytes of x [n]: magnitudes, then signs.
+    pub(super) static ENCODE = one_bit_encode(x: in T, bytes: out u8, chunk: val size) blocks(x.div_ceil(chunk.max(1)).div_ceil(8));
+    /// Back.
+    pub(super) static DECODE = one_bit_decode(bytes: in u8, x: out T, chunk: val size);
+}
+
+fn one_bit_encode<T: Real>(x: &[T], bytes: &mut [u8], chunk: usize) {
+    let x: Vec<f32> = x.iter().map(|x| x.f64() as f32).collect();
+    OneBit { chunk }.encode(&x, bytes);
+}
+
+fn one_bit_decode<T: Real>(bytes: &[u8], x: &mut [T], chunk: usize) {
+    let mut back = vec![0.0; x.len()];
+    OneBit { chunk }.decode(bytes, &mut back);
+    x.iter_mut().zip(back).for_each(|(x, back)| *x = T::of(f64::from(back)));
 }
 
 vectorized! {
@@ -61,6 +81,9 @@ impl Quantiser for OneBit {
         for ((x, all), &bytes) in chunks.zip(scales.as_chunks::<4>().0) {
             numbers(all, f32::from_le_bytes(bytes), x);
         }
+    }
+    fn on_device(&self) -> Option<OnDevice> {
+        Some(OnDevice { encode: &ENCODE, decode: &DECODE, chunk: Some(self.chunk) })
     }
 }
 

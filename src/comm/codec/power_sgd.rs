@@ -151,8 +151,8 @@ impl Codec for PowerSgd {
         self.step = step;
     }
 
-    fn state(&self) -> Vec<(String, Vec<f32>)> {
-        self.error.iter().chain([&self.warm]).flat_map(Memory::state).collect()
+    fn state(&mut self) -> Result<Vec<(String, Vec<f32>)>> {
+        Ok(self.error.iter().chain([&self.warm]).flat_map(Memory::state).collect())
     }
 
     fn restore(&mut self, params: &[Param], state: Vec<(String, Vec<f32>)>) -> Result<()> {

@@ -13,9 +13,11 @@
 //! so that one memory holds both: of its own part what the sum lost, of the others what it did not send.
 
 use super::memory::{self, Memory};
+use super::on_device::{OnDevice, There};
 use super::{Codec, Param};
 use crate::comm::Communicator;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 use std::ops::Range;
 
 /// How numbers become bytes.
@@ -26,12 +28,17 @@ pub trait Quantiser: Send {
     fn encode(&self, x: &[f32], bytes: &mut [u8]);
     /// Back from bytes.
     fn decode(&self, bytes: &[u8], x: &mut [f32]);
+    /// The same on a device, to the same bits; None where there are no kernels for it.
+    fn on_device(&self) -> Option<OnDevice> {
+        None
+    }
 }
 
 /// A codec by quantising, with error feedback or without.
 pub struct TwoPhase<Q> {
-    quantiser: Q,
-    error: Option<Memory>,
+    pub(super) quantiser: Q,
+    pub(super) error: Option<Memory>,
+    pub(super) there: There,
     work: Work,
 }
 
@@ -47,7 +54,8 @@ struct Work {
 impl<Q: Quantiser> TwoPhase<Q> {
     /// A codec by `quantiser`.
     pub fn new(quantiser: Q, feedback: bool) -> TwoPhase<Q> {
-        TwoPhase { quantiser, error: feedback.then(|| Memory::new("error")), work: Work::default() }
+        let error = feedback.then(|| Memory::new("error"));
+        TwoPhase { quantiser, error, there: There::default(), work: Work::default() }
     }
 }
 
@@ -68,7 +76,7 @@ fn remember(error: &mut Option<Memory>, params: &[Param], lost: &[f32]) {
 impl<Q: Quantiser> Codec for TwoPhase<Q> {
     fn sum(&mut self, world: &mut Communicator, params: &[Param], x: &mut [f32]) -> Result<()> {
         let (p, me, n) = (world.size(), world.rank(), x.len());
-        let TwoPhase { quantiser, error, work: Work { out, into, numbers, sum } } = self;
+        let TwoPhase { quantiser, error, work: Work { out, into, numbers, sum }, .. } = self;
         recall(error, params, x);
         // All blocks are as long, as all_to_all wants them; the last parts may be shorter, or empty.
         let each = n.div_ceil(p);
@@ -116,11 +124,25 @@ impl<Q: Quantiser> Codec for TwoPhase<Q> {
         Ok(())
     }
 
-    fn state(&self) -> Vec<(String, Vec<f32>)> {
-        self.error.iter().flat_map(Memory::state).collect()
+    fn works_on_devices(&self) -> bool {
+        self.quantiser.on_device().is_some()
+    }
+
+    fn sum_on_device(&mut self, world: &mut Communicator, params: &[Param], x: &mut Tensor) -> Result<()> {
+        match self.quantiser.on_device() {
+            Some(by) => self.sum_there(by, world, params, x),
+            None => Err(Error::Usage("this codec has no kernels for devices".into())),
+        }
+    }
+
+    fn state(&mut self) -> Result<Vec<(String, Vec<f32>)>> {
+        let Some(error) = &mut self.error else { return Ok(vec![]) };
+        self.there.tell(error)?;
+        Ok(error.state().collect())
     }
 
     fn restore(&mut self, params: &[Param], state: Vec<(String, Vec<f32>)>) -> Result<()> {
+        self.there = There::default();
         let len = |p: &Param| p.range().len();
         let mut memories: Vec<_> = self.error.iter_mut().map(|e| (e, &len as memory::Extent<'_>)).collect();
         memory::restore(&mut memories, params, state)

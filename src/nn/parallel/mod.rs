@@ -25,9 +25,9 @@ pub use vocabulary::Vocabulary;
 use crate::comm::{Group, Reduce};
 use crate::error::{Error, Result};
 use crate::ops::elementwise::expect_inputs;
-use crate::shape::{DType, Spec};
+use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
-use crate::tensor::{Element, SmallList, Tensor};
+use crate::tensor::{SmallList, Tensor};
 
 /// Which of the ranks that share something this is.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Share {
         if self.size == 1 {
             return Ok(x.detach());
         }
-        Ok(x.tape().constant(all_reduced(self.group()?, x.value(), Reduce::Max)?))
+        Ok(x.tape().constant(self.group()?.reduced(x.value(), Reduce::Max)?))
     }
 }
 
@@ -134,7 +134,7 @@ impl Op for CopyToRanks {
         dx: &mut [Adjoint],
     ) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
-        dx[0].add(cx, all_reduced(&self.0, dy, Reduce::Sum)?)
+        dx[0].add(cx, self.0.sum(dy)?)
     }
 }
 
@@ -149,7 +149,7 @@ impl Op for ReduceFromRanks {
     }
 
     fn forward(&self, _: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
-        Ok(smallvec::smallvec![all_reduced(&self.0, x[0], Reduce::Sum)?])
+        Ok(smallvec::smallvec![self.0.sum(x[0])?])
     }
 
     fn backward(
@@ -161,18 +161,5 @@ impl Op for ReduceFromRanks {
     ) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         dx[0].add(cx, dy.clone())
-    }
-}
-
-/// `x` of all ranks of a group as one, by way of the host.
-fn all_reduced(group: &Group, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
-    fn of<T: Element + crate::comm::Number>(group: &Group, x: &Tensor, reduce: Reduce) -> Result<Tensor> {
-        let mut all = x.to_host()?.as_slice::<T>()?.to_vec();
-        let all = group.call(move |c| c.all_reduce(&mut all, reduce).map(|()| all))?;
-        Tensor::from_slice(x.device(), &all, x.dims())
-    }
-    match x.dtype() {
-        DType::F64 => of::<f64>(group, x, reduce),
-        _ => of::<f32>(group, x, reduce),
     }
 }

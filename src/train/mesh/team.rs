@@ -3,7 +3,7 @@
 use super::super::{Config, Task, Team};
 use super::division::Division;
 use super::{Mesh, MeshConfig};
-use crate::comm::Reduce;
+use crate::comm::{Group, Reduce};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::nn::parallel::Share;
@@ -11,17 +11,26 @@ use crate::nn::{self, Model, Part};
 use crate::optim::{Optimizer, clip};
 use crate::shape::DType;
 use crate::tape::{Grads, Params, ParamsBuilder};
+use std::sync::PoisonError;
 
 impl Team {
     /// Puts the ranks into the groups of `mesh`.
     pub(in crate::train) fn arrange(&mut self, mesh: &MeshConfig) -> Result<()> {
         let (rank, tensor, context) = (self.rank(), mesh.tensor, mesh.context);
         let Some(world) = self.world.as_ref().filter(|_| mesh.shares() > 1) else { return Ok(()) };
-        let group = |color: usize| world.split(color as u32, 0);
-        let replica = rank / (tensor * context);
-        let mesh = Mesh { tensor: group(rank / tensor)?, context: group(replica * tensor + rank % tensor)? };
+        let ring = self.ring.as_ref().map(|(ring, _)| ring);
+        // The ranks of which this function says the same as of this one.
+        let group = |color: &dyn Fn(usize) -> usize| -> Result<Group> {
+            let group = world.split(color(rank) as u32, 0)?;
+            let Some(ring) = ring.filter(|_| group.size() > 1) else { return Ok(group) };
+            let members: Vec<usize> = (0..world.size()).filter(|&r| color(r) == color(rank)).collect();
+            let ring = ring.lock().unwrap_or_else(PoisonError::into_inner).among(&members)?;
+            Ok(group.with_ring(ring))
+        };
+        let context = group(&|r| r / (tensor * context) * tensor + r % tensor)?;
+        let mesh = Mesh { tensor: group(&|r| r / tensor)?, context };
         // All that have the same weights, whichever samples and tokens they see.
-        self.data = Some(group(rank % tensor)?);
+        self.data = Some(group(&|r| r % tensor)?);
         self.mesh = Some(mesh);
         Ok(())
     }
