@@ -3,7 +3,7 @@
 
 mod rank_support;
 
-use rank_support::{GPT, alone, by, config, leg, near};
+use rank_support::{GPT, alone, by, config, leg, near, on_devices};
 use ringtape::train::{Config, Run, metrics};
 
 /// Losses, norms and held-out losses of a grid are those of one rank.
@@ -80,6 +80,27 @@ fn ranks_that_share_sequences_give_the_losses_of_one() {
         &["mesh.context=2"],
         &[GPT, &["controller.name=gvc", "controller.window=20", "optimizer.name=muon"]],
     );
+}
+
+#[test]
+fn ranks_on_devices_share_layers_by_rings_between_them() {
+    let d = tempfile::tempdir().unwrap();
+    let tiny: &[&str] =
+        &["eval_every=0", "eval_batches=1", "model.dim=8", "steps=6", "batch_size=4", "bucket_mb=0.0005"];
+    let (one, _) = alone(&Config { device: "soft:0".into(), ..config(&[GPT, tiny]) }, &d.path().join("1"));
+    for (p, mesh) in [(2, "mesh.tensor=2"), (4, "mesh.tensor=2"), (2, "mesh.context=2")] {
+        // Without rings the host sums: other orders, the same losses.
+        for ring in [true, false] {
+            let at = d.path().join(format!("{p}-{mesh}-{ring}"));
+            let ends = on_devices(p, ring, &config(&[GPT, tiny, &[mesh]]), &at);
+            for (end, (seen, bytes)) in &ends {
+                end.as_ref().unwrap();
+                assert_eq!(seen.len(), 6);
+                one.iter().zip(seen).for_each(|(a, b)| near(a.loss, b.loss, &format!("{p} by {mesh}: loss")));
+                assert!(*bytes == ends[0].1.1);
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,10 +3,8 @@
 
 mod rank_support;
 
-use rank_support::{End, GPT, alone, by, config, go, leg, near};
-use ringtape::comm::{device_ring, threads};
+use rank_support::{GPT, alone, by, config, leg, near, on_devices};
 use ringtape::data::{About, Field, Permutation, Writer};
-use ringtape::device::soft::{self, Machine, Settings};
 use ringtape::error::{Error, Result};
 use ringtape::shape::DType;
 use ringtape::train::{Config, Metrics, Run, Team, metrics};
@@ -267,24 +265,6 @@ fn a_nan_of_one_rank_ends_all_in_the_same_step_with_the_weights_of_the_step_befo
             assert!(step == 1 || bytes == before[0].1.1, "weights are those of the step before");
         }
     }
-}
-
-/// By `p` ranks on devices of one machine, joined by a ring or, without it, by messages of the host.
-fn on_devices(p: usize, ring: bool, config: &Config, at: &Path) -> Vec<(Result<()>, End)> {
-    let machine = Arc::new(Machine::new(Settings { check: true, seed: 3, ..Settings::default() }));
-    let devices: Vec<_> = (0..p).map(|r| soft::device(&machine, r as u32).unwrap()).collect();
-    let rings = device_ring::open(&devices).unwrap();
-    let rings: Vec<_> = rings.into_iter().map(|r| Mutex::new(Some(r))).collect();
-    let ranks = threads::run(p, |world| {
-        let rank = world.rank();
-        let config = Config { device: format!("soft:{rank}"), ..config.clone() };
-        let team = match rings[rank].lock().unwrap().take().filter(|_| ring) {
-            Some(ring) => Team::on_device(world, ring)?,
-            None => Team::of(world)?,
-        };
-        Ok(go(Run::create_by(team, config, at), None))
-    });
-    ranks.into_iter().map(Result::unwrap).collect()
 }
 
 const TINY: &[&str] = &["eval_every=0", "eval_batches=1", "model.dim=8", "model.layers=1", "batch_size=5"];

@@ -50,7 +50,8 @@ impl Team {
     /// A line of this rank's own journal.
     pub(super) fn log(&mut self, step: u64, loss: f64) -> Result<()> {
         let Some((mut file, path)) = self.journal.take() else { return Ok(()) };
-        let copied = self.ring().map_or(0, |ring| ring.lock().unwrap_or_else(PoisonError::into_inner).copied());
+        let copied =
+            self.ring().map_or(0, |ring| ring.lock().unwrap_or_else(PoisonError::into_inner).copied());
         let sent = self.call(|c| Ok(c.sent()))? + copied;
         let waited = std::mem::take(&mut self.waited).as_secs_f64();
         writeln!(file, "step {step}  loss {loss:.6}  waited {waited:.3} s  sent {sent} bytes")

@@ -154,7 +154,8 @@ impl Run {
         }
         team.arrange(&config.mesh)?;
         team.prepare(&config, &mut params, folder.path())?;
-        let (division, model, params, mut optimizer) = team.divide(&config, &task, (model, params), optimizer)?;
+        let (division, model, params, mut optimizer) =
+            team.divide(&config, &task, (model, params), optimizer)?;
         team.sum_gradients_of(&config, &params)?;
         notices.extend(team.encode(&mut config, &params, snapshot.as_ref())?);
         notices.extend(team.cut(&config, &params, &mut optimizer)?);

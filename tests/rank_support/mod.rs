@@ -6,10 +6,12 @@
     reason = "a test fails by panic, and uses some of this"
 )]
 
-use ringtape::comm::threads;
+use ringtape::comm::{device_ring, threads};
+use ringtape::device::soft::{self, Machine, Settings};
 use ringtape::error::Result;
 use ringtape::train::{Config, Metrics, Observer, Run, Stop, Team};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 pub const SMALL: &[&str] =
     &["steps=20", "eval_batches=3", "eval_every=10", "snapshot_every=0", "log_every=1"];
@@ -83,4 +85,22 @@ pub fn leg(p: usize, config: &Config, at: &Path, stop: Option<u64>) -> Vec<Resul
         Ok(go(run, stop).0)
     });
     ends.into_iter().map(Result::unwrap).collect()
+}
+
+/// By `p` ranks on devices of one machine, joined by a ring or, without it, by messages of the host.
+pub fn on_devices(p: usize, ring: bool, config: &Config, at: &Path) -> Vec<(Result<()>, End)> {
+    let machine = Arc::new(Machine::new(Settings { check: true, seed: 3, ..Settings::default() }));
+    let devices: Vec<_> = (0..p).map(|r| soft::device(&machine, r as u32).unwrap()).collect();
+    let rings = device_ring::open(&devices).unwrap();
+    let rings: Vec<_> = rings.into_iter().map(|r| Mutex::new(Some(r))).collect();
+    let ranks = threads::run(p, |world| {
+        let rank = world.rank();
+        let config = Config { device: format!("soft:{rank}"), ..config.clone() };
+        let team = match rings[rank].lock().unwrap().take().filter(|_| ring) {
+            Some(ring) => Team::on_device(world, ring)?,
+            None => Team::of(world)?,
+        };
+        Ok(go(Run::create_by(team, config, at), None))
+    });
+    ranks.into_iter().map(Result::unwrap).collect()
 }
