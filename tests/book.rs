@@ -143,7 +143,11 @@ fn formulas_are_displays_that_scroll() {
         let text = fs::read_to_string(&page).unwrap();
         let marks = text.lines().filter(|l| l.contains("$$"));
         let marks: Vec<&str> = marks.collect();
-        assert!(marks.iter().all(|l| *l == "$$") && marks.len() % 2 == 0, "{}: {marks:?}", page.display());
+        assert!(
+            marks.iter().all(|l| *l == "$$") && marks.len().is_multiple_of(2),
+            "{}: {marks:?}",
+            page.display()
+        );
         // In HTML, a tilde would begin what is struck through.
         let inside = text.split("$$\n").skip(1).step_by(2);
         assert!(inside.clone().all(|f| !f.contains("\\tilde") && !f.contains('~')), "{}", page.display());
@@ -174,8 +178,28 @@ fn every_chapter_says_where_it_is() {
         let text = fs::read_to_string(&page).unwrap();
         let below = text.lines().nth(2);
         assert_eq!(below, Some(&*format!("{{{{#include ../figures/here_{name}.md}}}}")), "{name}");
+        // It is there wherever it shows code from, and the line below its title says so.
+        let here = fs::read_to_string(root().join(format!("book/figures/here_{name}.md"))).unwrap();
+        for (file, _) in includes(&page) {
+            let file = file.canonicalize().unwrap();
+            let Ok(within) = file.strip_prefix(root().join("src")) else { continue };
+            let module = within.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+            let row = map.lines().find(|l| l.contains(&format!("| `src/{module}` |"))).unwrap();
+            assert!(row.contains(&format!("({name}.md)")), "{name}: {row}");
+            assert!(here.contains(&format!(">{module}</b>")), "{name}: {module}");
+        }
         assert!(map.contains(&format!("({name}.md)")), "{name} is not on the map");
         count += 1;
+    }
+    // Every module of the crate is a row, with what the crate's own table says of it.
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let modules: Vec<&str> =
+        lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    assert!(modules.len() >= 20);
+    for module in modules {
+        let row = map.lines().find(|l| l.contains(&format!("| `src/{module}` |")));
+        let holds = row.unwrap_or_else(|| panic!("{module} is not on the map")).split(" | ").nth(2).unwrap();
+        assert!(!holds.is_empty() && lib.contains(holds), "{module}: {holds}");
     }
     let here = files("book/figures", "md").iter().filter(|f| f.to_str().unwrap().contains("/here_")).count();
     assert_eq!(here, count, "a line of a chapter that is not there any more");

@@ -8,6 +8,8 @@ use gemm_ladder::{naive, packed, rows, tiles, vectors};
 use ringtape::kernel::gemm::{View, matmul};
 use ringtape::rng::Key;
 
+type Product = fn(&[f32], &[f32], &mut [f32], usize);
+
 #[test]
 fn every_rung_is_the_same_product() {
     for n in [96, 288] {
@@ -17,7 +19,7 @@ fn every_rung_is_the_same_product() {
         let exact = |i: usize, j: usize| {
             (0..n).map(|p| f64::from(a[i * n + p]) * f64::from(b[p * n + j])).sum::<f64>()
         };
-        let rungs: [(&str, fn(&[f32], &[f32], &mut [f32], usize)); 6] = [
+        let rungs: [(&str, Product); 6] = [
             ("naive", naive),
             ("rows", rows),
             ("vectors", vectors),
@@ -44,7 +46,7 @@ fn exercise_1_the_tile_that_loads_least() {
     // Sums, the vectors of b and one of a must fit the registers: 16 of AVX2, 32 of AVX-512.
     let best = |registers: usize| {
         let tiles = (1..=registers).flat_map(|h| (1..=8).map(move |v| (h, v)));
-        let fit = tiles.filter(|(h, v)| h * v + v + 1 <= registers);
+        let fit = tiles.filter(|(h, v)| h * v + v < registers);
         fit.min_by(|&(a, b), &(c, d)| loads(a, b).total_cmp(&loads(c, d))).unwrap()
     };
     assert_eq!((best(16), best(32)), ((4, 3), (5, 5)));

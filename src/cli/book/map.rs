@@ -111,35 +111,3 @@ fn here(rows: &[Row], chapter: &Chapter) -> String {
     }
     text + "</p>\n"
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_come_from_the_table_and_from_the_page() {
-        let lib = "//! | rank | module | what it holds |\n//! |---|---|---|\n\
-                   //! | 0 | [`error`], [`rng`] | one error type; numbers |\n//! | 4 | [`kernel`](mod@kernel) | a; b |\n";
-        let rows = rows(lib);
-        assert_eq!(rows.len(), 2);
-        assert_eq!(
-            rows[0].modules,
-            [("error".into(), "one error type".into()), ("rng".into(), "numbers".into())]
-        );
-        assert_eq!(rows[1].modules, [("kernel".into(), "a; b".into())]);
-        let known = ["kernel", "rng"].into();
-        let page = "{{#include ../../src/kernel/x.rs:a}} and `src/rng.rs`, but not src/other.rs";
-        let chapter = Chapter { title: "T".into(), name: "t".into(), modules: modules_of(page, &known) };
-        assert_eq!(chapter.modules, ["kernel".into(), "rng".into()].into());
-        let here = here(&rows, &chapter);
-        assert!(
-            here.contains("<b title=\"a; b\">kernel</b>")
-                && here.contains("<i title=\"one error type\">error</i>")
-        );
-        assert!(table(&rows, &[chapter]).contains("| 4 | `src/kernel` | a; b | [T](t.md) |"));
-        assert_eq!(
-            listed("[A](a.md)\n- [B](b.md)\n# x"),
-            [("A".into(), "a".into()), ("B".into(), "b".into())]
-        );
-    }
-}
