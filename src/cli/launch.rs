@@ -93,6 +93,10 @@ fn launched(end: &End) -> Error {
 /// Starts the ranks of a run until it is done, or cannot go on.
 fn supervise(session: &Session<'_>, args: &Args, lines: &Lines, signals: &Signals) -> Result<()> {
     let ranks = args.ranks as usize;
+    if args.elastic && lines.config()?.asynchronous.mode.keeps() {
+        let what = "cannot go on with other ranks, as the optimizer of each remembers its own steps: use --max-restarts, or none";
+        return Err(Error::config("asynchronous.mode", what));
+    }
     if args.elastic && !lines.config()?.codec.is_none() {
         let what = "cannot go on with other ranks, as each keeps what it has not sent: use --max-restarts, or no codec";
         return Err(Error::config("codec.name", what));

@@ -31,10 +31,11 @@ impl Lines {
             // Or the first start would go on with what is there.
             Run::expect_new(folder)?;
         }
-        if config.codec.reset && args.resumes() {
+        let resets = [("codec.reset", config.codec.reset), ("asynchronous.reset", config.asynchronous.reset)];
+        if let Some((key, _)) = resets.into_iter().find(|(_, asked)| *asked && args.resumes()) {
             let what = "is granted once, and each restart would ask for it again: resume without --max-restarts, until there \
                         is a new snapshot";
-            return Err(Error::config("codec.reset", what));
+            return Err(Error::config(key, what));
         }
         let folder = match args.folder() {
             Some(folder) => folder.to_path_buf(),

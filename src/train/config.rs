@@ -1,5 +1,6 @@
 //! What a run does, as a TOML file says it. Every key has a default; the resolved file is saved with the run.
 
+use super::asynchronous::AsyncConfig;
 use super::mesh::MeshConfig;
 use super::settings;
 use crate::data::Access;
@@ -165,6 +166,8 @@ pub struct Config {
     pub codec: CodecConfig,
     /// How ranks are laid out.
     pub mesh: MeshConfig,
+    /// How ranks train without waiting for each other at every step.
+    pub asynchronous: AsyncConfig,
 }
 
 impl Default for DataConfig {
@@ -228,6 +231,7 @@ impl Default for Config {
             controller: ControllerConfig::default(),
             codec: CodecConfig::default(),
             mesh: MeshConfig::default(),
+            asynchronous: AsyncConfig::default(),
         }
     }
 }
@@ -351,6 +355,7 @@ impl Config {
         self.schedule.build(self.optimizer.lr, self.steps)?;
         self.controller.build()?;
         self.codec.validate(shards)?;
+        self.asynchronous.validate(self)?;
         self.model.validate()?;
         self.mesh.validate(self)
     }

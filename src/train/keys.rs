@@ -195,6 +195,17 @@ pub const KEYS: &[(&str, &str)] = &[
     ("mesh.data", "replicas of the model, each with its share of a batch; 0: as many as the ranks make"),
     ("mesh.tensor", "ranks that share each layer of a gpt: heads of attention, hidden units, symbols"),
     ("mesh.context", "ranks that share each sequence of a gpt, with a stretch of its tokens each"),
+    (
+        "asynchronous.mode",
+        "how ranks wait for each other: none (at every step), local_sgd, diloco (every so many steps)",
+    ),
+    ("asynchronous.inner_steps", "local_sgd, diloco: steps that a rank takes by itself between two meetings"),
+    ("asynchronous.outer_lr", "diloco: what the mean way of the ranks between two meetings is multiplied by"),
+    ("asynchronous.outer_momentum", "diloco: share of the last outer step that goes on (Nesterov)"),
+    (
+        "asynchronous.reset",
+        "at a resume: all go on with what the optimizer of rank 0 remembers, so that another number of ranks can",
+    ),
 ];
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //! | `mesh/` | ranks that share one model |
 //! | `zero.rs` | a part of the optimizer's state on each rank |
 //! | `codecs.rs` | gradients that are sent in fewer bytes |
+//! | `asynchronous/` | ranks that do not wait for each other at every step |
+//! | `slow.rs` | a rank that is made slow, for experiments |
 //! | `trace.rs`, `journal.rs` | the timeline of a step, and what each rank notes |
 //! | `evaluate.rs`, `ngram.rs` | held-out loss; the opponent that counts |
 //! | `modalities.rs` | a model with some of its modalities missing |
@@ -24,6 +26,7 @@
 //! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
 
+pub mod asynchronous;
 mod buckets;
 mod changes;
 mod codecs;
@@ -51,6 +54,7 @@ mod run;
 mod sent;
 mod settings;
 mod share;
+mod slow;
 pub mod snapshot;
 mod state;
 mod states;
@@ -196,6 +200,7 @@ fn optimizer(config: &Config, params: &Params) -> Result<Box<dyn Optimizer>> {
         );
         return Err(Error::config("codec.name", what));
     }
+    asynchronous::allows(config, built.as_ref(), params)?;
     Ok(built)
 }
 

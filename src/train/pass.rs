@@ -100,6 +100,7 @@ impl Pass<'_> {
         let prediction = self.task.predict(self.model, turn.batch, &tape)?;
         let loss = self.task.loss_of(&prediction, &target)?;
         let value = loss.value().item()?;
+        team.lag(from);
         team.mark("forward", from);
         let share = team.settle(weight)?;
         if share.is_some() && !value.is_finite() {
@@ -118,6 +119,7 @@ impl Pass<'_> {
         let mut tell = |slot, g: Option<&Tensor>| team.told(slot, g);
         let done: Option<&mut Done<'_>> = if listens { Some(&mut tell) } else { None };
         tape.backward_telling(&ends, grads, done)?;
+        team.lag(from);
         team.mark("backward", from);
         drop(ends);
         drop((loss, penalty));

@@ -1,14 +1,13 @@
 //! The loop: batch, tape, forward, loss, backward, clip, step, log.
 
+use super::asynchronous::{self, Local, Turn};
 use super::build;
 use super::changes;
 use super::evaluate::{Evaluation, activity, attention, evaluate_together};
 use super::folder::Folder;
-
 use super::init;
 use super::mesh::division::Division;
 use super::meter::{Meter, watchers};
-use super::metrics::Metrics;
 use super::records::Records;
 use super::snapshot;
 use super::{Config, Observer, Stop, Summary, Task, Team};
@@ -45,6 +44,8 @@ pub struct Run {
     pub(super) silent: DeadUnits,
     pub(super) notices: Vec<String>,
     pub(super) meter: Meter,
+    /// Where ranks step apart.
+    pub(super) local: Option<Local>,
 }
 
 impl Run {
@@ -157,8 +158,13 @@ impl Run {
         let (division, model, params, mut optimizer) =
             team.divide(&config, &task, (model, params), optimizer)?;
         team.sum_gradients_of(&config, &params)?;
-        notices.extend(team.encode(&mut config, &params, snapshot.as_ref())?);
+        let coded = snapshot.as_ref().filter(|s| !s.state.codec.as_ref().is_some_and(asynchronous::belongs));
+        notices.extend(team.encode(&mut config, &params, coded)?);
         notices.extend(team.cut(&config, &params, &mut optimizer)?);
+        let step = state.as_ref().map_or(0, |s| s.step);
+        let (local, told) =
+            asynchronous::begin(&mut config, &team, (&params, step), optimizer.as_mut(), snapshot.as_ref())?;
+        notices.extend(told);
         let (controller, noise) = watchers(&config, &team, state.as_ref())?;
         Ok(Run {
             schedule: config.schedule.build(config.optimizer.lr, config.steps)?,
@@ -166,7 +172,8 @@ impl Run {
             noise,
             grads: Grads::new(&params)?,
             records: Records::open(folder, team.leads(), &config, &task, state.as_ref())?,
-            step: state.as_ref().map_or(0, |s| s.step),
+            step,
+            local,
             best: state.as_ref().and_then(|s| s.best),
             silent: DeadUnits::new(),
             meter: Meter::new(),
@@ -227,12 +234,12 @@ impl Run {
         let mut evaluation = None;
         while self.step < self.config.steps {
             // A step that was asked to be the last is finished with all that belongs to it, so the log is the same.
-            let (mut m, own, stopped) = self.one_step(stop)?;
-            let ends = self.step == self.config.steps || stopped.is_some();
-            let found = self.close(&mut m, own, stopped.is_some(), observer)?;
+            let mut turn = self.turn(stop)?;
+            let ends = self.step == self.config.steps || turn.stop.is_some();
+            let found = self.close(&mut turn, observer)?;
             evaluation = found.or(evaluation);
             self.team.traced(self.records.path(), ends)?;
-            if let Some(signal) = stopped {
+            if let Some(signal) = turn.stop {
                 let saved = Some(self.path().join(snapshot::name(self.step)));
                 return Err(Error::Interrupted { signal, saved });
             }
@@ -245,19 +252,15 @@ impl Run {
         self.finish(found, observer)
     }
 
-    /// Does what is due after a step: evaluation, log, snapshot, report. One that a signal made the last is saved. `own` is the
-    /// loss of this rank's samples.
-    fn close(
-        &mut self,
-        m: &mut Metrics,
-        own: f64,
-        stopped: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluation>> {
-        let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
+    /// Does what is due after a step: evaluation, log, snapshot, report. One that a signal made the last is saved.
+    fn close(&mut self, turn: &mut Turn, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
+        let due = |every: u64| turn.is_due(self.step, every);
         let last = self.step == self.config.steps;
-        let (evaluates, logs) = (due(self.config.eval_every) || last, due(self.config.log_every));
-        let mut saves = due(self.config.snapshot_every) || last || stopped;
+        let evaluates = due(self.config.eval_every) || last;
+        let (logs, compares) =
+            (turn.passes(self.step, self.config.log_every), due(self.team.compare_every()));
+        let mut saves = due(self.config.snapshot_every) || last || turn.stop.is_some();
+        let m = &mut turn.metrics;
         let found = evaluates.then(|| self.pause(|run| run.judge(m))).transpose()?;
         if let Some(found) = found.filter(|f| self.best.is_none_or(|(_, b)| f.loss < b)) {
             self.best = Some((self.step, found.loss));
@@ -267,7 +270,7 @@ impl Run {
         if logs || evaluates || m.controller.is_some() {
             self.meter.fill(m, &self.task, &self.loader);
             self.records.log(m)?;
-            self.team.log(self.step, own)?;
+            self.team.log(self.step, turn.own)?;
             observer.on_log(m);
         }
         self.records.poll(false, observer);
@@ -276,7 +279,7 @@ impl Run {
         if evaluates {
             self.pause(|run| run.records.report(&run.config, None))?;
         }
-        if evaluates || saves || self.team.compares(self.step) {
+        if evaluates || saves || compares {
             self.pause(|run| run.team.meet().and_then(|()| run.team.compare(run.step, &run.params)))?;
         }
         Ok(found)
@@ -313,7 +316,7 @@ impl Run {
     }
 
     /// Evaluates, and puts into `m` what was found; the rank that leads looks closer.
-    fn judge(&mut self, m: &mut Metrics) -> Result<Evaluation> {
+    fn judge(&mut self, m: &mut super::Metrics) -> Result<Evaluation> {
         let used = self.used()?;
         let found = self.evaluate_at(&used)?;
         (m.val_loss, m.val_accuracy) = (Some(found.loss), found.accuracy);
@@ -350,7 +353,11 @@ impl Run {
         let mut state = self.records.state(self.step, &self.config, self.loader.cursor(), self.best);
         state.controller = self.controller.as_ref().map(|c| c.state().clone());
         state.noise = self.noise.as_ref().map(NoiseScale::state);
-        let (codec, arrays) = self.team.kept()?.unzip();
+        let kept = match &self.local {
+            Some(local) => local.kept(&self.team, self.optimizer.as_mut())?,
+            None => self.team.kept()?,
+        };
+        let (codec, arrays) = kept.unzip();
         state.codec = codec;
         let (kept, keep) = (&arrays.unwrap_or_default()[..], self.config.keep_snapshots);
         // Of ranks that keep the state of a part, one has the whole.

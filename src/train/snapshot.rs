@@ -6,7 +6,7 @@
 //! recomputes every checksum; a damaged snapshot is passed over, with a notice, for the one before.
 //!
 //! Where a codec makes gradients smaller, `codec.safetensors` has what each rank has not sent yet, as `rank/R/error/NAME` and the
-//! like.
+//! like; where ranks step apart, `ranks.safetensors` has what the optimizer of each remembers.
 
 pub use super::state::{Kept, State};
 use super::state::{decode, encode};
@@ -22,6 +22,11 @@ use std::path::{Path, PathBuf};
 
 /// What ranks have not sent yet, where a codec makes gradients smaller.
 const CODEC: &str = "codec.safetensors";
+/// The file of what each rank keeps.
+fn file(kept: &Kept) -> &'static str {
+    if super::asynchronous::belongs(kept) { super::asynchronous::FILE } else { CODEC }
+}
+
 const FILES: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
 
 /// Name of the folder of step `n`.
@@ -83,9 +88,10 @@ fn write_all(
         write_synced(&tmp.join(file), &bytes)?;
     }
     if let Some(codec) = &mut state.codec {
-        let bytes = floats_to_safetensors(kept, &tmp.join(CODEC))?;
+        let file = tmp.join(file(codec));
+        let bytes = floats_to_safetensors(kept, &file)?;
         codec.sum = Sha256::digest(&bytes).into();
-        write_synced(&tmp.join(CODEC), &bytes)?;
+        write_synced(&file, &bytes)?;
     }
     write_synced(&tmp.join("state.bin"), &encode(&state)?)?;
     sync(tmp)
@@ -234,16 +240,16 @@ impl Snapshot {
                 return Err(Error::snapshot(path.join(file), "is damaged (its checksum differs)"));
             }
         }
-        let codec = state.codec.as_ref().map_or(Ok(vec![]), |_| read(CODEC))?;
-        if state.codec.as_ref().is_some_and(|kept| Sha256::digest(&codec)[..] != kept.sum) {
-            return Err(Error::snapshot(path.join(CODEC), "is damaged (its checksum differs)"));
+        let codec = state.codec.as_ref().map_or(Ok(vec![]), |kept| read(file(kept)))?;
+        if let Some(kept) = state.codec.as_ref().filter(|kept| Sha256::digest(&codec)[..] != kept.sum) {
+            return Err(Error::snapshot(path.join(file(kept)), "is damaged (its checksum differs)"));
         }
         Ok(Snapshot { path: path.into(), state, files, codec })
     }
 
-    /// What `rank` has not sent yet, by the names of its codec.
+    /// What `rank` keeps, by the names of its codec or mode.
     pub(super) fn kept_by(&self, rank: usize) -> Result<Vec<(String, Vec<f32>)>> {
-        let path = self.path.join(CODEC);
+        let path = self.path.join(self.state.codec.as_ref().map_or(CODEC, file));
         let (tensors, prefix) = (parse(&self.codec, &path)?, format!("rank/{rank}/"));
         let mut all = Vec::new();
         for (name, view) in tensors.iter() {

@@ -42,19 +42,26 @@ pub struct State {
     pub controller: Option<gvc::State>,
     /// Averages of the gradient noise scale.
     pub noise: Option<noise::State>,
-    /// Whose `codec.safetensors` is, where there is one.
+    /// Whose the file of what each rank keeps is, where there is one.
     pub codec: Option<Kept>,
 }
 
-/// What ranks have not sent yet.
+/// What each rank keeps: a codec, of what it has not sent yet, or ranks that step apart, of their optimizers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The codec.
+    /// The codec, or the mode.
     pub name: String,
     /// Number of ranks.
     pub ranks: u64,
     /// SHA-256 of the file.
     pub(super) sum: [u8; 32],
+}
+
+impl Kept {
+    /// What `ranks` ranks keep under `name`.
+    pub(super) fn new(name: &str, ranks: u64) -> Kept {
+        Kept { name: name.into(), ranks, sum: [0; 32] } // the sum is filled in by save
+    }
 }
 
 impl State {

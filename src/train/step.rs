@@ -6,7 +6,7 @@ use super::pass::{Pass, all_reached, bad_gradient};
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::optim::{self, Gvc};
-use crate::tape::{Grads, Params};
+use crate::tape::{Change, Grads, Params};
 use std::time::Instant;
 
 impl Run {
@@ -63,9 +63,7 @@ impl Run {
             (Some(controller), Some(slope)) => controller.observe(slope, found.loss),
             _ => None,
         };
-        for change in found.changes {
-            self.params.set(change.slot, &change.value)?;
-        }
+        self.adopt(found.changes)?;
         self.step += 1;
         let (noise_scale, gain) = self.noise.map_or((None, None), |n| (n.scale(), n.gain()));
         let (step, loss, grad_norm) = (self.step, found.loss, norm);
@@ -76,5 +74,13 @@ impl Run {
         let rest = Metrics { bytes_sent, compression, ..Metrics::default() };
         let m = Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest };
         Ok((m, found.own, found.stop))
+    }
+
+    /// Makes the changes of state that a step asked for.
+    fn adopt(&mut self, changes: Vec<Change>) -> Result<()> {
+        if let Some(local) = &mut self.local {
+            local.saw(&changes);
+        }
+        changes.iter().try_for_each(|change| self.params.set(change.slot, &change.value))
     }
 }

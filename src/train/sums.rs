@@ -109,6 +109,9 @@ pub(super) struct Agreed {
 impl Team {
     /// What watches the noise of the gradient: by its parts, or by micro-batches where a batch has one part.
     pub(super) fn noise(&self, config: &Config) -> Option<NoiseScale> {
+        if self.apart {
+            return None;
+        }
         let (batch, micro) = (config.batch_size as u64, config.accumulate as f64);
         if self.mesh.is_some() {
             return None; // the norm of a shard's gradient is spread over ranks
@@ -141,7 +144,8 @@ impl Team {
 
     /// The seed of dropout in `part`: no two shards of a batch drop alike, and a shard drops the same on whichever rank.
     pub(super) fn seed(&self, seed: u64, part: usize) -> u64 {
-        match self.sums.as_ref().map_or(0, |s| s.first + part) {
+        let alone = if self.apart { self.rank() } else { 0 };
+        match self.sums.as_ref().map_or(alone, |s| s.first + part) {
             0 => seed,
             shard => {
                 let words = Key::named(seed, "train.shard").block(shard as u64);
@@ -160,6 +164,9 @@ impl Team {
         targets: impl Fn(bool) -> Result<u64>,
     ) -> Result<Weight> {
         let Some(sums) = &mut self.sums else {
+            if self.apart {
+                self.counted += targets(true)? as f64;
+            }
             return Ok(Weight { own: 1.0, total: Total::Known(1.0), samples: 1.0 });
         };
         let (samples, own) = (samples as f64 / global as f64, targets(false)? as f64);

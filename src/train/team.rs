@@ -4,9 +4,11 @@
 //! gradient (`buckets.rs`, `sums.rs`), the loss, changes of state, a wish to stop, trouble. All ranks then do the same step.
 
 use super::Config;
+use super::asynchronous;
 use super::config::DataConfig;
 use super::mesh::Mesh;
 use super::sent::Ring;
+use super::slow::Slow;
 use super::sums::Sums;
 use super::trace::Trace;
 use crate::comm::{Algorithm, Communicator, DeviceRing, Fit, Group, Reduce, codec};
@@ -50,6 +52,11 @@ pub struct Team {
     pub(super) journal: Option<(File, PathBuf)>,
     /// Time spent waiting for others since the last line of the journal.
     pub(super) waited: Duration,
+    /// Ranks do not sum every gradient.
+    pub(super) apart: bool,
+    /// Targets that this rank had since ranks that are apart met.
+    pub(super) counted: f64,
+    pub(super) slow: Slow,
 }
 
 impl Team {
@@ -57,6 +64,8 @@ impl Team {
     pub fn alone() -> Team {
         let (world, data, mesh, ring, sums) = (None, None, None, None, None);
         let (codecs, trace, journal) = (vec![], None, None);
+        let (waited, slow) = (Duration::ZERO, Slow::default());
+        let (apart, counted) = (false, 0.0);
         Team {
             world,
             data,
@@ -68,7 +77,10 @@ impl Team {
             codecs,
             trace,
             journal,
-            waited: Duration::ZERO,
+            waited,
+            apart,
+            counted,
+            slow,
         }
     }
 
@@ -174,6 +186,8 @@ impl Team {
     /// Gets ready to train `params`, whose values on rank 0 all ranks take over, in the run folder `dir`.
     pub(super) fn prepare(&mut self, config: &Config, params: &mut Params, dir: &Path) -> Result<()> {
         let tree = config.micro_shards > 0;
+        self.apart = asynchronous::apart(config, self);
+        self.slow = Slow::from_variables(self.rank, |name| std::env::var(name).ok())?;
         if self.size > 1 {
             self.call(move |c| {
                 c.set_algorithm(tree.then_some(Algorithm::Tree));
@@ -204,7 +218,7 @@ impl Team {
     /// Gets ready to sum the gradients of `params`, what this rank trains.
     pub(super) fn sum_gradients_of(&mut self, config: &Config, params: &Params) -> Result<()> {
         let tree = config.micro_shards > 0;
-        if self.size == 1 && !tree {
+        if self.size == 1 && !tree || self.apart {
             return Ok(());
         }
         let parts = (config.micro_shards / self.size).max(1);
@@ -311,9 +325,9 @@ impl Team {
         })
     }
 
-    /// True after steps at which weights are compared, whatever else is done then.
-    pub(super) fn compares(&self, step: u64) -> bool {
-        self.size > 1 && step.is_multiple_of(COMPARE)
+    /// Steps between comparisons of weights; 0: never.
+    pub(super) fn compare_every(&self) -> u64 {
+        if self.size > 1 { COMPARE } else { 0 }
     }
 
     /// Errors, on all ranks and with exit code 17, when ranks have different weights.

@@ -14,6 +14,7 @@ pub(super) mod division;
 mod team;
 
 use super::Config;
+use super::asynchronous::Mode;
 use crate::comm::Group;
 use crate::error::{Error, Result};
 use crate::nn::ModelKind;
@@ -94,6 +95,7 @@ impl MeshConfig {
             ("controller.name", c.controller.name != ControllerName::None, "is not none", tensor),
             ("codec.name", !c.codec.is_none(), "is not none", tensor),
             ("zero", c.zero > 0, "is 1", tensor),
+            ("asynchronous.mode", c.asynchronous.mode != Mode::None, "is not none", tensor || context),
             ("optimizer.name", single, "reads more than single weights", tensor),
         ];
         for (key, set, is, sharing) in alone {
