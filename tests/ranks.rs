@@ -5,11 +5,10 @@ mod rank_support;
 
 use rank_support::{GPT, alone, by, config, leg, near, on_devices};
 use ringtape::data::{About, Field, Permutation, Writer};
-use ringtape::error::{Error, Result};
+use ringtape::error::Error;
 use ringtape::shape::DType;
-use ringtape::train::{Config, Metrics, Run, Team, metrics};
+use ringtape::train::{Config, Metrics, metrics};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 const MLP: &[&str] = &[
     "data.path=digits",

@@ -9,6 +9,7 @@
 //! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs`, `sent.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
 //! | `mesh/` | ranks that share one model |
 //! | `zero.rs` | a part of the optimizer's state on each rank |
+//! | `compare.rs` | weights of ranks held against each other |
 //! | `codecs.rs` | gradients that are sent in fewer bytes |
 //! | `asynchronous/` | ranks that do not wait for each other at every step |
 //! | `slow.rs` | a rank that is made slow, for experiments |
@@ -30,6 +31,7 @@ pub mod asynchronous;
 mod buckets;
 mod changes;
 mod codecs;
+mod compare;
 pub mod config;
 mod evaluate;
 mod fields;

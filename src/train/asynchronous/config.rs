@@ -85,6 +85,14 @@ impl AsyncConfig {
             );
             return bad("mode", what);
         }
+        if config.zero > 0 {
+            let what = format!(
+                "is {}, which gives each rank a part of the optimizer's state, but with asynchronous.mode = {mode} each rank has an \
+                 optimizer of its own; set it to 0",
+                config.zero
+            );
+            return Err(Error::config("zero", what));
+        }
         if !config.codec.is_none() {
             let what = format!(
                 "is {}, but with asynchronous.mode = {mode} no gradients are sent that it could make smaller; set it to none",
