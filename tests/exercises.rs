@@ -270,3 +270,40 @@ fn a_hierarchy_is_as_much_faster_as_a_node_is_large() {
     let (ring, nodes) = of(1e-5, 0.0);
     assert!((ring - 0.15998).abs() < 1e-9 && (nodes - 11.0 * 1e-5).abs() < 1e-12, "{nodes}");
 }
+
+/// "One model, many ranks", 1 and 2: three stages of four micro-batches take 18 slots, 6 of them empty in each; eight stages
+/// need 133 micro-batches, and hold 8 of them, or all.
+#[test]
+fn a_bubble_is_counted_and_bounded() {
+    let of = |p: usize, m: usize| {
+        Pipeline { forward: vec![1.0; p], backward: vec![2.0; p], transfer: vec![0.0; p - 1] }.play(m)
+    };
+    assert_eq!(of(3, 4).end, 18.0);
+    let enough = (1..1000).find(|&m| of(8, m).bubble(3.0 * m as f64) <= 0.05 + 1e-12);
+    assert_eq!((enough, of(8, 133).peaks[0]), (Some(133), 8));
+}
+
+/// The same, 3: columns and then rows need one sum, at the end; rows first need one before f.
+#[test]
+fn a_sum_behind_a_bend_is_not_a_sum_before_it() {
+    let (x, a, b) = ([1.0f64, -1.0], [[1.0f64, -2.0], [3.0, 1.0]], [1.0f64, 1.0]);
+    let f = |z: f64| z.max(0.0);
+    let column = |j: usize| f(x[0] * a[0][j] + x[1] * a[1][j]) * b[j];
+    assert_eq!(column(0) + column(1), 0.0);
+    let row = |i: usize| f(x[i] * a[i][0]) * b[0] + f(x[i] * a[i][1]) * b[1];
+    assert_eq!(row(0) + row(1), 1.0, "not the same");
+}
+
+/// The same, 4: the largest, then the sum of powers and the target's own.
+#[test]
+fn three_numbers_of_each_rank_are_a_cross_entropy() {
+    let z = [[1.0f64, 3.0], [2.0, 0.0]];
+    let top = z.map(|z| z[0].max(z[1]));
+    let m = top[0].max(top[1]);
+    let sums = z.map(|z| z.iter().map(|z| (z - m).exp()).sum::<f64>());
+    let own = [0.0, z[1][0] - m]; // the third symbol is the second rank's first
+    let loss = (sums[0] + sums[1]).ln() - (own[0] + own[1]);
+    assert!((loss - 1.4402).abs() < 1e-4, "{loss}");
+    let all: f64 = z.concat().iter().map(|z| z.exp()).sum();
+    assert!((loss - (all.ln() - 2.0)).abs() < 1e-12);
+}

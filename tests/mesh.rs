@@ -3,29 +3,8 @@
 
 mod rank_support;
 
-use rank_support::{GPT, alone, by, config, leg, near, on_devices};
+use rank_support::{GPT, alone, by, config, leg, near, on_devices, same_numbers};
 use ringtape::train::{Config, Run, metrics};
-
-/// Losses, norms and held-out losses of a grid are those of one rank.
-fn same_numbers(p: usize, mesh: &[&str], parts: &[&[&str]]) {
-    let d = tempfile::tempdir().unwrap();
-    let (one, _) = alone(&config(parts), &d.path().join("1"));
-    assert!(one[0].loss > one[19].loss, "it learns");
-    let all: Vec<&[&str]> = parts.iter().copied().chain([mesh]).collect();
-    let ends = by(p, &config(&all), &d.path().join("grid"));
-    let failed: Vec<String> =
-        ends.iter().filter_map(|(end, _)| end.as_ref().err().map(|e| e.to_string())).collect();
-    assert!(failed.is_empty(), "{mesh:?}: {failed:?}");
-    for (rank, (_, (seen, bytes))) in ends.iter().enumerate() {
-        assert!(*bytes == ends[0].1.1, "rank {rank} puts other weights together");
-        assert_eq!(seen.len(), 20);
-        for (a, b) in one.iter().zip(seen) {
-            near(a.loss, b.loss, &format!("{mesh:?} {parts:?}: loss of step {}", a.step));
-            assert!((a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3, "{a:?} {b:?}");
-            near(a.val_loss.unwrap_or(0.0), b.val_loss.unwrap_or(0.0), "held-out loss");
-        }
-    }
-}
 
 #[test]
 fn ranks_that_share_layers_give_the_losses_of_one() {

@@ -1,7 +1,7 @@
 //! Generation: one token at a time, with the keys and values of earlier tokens kept.
 
+use super::Gpt;
 use super::attention::{Past, router};
-use super::{Gpt, Module};
 use crate::error::{Error, Result};
 use crate::rng::Key;
 use crate::tape::{Params, Tape};
@@ -81,7 +81,7 @@ impl Gpt {
             x = block.forward_after(&x, Some(past))?.0;
         }
         let last = x.narrow(1, x.dims()[1] - 1, 1)?;
-        self.head.forward(&self.norm.forward(&last)?)?.into_value().reshape(&[self.vocabulary])
+        self.logits(&last)?.into_value().reshape(&[self.vocabulary])
     }
 
     /// Goes on from `prompt` by `count` tokens, handing each to `emit` as it is drawn; `emit` may stop with false.

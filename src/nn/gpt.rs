@@ -2,7 +2,7 @@
 //! a final norm, a linear layer to logits.
 
 use super::attention::{Past, SelfAttention, router};
-use super::parallel::{Part, Vocabulary};
+use super::parallel::{Part, Stage, Vocabulary};
 use super::{
     Activation, Dropout, Embedding, FeedForward, Linear, ModelConfig, Module, NormLayer, Positions, both,
 };
@@ -15,15 +15,19 @@ use std::sync::Arc;
 
 /// The model.
 pub struct Gpt {
-    pub(super) token: Embedding,
-    pub(super) position: Option<Embedding>,
+    /// Where it begins with tokens; a later stage of a pipeline begins with what the one before gives.
+    token: Option<Embedding>,
+    position: Option<Embedding>,
     /// Tokens before each that it carries a linear map of, and the map from all their embeddings, the last one first.
     shift: Option<(usize, Linear)>,
     pub(super) blocks: Vec<Arc<Block>>,
-    pub(super) norm: NormLayer,
-    pub(super) head: Linear,
-    pub(super) dropout: Dropout,
-    pub(super) checkpoint: bool,
+    /// Norm and linear layer to logits, where it ends with them.
+    head: Option<(NormLayer, Linear)>,
+    symbols: Option<Vocabulary>,
+    dropout: Dropout,
+    checkpoint: bool,
+    /// Random numbers that earlier stages draw first.
+    drawn: u64,
     /// Number of symbols.
     pub vocabulary: usize,
     /// Longest sequence.
@@ -52,31 +56,44 @@ impl Gpt {
         p: &mut ParamsBuilder,
     ) -> Result<Gpt> {
         let share = &part.tensor;
-        let token = Embedding::shared(p, "token", vocabulary, c.dim, share)?;
+        let stage = part.stage.clone().unwrap_or(Stage { number: 0, of: 1, layers: 0..c.layers });
+        let (first, last) = (stage.is_first(), stage.is_last());
+        let rows = |p: &mut ParamsBuilder| Embedding::shared(p, "token", vocabulary, c.dim, share);
+        let token = (first || last && c.tied).then(|| rows(p)).transpose()?;
         let position = match c.positions {
-            Positions::Learned => Some(Embedding::new(p, "position", c.context, c.dim)?),
-            Positions::Rotary | Positions::None => None,
+            Positions::Learned if first => Some(Embedding::new(p, "position", c.context, c.dim)?),
+            _ => None,
         };
         let shift = match c.shift {
-            0 => None,
-            n => Some((n, Linear::unbiased(p, "shift", n * c.dim, c.dim, Init::Normal(0.02))?)),
+            n if n > 0 && first => {
+                Some((n, Linear::unbiased(p, "shift", n * c.dim, c.dim, Init::Normal(0.02))?))
+            }
+            _ => None,
         };
-        let blocks = (0..c.layers).map(|i| Block::new(c, i, part, p).map(Arc::new)).collect::<Result<_>>()?;
-        let norm = NormLayer::new(p, "norm", c.norm, c.dim)?;
-        let head = match c.tied {
-            true => Linear::tied(&token),
-            false => Linear::to_symbols(p, "head", [c.dim, vocabulary], Init::Normal(0.02), share)?,
-        };
-        let dropout = Dropout(c.dropout);
+        let block = |i| Block::new(c, i, part, p).map(Arc::new);
+        let blocks = stage.layers.clone().map(block).collect::<Result<_>>()?;
+        let mut head = None;
+        if last {
+            let norm = NormLayer::new(p, "norm", c.norm, c.dim)?;
+            let symbols = [c.dim, vocabulary];
+            let linear = match token.as_ref().filter(|_| c.tied) {
+                Some(token) => Linear::tied(token),
+                None => Linear::to_symbols(p, "head", symbols, Init::Normal(0.02), share)?,
+            };
+            head = Some((norm, linear));
+        }
+        // The embeddings are dropped once, and in a block what each of its halves adds.
+        let drawn = if first || c.dropout == 0.0 { 0 } else { 1 + 2 * stage.layers.start as u64 };
         Ok(Gpt {
-            token,
+            token: token.filter(|_| first),
             position,
             shift,
             blocks,
-            norm,
             head,
-            dropout,
+            symbols: Vocabulary::shared(vocabulary, share)?,
+            dropout: Dropout(c.dropout),
             checkpoint,
+            drawn,
             vocabulary,
             context: c.context,
             stretch: part.context.rank,
@@ -98,7 +115,7 @@ impl Gpt {
         if ids.value().dtype() != DType::I32 {
             return Err(Error::dtype("gpt", format!("ids are {}, but must be i32", ids.value().spec())));
         }
-        let mut x = self.token.forward(ids)?;
+        let mut x = self.token()?.forward(ids)?;
         if let Some((n, shift)) = &self.shift {
             x = x.add(&shift.forward(&self.earlier(&x, before, *n)?)?)?;
         }
@@ -125,17 +142,24 @@ impl Gpt {
             0 => Var::cat(&[&nothing, x], 1)?,
             len => {
                 let known = tape.constant(Tensor::from_slice(device, known, &[1, len])?);
-                Var::cat(&[&nothing, &self.token.forward(&known)?, x], 1)?
+                Var::cat(&[&nothing, &self.token()?.forward(&known)?, x], 1)?
             }
         };
         let parts: Vec<Var<'t>> = (1..=n).map(|o| row.narrow(1, n - o, tokens)).collect::<Result<_>>()?;
         Var::cat(&parts.iter().collect::<Vec<_>>(), 2)
     }
 
-    /// Ids [B, T] to logits [B, T, vocabulary], and what layers add to the loss, such as a price of wide windows.
-    pub fn forward_penalised<'t>(&self, ids: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
-        let first = self.stretch * ids.shape().last();
-        let mut x = self.dropout.forward(&self.embed(ids, first, &[])?)?;
+    /// Ids [B, T] to logits [B, T, vocabulary], and what layers add to the loss, such as a price of wide windows. A stage of a
+    /// pipeline begins with what the one before gives, and gives what the next begins with: [B, T, dim].
+    pub fn forward_penalised<'t>(&self, input: &Var<'t>) -> Result<(Var<'t>, Option<Var<'t>>)> {
+        input.tape().skip_keys(self.drawn);
+        let mut x = match &self.token {
+            Some(_) => {
+                let first = self.stretch * input.shape().last();
+                self.dropout.forward(&self.embed(input, first, &[])?)?
+            }
+            None => input.clone(),
+        };
         let mut penalty: Option<Var<'t>> = None;
         for block in &self.blocks {
             let (y, more) = if self.checkpoint {
@@ -151,20 +175,34 @@ impl Gpt {
             x = y;
             penalty = both(penalty, more)?;
         }
-        Ok((self.head.forward(&self.norm.forward(&x)?)?, penalty))
+        Ok((if self.head.is_some() { self.logits(&x)? } else { x }, penalty))
+    }
+
+    /// [.., dim] to logits [.., vocabulary].
+    pub(super) fn logits<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        let Some((norm, head)) = &self.head else { return Err(part_of("it has no way to logits")) };
+        head.forward(&norm.forward(x)?)
+    }
+
+    fn token(&self) -> Result<&Embedding> {
+        self.token.as_ref().ok_or_else(|| part_of("it has no embeddings"))
     }
 }
 
 impl Gpt {
     /// The symbols that its logits are of, where ranks share them.
     pub fn symbols(&self) -> Option<&Vocabulary> {
-        self.token.vocabulary.as_ref()
+        self.symbols.as_ref()
     }
 
     /// The router of its layers, if they have one.
     pub fn router(&self) -> Option<&'static router::Entry> {
         self.blocks.iter().find_map(|b| b.attention.router())
     }
+}
+
+fn part_of(what: &str) -> Error {
+    Error::Usage(format!("this is one stage of a pipeline: {what}"))
 }
 
 impl Module for Gpt {

@@ -35,7 +35,7 @@ pub use fusion::{Fusion, FusionConfig, FusionMode, Modality, Pair};
 pub use gpt::Gpt;
 pub use layers::{Dropout, Embedding, Linear, NormLayer};
 pub use mlp::Mlp;
-pub use parallel::Part;
+pub use parallel::{Part, Stage};
 pub use sparse::{FeedForward, Kernels, Mode, Nonlinearity, Rule, SparseConfig};
 
 use crate::error::{Error, Result};

@@ -189,12 +189,10 @@ impl Tape {
     pub fn device(&self) -> &Device {
         self.params.device()
     }
-
     /// Number of nodes recorded so far.
     pub fn len(&self) -> usize {
         self.nodes.borrow().len()
     }
-
     /// True when nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -205,6 +203,11 @@ impl Tape {
         let call = self.calls.get();
         self.calls.set(call + 1);
         Key::new(self.key.seed, self.key.stream + call)
+    }
+
+    /// Leaves out `n` keys, which another tape has: that of an earlier stage of a pipeline.
+    pub fn skip_keys(&self, n: u64) {
+        self.calls.set(self.calls.get() + n);
     }
 
     /// A value without gradient.

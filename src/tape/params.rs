@@ -108,6 +108,18 @@ pub struct ParamsBuilder {
 /// Slots begin at multiples of this many bytes, so vector loads are aligned.
 const SLOT_ALIGN: usize = 64;
 
+/// What stands between commas.
+fn listed(names: &str) -> impl Iterator<Item = &str> {
+    names.split(',').map(str::trim).filter(|n| !n.is_empty())
+}
+
+/// True where `slot` is named so, or begins or ends with it at a dot.
+fn is_meant(name: &str, slot: &str) -> bool {
+    slot == name
+        || slot.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+        || slot.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
 impl ParamsBuilder {
     /// An empty collection for parameters of `dtype` on `device`; `seed` keys the random initial values.
     pub fn new(device: &Device, dtype: DType, seed: u64) -> ParamsBuilder {
@@ -145,13 +157,8 @@ impl ParamsBuilder {
     /// # Errors
     /// When there is none for one of the names; the error lists the last parts of the names there are.
     pub fn freeze(&mut self, names: &str) -> Result<()> {
-        for name in names.split(',').map(str::trim).filter(|n| !n.is_empty()) {
-            let meant = |s: &str| {
-                s == name
-                    || s.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
-                    || s.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
-            };
-            if !self.slots.iter().any(|(s, _)| meant(&s.name)) {
+        for name in listed(names) {
+            if !self.slots.iter().any(|(s, _)| is_meant(name, &s.name)) {
                 let mut last: Vec<&str> =
                     self.slots.iter().filter_map(|(s, _)| s.name.rsplit('.').next()).collect();
                 last.sort_unstable();
@@ -160,9 +167,15 @@ impl ParamsBuilder {
                 let what = format!("names `{name}`, but no weight is named so; there are {known}");
                 return Err(Error::config("freeze", what));
             }
-            self.slots.iter_mut().filter(|(s, _)| meant(&s.name)).for_each(|(s, _)| s.role = Role::State);
         }
+        self.freeze_found(names);
         Ok(())
+    }
+
+    /// [`ParamsBuilder::freeze`] in a part of a model, of which other ranks may have the rest.
+    pub fn freeze_found(&mut self, names: &str) {
+        let meant = |s: &str| listed(names).any(|name| is_meant(name, s));
+        self.slots.iter_mut().filter(|(s, _)| meant(&s.name)).for_each(|(s, _)| s.role = Role::State);
     }
 
     /// Gives each slot its place: the segments, and of each slot the number of slots before it in its segment.

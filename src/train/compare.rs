@@ -26,9 +26,8 @@ impl Team {
         let all = self.gather(hash.finalize().to_vec())?;
         let all: Vec<&[u8]> = all.chunks(32).collect();
         // Ranks that share a model have different parts of it.
-        let like = self.size() / self.replica().1;
         let other: Vec<String> =
-            (like..self.size()).filter(|&r| all[r] != all[r % like]).map(|r| r.to_string()).collect();
+            (0..self.size()).filter(|&r| all[r] != all[self.first_like(r)]).map(|r| r.to_string()).collect();
         if other.is_empty() {
             return Ok(());
         }

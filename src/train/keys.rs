@@ -195,6 +195,11 @@ pub const KEYS: &[(&str, &str)] = &[
     ("mesh.data", "replicas of the model, each with its share of a batch; 0: as many as the ranks make"),
     ("mesh.tensor", "ranks that share each layer of a gpt: heads of attention, hidden units, symbols"),
     ("mesh.context", "ranks that share each sequence of a gpt, with a stretch of its tokens each"),
+    ("mesh.pipeline", "stages of a gpt, each with some of its layers; its micro-batches are `accumulate`"),
+    (
+        "mesh.stages",
+        "layers of each stage, such as \"3,2\"; auto: as makes stages cost alike, which is measured at the start",
+    ),
     (
         "asynchronous.mode",
         "how ranks wait for each other: none (at every step), local_sgd, diloco (every so many steps)",

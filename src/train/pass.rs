@@ -4,9 +4,9 @@ use super::sums::Agreed;
 use super::{Config, Task, Team};
 use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::nn::Model;
+use crate::nn::{Model, Prediction};
 use crate::optim::clip;
-use crate::tape::{Change, Done, Grads, Params, Tape};
+use crate::tape::{Change, Done, Grads, Params, Tape, Var};
 use crate::tensor::Tensor;
 use std::time::Instant;
 
@@ -20,13 +20,39 @@ pub(super) struct Pass<'a> {
 }
 
 /// One micro-batch of one part of a step.
-struct Turn<'a> {
-    batch: &'a Batch,
+pub(super) struct Turn<'a> {
+    pub(super) batch: &'a Batch,
     /// The whole share of this rank.
-    share: &'a Batch,
+    pub(super) share: &'a Batch,
     /// Number of the micro-batch.
-    micro: u64,
-    part: usize,
+    pub(super) micro: u64,
+    pub(super) part: usize,
+    /// True in a stage of a pipeline, where several are under way at once.
+    pub(super) staged: bool,
+    /// What an earlier stage made of the batch.
+    pub(super) input: Option<Tensor>,
+}
+
+impl Turn<'_> {
+    /// `what` as a timeline says it.
+    pub(super) fn name(&self, what: &str) -> String {
+        if self.staged { format!("{what} {}", self.micro) } else { what.into() }
+    }
+}
+
+/// What a forward pass leaves for backward.
+pub(super) struct Ahead<'t> {
+    /// What an earlier stage gave.
+    pub(super) input: Option<Var<'t>>,
+    /// The loss, or what the next stage goes on with.
+    pub(super) output: Var<'t>,
+    /// Its gradient.
+    pub(super) seed: Option<Tensor>,
+    pub(super) penalty: Option<Var<'t>>,
+    /// Share of the step's loss.
+    pub(super) value: f64,
+    /// Share of the samples.
+    pub(super) samples: f64,
 }
 
 impl Pass<'_> {
@@ -40,6 +66,9 @@ impl Pass<'_> {
         stop: impl FnOnce() -> Option<i32>,
         mut batch: impl FnMut(usize) -> Result<Batch>,
     ) -> Result<Agreed> {
+        if team.mesh.as_ref().is_some_and(|m| m.pipe.size() > 1) {
+            return self.staged(team, params, grads, stop, batch);
+        }
         let (mut parts, mut small) = (Vec::new(), None);
         for part in 0..team.parts() {
             let (mut loss, mut samples, mut changes) = (0.0, 0.0, Vec::new());
@@ -47,7 +76,7 @@ impl Pass<'_> {
                 let share = team.stretch(batch(micro as usize)?)?;
                 let one = team.part(&share, part)?;
                 grads.accumulate(micro > 0);
-                let turn = Turn { batch: &one, share: &share, micro, part };
+                let turn = Turn { batch: &one, share: &share, micro, part, staged: false, input: None };
                 let found = self.gradients(team, params, grads, &turn)?;
                 (loss, samples) = (loss + found.0, found.1);
                 changes.extend(found.2);
@@ -86,6 +115,21 @@ impl Pass<'_> {
         grads: &mut Grads,
         turn: &Turn<'_>,
     ) -> Result<(f64, f64, Vec<Change>)> {
+        let tape = self.tape(team, params, turn);
+        let ahead = self.forward(team, params, &tape, turn)?;
+        let (value, samples) = (ahead.value, ahead.samples);
+        self.backward(team, grads, &tape, ahead, turn)?;
+        Ok((value, samples, tape.into_deferred()))
+    }
+
+    /// A turn's loss, on `tape`.
+    pub(super) fn forward<'t>(
+        &self,
+        team: &mut Team,
+        params: &Params,
+        tape: &'t Tape,
+        turn: &Turn<'_>,
+    ) -> Result<Ahead<'t>> {
         let from = Instant::now();
         let micro = self.config.accumulate as f64;
         let (_, target) = self.task.parts(turn.batch)?;
@@ -96,57 +140,82 @@ impl Pass<'_> {
             |all| self.task.targets(&if all { self.task.parts(turn.share)?.1 } else { target.clone() }),
         )?;
         let samples = weight.samples;
-        let tape = self.tape(team, params, turn);
-        let prediction = self.task.predict(self.model, turn.batch, &tape)?;
+        let (input, prediction) = self.predict(turn, tape)?;
         let loss = self.task.loss_of(&prediction, &target)?;
         let value = loss.value().item()?;
         team.lag(from);
-        team.mark("forward", from);
+        team.mark(&turn.name("forward"), from);
         let share = team.settle(weight)?;
         if share.is_some() && !value.is_finite() {
-            team.hold(self.first_bad_op(team, params, turn, value))?;
+            team.hold(self.first_bad_op(team, params, turn, &format!("the loss is {value}")))?;
         }
         let value = share.map_or(0.0, |share| value * share / micro);
-        let from = Instant::now();
         let seed = Tensor::full(params.device(), loss.value().spec(), share.unwrap_or(0.0) / micro)?;
         let penalty = self.task.penalty(&prediction, &target)?;
-        drop(prediction);
-        let mut ends = vec![(&loss, seed)];
+        Ok(Ahead { input, output: loss, seed: Some(seed), penalty, value, samples })
+    }
+
+    /// What the model makes of a turn; where an earlier stage of a pipeline began it, also its input.
+    pub(super) fn predict<'t>(
+        &self,
+        turn: &Turn<'_>,
+        tape: &'t Tape,
+    ) -> Result<(Option<Var<'t>>, Prediction<'t>)> {
+        let Some(x) = &turn.input else {
+            return Ok((None, self.task.predict(self.model, turn.batch, tape)?));
+        };
+        let x = tape.leaf(x.clone())?;
+        Ok((Some(x.clone()), self.model.predict(&[Some(x)])?))
+    }
+
+    /// From what a forward pass left to gradients, added to `grads`; gives that of its input, if another stage gave it.
+    pub(super) fn backward(
+        &self,
+        team: &mut Team,
+        grads: &mut Grads,
+        tape: &Tape,
+        ahead: Ahead<'_>,
+        turn: &Turn<'_>,
+    ) -> Result<Option<Tensor>> {
+        let (from, micro) = (Instant::now(), self.config.accumulate as f64);
+        let Ahead { input, output, seed, penalty, samples, .. } = ahead;
+        let mut ends: Vec<(&Var<'_>, Tensor)> = seed.into_iter().map(|seed| (&output, seed)).collect();
         if let Some(penalty) = &penalty {
-            ends.push((penalty, Tensor::full(params.device(), penalty.value().spec(), samples / micro)?));
+            ends.push((penalty, Tensor::full(tape.device(), penalty.value().spec(), samples / micro)?));
         }
         let listens = turn.micro + 1 == self.config.accumulate && team.listens(turn.part)?;
         let mut tell = |slot, g: Option<&Tensor>| team.told(slot, g);
         let done: Option<&mut Done<'_>> = if listens { Some(&mut tell) } else { None };
-        tape.backward_telling(&ends, grads, done)?;
+        let leaves = tape.backward_telling(&ends, grads, done)?;
         team.lag(from);
-        team.mark("backward", from);
-        drop(ends);
-        drop((loss, penalty));
-        Ok((value, samples, tape.into_deferred()))
+        team.mark(&turn.name("backward"), from);
+        Ok(input.and_then(|x| leaves.get(&x).cloned()))
     }
 
-    fn tape(&self, team: &Team, params: &Params, turn: &Turn<'_>) -> Tape {
+    pub(super) fn tape(&self, team: &Team, params: &Params, turn: &Turn<'_>) -> Tape {
         let index = self.step * self.config.accumulate + turn.micro;
         let seed = team.seed(self.config.seed, turn.part);
         Tape::train(params, seed, index).with_precision(self.config.precision)
     }
 
     /// Runs the same batch again with every op checked: the same bits, so the same op fails.
-    fn first_bad_op(&self, team: &Team, params: &Params, turn: &Turn<'_>, value: f64) -> Error {
+    pub(super) fn first_bad_op(&self, team: &Team, params: &Params, turn: &Turn<'_>, what: &str) -> Error {
         let tape = self.tape(team, params, turn).check_finite();
         let again = || -> Result<()> {
-            let y = self.task.predict(self.model, turn.batch, &tape)?;
-            self.task.loss_of(&y, &self.task.parts(turn.batch)?.1).map(drop)
+            let (_, y) = self.predict(turn, &tape)?;
+            if team.ends_pipeline() {
+                self.task.loss_of(&y, &self.task.parts(turn.batch)?.1)?;
+            }
+            Ok(())
         };
         let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
         let step = self.step + 1;
         match again() {
-            Err(Error::Numeric { what, .. }) => {
-                Error::Numeric { step, what: format!("the loss is {value}: {what}; {saved}") }
+            Err(Error::Numeric { what: op, .. }) => {
+                Error::Numeric { step, what: format!("{what}: {op}; {saved}") }
             }
             Err(e) => e,
-            Ok(()) => Error::Numeric { step, what: format!("the loss is {value}; {saved}") },
+            Ok(()) => Error::Numeric { step, what: format!("{what}; {saved}") },
         }
     }
 }

@@ -65,12 +65,13 @@ impl Run {
         task.train(&device, None)?;
         let folder = if team.leads() { Folder::create(dir)? } else { Folder::visit(dir) };
         let fit = team.fit(&mut config)?;
+        let cut = team.cut_stages(&mut config, &task, &device)?;
         config.codec.reset = false; // nothing is kept yet
         if team.leads() {
             folder.write("config.toml", &config.to_toml())?;
         }
         let mut run = Run::assemble(team, config, folder, (task, device), (model, params), None)?;
-        run.notices.extend(fit);
+        run.notices.extend(fit.into_iter().chain(cut));
         Ok(run)
     }
 
@@ -111,6 +112,7 @@ impl Run {
         changed.extend(team.fit(&mut config)?);
         let folder = if team.leads() { Folder::resume(dir)? } else { Folder::visit(dir) };
         let (task, device) = (Task::open(&config)?, team.device(&config)?);
+        changed.extend(team.cut_stages(&mut config, &task, &device)?);
         let (model, params) = build(&config, &task, &device)?;
         let found = snapshot::Found::from_first(&team, || {
             snapshot::sweep(dir)?;
@@ -146,14 +148,15 @@ impl Run {
         }
         // Other data are refused before other weights: that is the error that helps.
         let cursor = state.as_ref().map(|s| s.cursor);
-        let (replica, replicas) = (team.rank() / config.mesh.shares(), config.mesh.replicas(team.size()));
-        let loader = task.train_share(&device, cursor, replica, replicas)?;
+        let place = config.mesh.place(team.rank(), team.size());
+        let loader = task.train_share(&device, cursor, place.replica, config.mesh.replicas(team.size()))?;
         match &snapshot {
             Some(snapshot) => snapshot.restore(&mut params, optimizer.as_mut())?,
             None if team.leads() => notices.extend(init::begin(&config, resumed, &mut params)?),
             None => {}
         }
-        team.arrange(&config.mesh)?;
+        team.arrange(&config.mesh, config.model.tied)?;
+        notices.extend(config.mesh.notice(config.accumulate));
         team.prepare(&config, &mut params, folder.path())?;
         let (division, model, params, mut optimizer) =
             team.divide(&config, &task, (model, params), optimizer)?;

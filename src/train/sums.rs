@@ -296,18 +296,22 @@ impl Team {
         stop: Option<i32>,
     ) -> Result<Agreed> {
         self.receive(grads)?;
-        let (counts, shared) = (f64::from(u8::from(self.speaks())), self.mesh.is_some());
+        let (speaker, shared) = (self.speaker(), self.mesh.is_some());
+        let counts = f64::from(u8::from(speaker == self.rank()));
         let Some(s) = &mut self.sums else {
             let loss = parts.iter().map(|p| p.0).sum();
             let changes = parts.into_iter().flat_map(|p| p.2).collect();
             return Ok(Agreed { loss, own: loss, small: None, changes, stop });
         };
-        let trouble = s.trouble.take().or_else(|| {
+        let held = s.trouble.take();
+        // An operation that failed says more than gradients that then fail on all ranks.
+        let flag = if held.is_some() { 2.0 } else { 1.0 };
+        let trouble = held.or_else(|| {
             let slot = s.buckets.bad()?;
             Some(format!("the gradient is not finite, first in `{}`", params.info(slot).name))
         });
         let shards = s.shards;
-        let flags = [f64::from(u8::from(trouble.is_some())), f64::from(stop.unwrap_or(0))];
+        let flags = [if trouble.is_some() { flag } else { 0.0 }, f64::from(stop.unwrap_or(0))];
         let record = |(p, squares): (&(f64, f64, Vec<Change>), &f64)| {
             [p.0 * counts, squares / (p.1 * p.1), flags[0], flags[1]]
         };
@@ -316,12 +320,13 @@ impl Team {
         let all = self.gather(mine)?;
         self.idled(from);
         let of = |k: usize| all.iter().skip(k).step_by(4).copied();
-        if of(2).any(|flag| flag > 0.0) {
-            return Err(self.trouble(step, trouble)?);
+        let worst = of(2).fold(0.0, f64::max);
+        if worst > 0.0 {
+            return Err(self.trouble(step, trouble.filter(|_| flag == worst))?);
         }
         let (loss, squares): (f64, f64) = (of(0).sum(), of(1).sum());
         let share: f64 = parts.iter().map(|p| p.1).sum();
-        let own = parts.iter().map(|p| p.0).sum::<f64>() / share;
+        let own = of(0).skip(speaker * parts.len()).take(parts.len()).sum::<f64>() / share;
         let small = (shards > 1 && !shared).then(|| (squares / shards as f64).sqrt());
         let stop = of(3).find(|signal| *signal > 0.0).map(|signal| signal as i32);
         let changes = self.merge(parts.into_iter().map(|p| (p.1, p.2)).collect())?;

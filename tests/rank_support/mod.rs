@@ -104,3 +104,24 @@ pub fn on_devices(p: usize, ring: bool, config: &Config, at: &Path) -> Vec<(Resu
     });
     ranks.into_iter().map(Result::unwrap).collect()
 }
+
+/// Losses, norms and held-out losses of a grid are those of one rank.
+pub fn same_numbers(p: usize, mesh: &[&str], parts: &[&[&str]]) {
+    let d = tempfile::tempdir().unwrap();
+    let (one, _) = alone(&config(parts), &d.path().join("1"));
+    assert!(one[0].loss > one[19].loss, "it learns");
+    let all: Vec<&[&str]> = parts.iter().copied().chain([mesh]).collect();
+    let ends = by(p, &config(&all), &d.path().join("grid"));
+    let failed: Vec<String> =
+        ends.iter().filter_map(|(end, _)| end.as_ref().err().map(|e| e.to_string())).collect();
+    assert!(failed.is_empty(), "{mesh:?}: {failed:?}");
+    for (rank, (_, (seen, bytes))) in ends.iter().enumerate() {
+        assert!(*bytes == ends[0].1.1, "rank {rank} puts other weights together");
+        assert_eq!(seen.len(), 20);
+        for (a, b) in one.iter().zip(seen) {
+            near(a.loss, b.loss, &format!("{mesh:?} {parts:?}: loss of step {}", a.step));
+            assert!((a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3, "{a:?} {b:?}");
+            near(a.val_loss.unwrap_or(0.0), b.val_loss.unwrap_or(0.0), "held-out loss");
+        }
+    }
+}

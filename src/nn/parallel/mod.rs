@@ -28,6 +28,7 @@ use crate::ops::elementwise::expect_inputs;
 use crate::shape::Spec;
 use crate::tape::{Adjoint, Cx, Op, Var};
 use crate::tensor::{SmallList, Tensor};
+use std::ops::Range;
 
 /// Which of the ranks that share something this is.
 #[derive(Clone, Debug)]
@@ -95,12 +96,37 @@ pub struct Part {
     pub tensor: Share,
     /// Ranks that share each sequence, with a stretch of its tokens each.
     pub context: Share,
+    /// Which layers it has, where ranks share them out.
+    pub stage: Option<Stage>,
+}
+
+/// A stage of a pipeline: some layers that follow each other. The first has the embeddings too, the last the way to logits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Number of it, from 0.
+    pub number: usize,
+    /// Number of stages.
+    pub of: usize,
+    /// Its layers.
+    pub layers: Range<usize>,
+}
+
+impl Stage {
+    /// True of the one that reads tokens.
+    pub fn is_first(&self) -> bool {
+        self.number == 0
+    }
+
+    /// True of the one that gives logits.
+    pub fn is_last(&self) -> bool {
+        self.number + 1 == self.of
+    }
 }
 
 impl Part {
     /// True where this is the whole of it.
     pub fn is_whole(&self) -> bool {
-        self.tensor.size == 1 && self.context.size == 1
+        self.tensor.size == 1 && self.context.size == 1 && self.stage.is_none()
     }
 }
 

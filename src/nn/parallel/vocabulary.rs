@@ -8,7 +8,7 @@
 use super::Share;
 use crate::error::{Error, Result};
 use crate::shape::DType;
-use crate::tape::Var;
+use crate::tape::{Cut, Var};
 use crate::tensor::Tensor;
 use std::ops::Range;
 
@@ -22,6 +22,18 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
+    /// Of `symbols` in all; None where no other rank has some of them.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn shared(symbols: usize, share: &Share) -> Result<Option<Vocabulary>> {
+        if share.size == 1 {
+            return Ok(None);
+        }
+        let symbols = Cut::new(&[symbols], 0, 1, share.place())?.range();
+        Ok(Some(Vocabulary { share: share.clone(), symbols }))
+    }
+
     /// Which of `ids` [..] this rank has: as row among its own, 0 for others; and 1 or 0.
     fn own(&self, ids: &Tensor) -> Result<(Vec<i32>, Vec<f64>)> {
         let host = ids.to_host()?;

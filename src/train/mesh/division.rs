@@ -76,12 +76,15 @@ impl Division {
         whole.numbers().copy_from_slice(mine.numbers());
         let steps = mine.steps();
         let own = kinds(mine.state().into_iter(), part)?;
+        // A part in which nothing is trained has no state.
+        let of = |kind: &str| own.iter().find(|(k, _)| k == kind).map_or(&[][..], |(_, flat)| flat);
         let (arrays, count) = whole.state_mut();
         *count = steps;
         let zeros = kinds(arrays.iter().map(|(n, t)| (n.clone(), &**t)), &self.params)?;
         let mut found = Vec::new();
-        for ((kind, own), (_, zeros)) in own.iter().zip(zeros) {
-            found.push((kind.clone(), self.gather(own, zeros)?));
+        for (kind, zeros) in zeros {
+            let whole = self.gather(of(&kind), zeros)?;
+            found.push((kind, whole));
         }
         fill(arrays, &found, &self.params)
     }
@@ -99,18 +102,26 @@ impl Division {
         let (arrays, count) = mine.state_mut();
         *count = steps;
         let zeros = kinds(arrays.iter().map(|(n, t)| (n.clone(), &**t)), part)?;
-        let found: Vec<(String, Flat)> = all
-            .iter()
-            .zip(zeros)
-            .map(|((kind, all), (_, zeros))| (kind.clone(), self.piece(all, zeros)))
+        let of = |kind: &str| all.iter().find(|(k, _)| k == kind).map_or(&[][..], |(_, flat)| flat);
+        let found: Vec<(String, Flat)> = zeros
+            .into_iter()
+            .map(|(kind, zeros)| {
+                let piece = self.piece(of(&kind), zeros);
+                (kind, piece)
+            })
             .collect();
         fill(arrays, &found, part)
     }
 
     /// Pieces of all ranks in their places in `into`.
-    fn gather(&self, mine: &Flat, mut into: Flat) -> Result<Flat> {
+    fn gather(&self, mine: &[(Role, Vec<f32>)], mut into: Flat) -> Result<Flat> {
         let own = &self.parts[self.group.rank()].slots;
-        let packed: Vec<f32> = own.iter().flat_map(|s| slice(mine, s)).copied().collect();
+        let mut packed: Vec<f32> = Vec::new();
+        for slot in own {
+            let until = packed.len() + slot.shape.len();
+            packed.extend_from_slice(slice(mine, slot));
+            packed.resize(until, 0.0); // no state of its segment
+        }
         let size = |layout: &Layout| layout.slots.iter().map(|s| s.shape.len()).sum();
         let most: usize = self.parts.iter().map(size).max().unwrap_or(0);
         let ranks = self.group.size();
@@ -140,10 +151,13 @@ impl Division {
     }
 
     /// This rank's pieces of `whole`, in their places in `into`.
-    fn piece(&self, whole: &Flat, mut into: Flat) -> Flat {
+    fn piece(&self, whole: &[(Role, Vec<f32>)], mut into: Flat) -> Flat {
         for slot in &self.parts[self.group.rank()].slots {
             let Ok(place) = self.place(slot) else { continue };
             let from = slice(whole, place);
+            if from.is_empty() {
+                continue;
+            }
             let piece = slot.cut.as_ref().map_or_else(|| from.to_vec(), |cut| cut.take(from));
             if let Some(to) = array_mut(&mut into, slot.role).filter(|to| !to.is_empty()) {
                 to[slot.offset..slot.offset + slot.shape.len()].copy_from_slice(&piece);
@@ -164,7 +178,7 @@ fn array_mut(flat: &mut Flat, role: Role) -> Option<&mut Vec<f32>> {
 }
 
 /// What `slot` has in `flat`; nothing where there is no state of its segment.
-fn slice<'f>(flat: &'f Flat, slot: &SlotInfo) -> &'f [f32] {
+fn slice<'f>(flat: &'f [(Role, Vec<f32>)], slot: &SlotInfo) -> &'f [f32] {
     let array = flat.iter().find(|(role, _)| *role == slot.role).map_or(&[][..], |(_, x)| x);
     array.get(slot.offset..slot.offset + slot.shape.len()).unwrap_or_default()
 }
