@@ -4,7 +4,7 @@ use super::cx::{Cx, part};
 use super::number::{Number, allowed};
 use super::tag::{Algorithm, Call, Reduce, Tag};
 use super::transport::{Job, Transport};
-use super::{ring, tree};
+use super::{ring, shards, tree};
 use crate::error::{Error, Result};
 use crate::shape::DType;
 use crate::tensor::Element;
@@ -182,6 +182,22 @@ impl Communicator {
             Algorithm::Ring => ring::reduce_scatter(cx, x, reduce, 1),
             Algorithm::Tree => tree::all_reduce(cx, x, reduce),
         })
+    }
+
+    /// Sums over the tree of all shards, of which rank r has `dealt[r]`, and in `below` and `x` its sums of the largest subtrees in
+    /// them, as [`Climb`](super::Climb) gives them. Gives every rank the sum in `x`, or, `scattered`, its part ([`Communicator::owned`]).
+    /// The bits are the same however shards are dealt out.
+    pub fn all_reduce_shards<T: Number>(
+        &mut self,
+        dealt: &[Range<usize>],
+        below: &[&[T]],
+        x: &mut [T],
+        scattered: bool,
+    ) -> Result<()> {
+        let (call, name) =
+            (if scattered { Call::ReduceScatter } else { Call::AllReduce }, shards::name(dealt));
+        let tag = self.tag::<T>(call, x.len(), Some(Reduce::Sum), name as usize);
+        self.run(tag, |cx| shards::all_reduce(cx, dealt, below, x, scattered))
     }
 
     /// The second half of [`Communicator::all_reduce`]: gives every rank all parts of `x`, of which each has its own

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `communicator.rs` | [`Communicator`]: the calls |
 //! | `ring.rs`, `tree.rs` | the algorithms; the ring by hand with three ranks |
+//! | `shards.rs` | sums over a fixed tree, whichever rank has which leaves |
 //! | `fit.rs` | [`Fit`]: what messages cost here, and whether ring or tree |
 //! | `codec/` | [`codec`](mod@codec): sums of which fewer bytes are sent |
 //! | `device_ring.rs` | [`DeviceRing`]: the ring between devices, without the host |
@@ -82,6 +83,7 @@ mod rendezvous;
 mod ring;
 pub mod secret;
 mod segment;
+mod shards;
 mod shm;
 mod tag;
 mod tcp;
@@ -99,6 +101,7 @@ pub use job::Place;
 pub use number::Number;
 pub use rendezvous::{Meeting, Way};
 pub use secret::Secret;
+pub use shards::Climb;
 pub use tag::{Algorithm, Call, Reduce, Tag};
 pub use transport::{Combine, Incoming, Job, Outgoing, Transport};
 pub use watch::{Failure, Suspicion, Watch};

@@ -25,8 +25,10 @@ pub struct LoaderOptions {
     pub last: Last,
     /// Which share of each batch is made here.
     pub rank: usize,
-    /// Number of ranks.
+    /// Of how many shares.
     pub world: usize,
+    /// How many shares, from that of number `rank` on.
+    pub width: usize,
     /// Which batches are made: of every `turns`, that of number `turn`. The others are passed over unread. A cursor is
     /// then that of the batches passed over too.
     pub turn: u64,
@@ -47,6 +49,7 @@ impl Default for LoaderOptions {
             last: Last::Drop,
             rank: 0,
             world: 1,
+            width: 1,
             turn: 0,
             turns: 1,
             prefetch: 2,
@@ -289,7 +292,8 @@ impl<D: Dataset + 'static> Loader<D> {
                         the original file, or start a new run";
             return Err(Error::config("data.path", what));
         }
-        let sampler = Sampler::new(dataset.len(), o.batch, o.shuffle, o.last, o.rank, o.world)?;
+        let sampler =
+            Sampler::new(dataset.len(), o.batch, o.shuffle, o.last, o.rank, o.world)?.taking(o.width)?;
         if cursor.sample_in_epoch > dataset.len() {
             let what = format!("sample {} of {} cannot be resumed at", cursor.sample_in_epoch, dataset.len());
             return Err(Error::config("data.cursor", what));
@@ -308,7 +312,7 @@ impl<D: Dataset + 'static> Loader<D> {
             behind: 0,
             at: cursor,
             checked: None,
-            rows: o.batch.div_ceil(o.world),
+            rows: (o.batch * o.width).div_ceil(o.world),
             slots: vec![],
             // Batches are made on the host; those for another device are copied there when they are given out.
             device: if device.is_host() { device.clone() } else { Device::cpu() },
@@ -346,6 +350,11 @@ impl<D> Loader<D> {
     /// Batches of one epoch.
     pub fn batches_per_epoch(&self) -> u64 {
         self.batches_per_epoch
+    }
+    /// Counts on from what another loader has loaded.
+    pub fn counting_from(mut self, stats: LoaderStats) -> Loader<D> {
+        self.stats = stats;
+        self
     }
     /// What was loaded so far, and the time spent waiting for it.
     pub fn stats(&self) -> LoaderStats {

@@ -107,6 +107,7 @@ pub struct Sampler {
     last: Last,
     rank: u64,
     world: u64,
+    width: u64,
 }
 
 impl Sampler {
@@ -132,7 +133,20 @@ impl Sampler {
                 format!("is {batch}, but an epoch has {len} samples; take a smaller batch or more data");
             return Err(Error::config("batch_size", what));
         }
-        Ok(Sampler { len, batch, shuffle, last, rank: rank as u64, world: world as u64 })
+        Ok(Sampler { len, batch, shuffle, last, rank: rank as u64, world: world as u64, width: 1 })
+    }
+
+    /// The same with `width` shares from that of its rank on.
+    ///
+    /// # Errors
+    /// When there are not as many.
+    pub fn taking(self, width: usize) -> Result<Sampler> {
+        let width = width as u64;
+        if width == 0 || self.rank + width > self.world {
+            let what = format!("{width} shares from {} on, of {}, cannot be", self.rank, self.world);
+            return Err(Error::config("data.rank", what));
+        }
+        Ok(Sampler { width, ..self })
     }
 
     /// Samples of an epoch that are given out.
@@ -159,7 +173,7 @@ impl Sampler {
         let order = Permutation::new(at.seed, at.epoch, self.len);
         let cut =
             |rank: u64| at.sample_in_epoch + (rank as u128 * global as u128 / self.world as u128) as u64;
-        let mine = cut(self.rank)..cut(self.rank + 1);
+        let mine = cut(self.rank)..cut(self.rank + self.width);
         let indices = mine.map(|k| if self.shuffle { order.index(k) } else { k }).collect();
         let next = Cursor { sample_in_epoch: at.sample_in_epoch + global, ..at };
         Plan { epoch: at.epoch, indices, global, next }

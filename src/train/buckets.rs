@@ -6,8 +6,10 @@
 //!
 //! Where a batch is cut into parts, each part fills all buckets, and those of the parts are summed as leaves of a binary tree:
 //! the sum of parts 2i and 2i + 1, then of those, and so on, as a binary counter carries. Ranks go on from there in the same
-//! way (recursive doubling), so that the tree is that of all parts of the batch, however many ranks share them.
+//! way (recursive doubling, or [`Communicator::all_reduce_shards`](crate::comm::Communicator::all_reduce_shards) where their parts
+//! are no whole subtree), so that the tree is that of all parts of the batch, however ranks share them.
 
+use crate::comm::Climb;
 use crate::device::Device;
 use crate::error::Result;
 use crate::kernel::basic::ADD_INTO;
@@ -16,6 +18,7 @@ use crate::optim::clip;
 use crate::shape::{DType, Spec};
 use crate::tape::{Grads, Params, Role, Slot};
 use crate::tensor::Tensor;
+use std::ops::Range;
 
 /// Bytes of the first bucket, at most.
 const FIRST: usize = 1 << 20;
@@ -39,8 +42,8 @@ struct Bucket {
     filling: Option<Tensor>,
     /// Parameters still to come.
     missing: usize,
-    /// Sums of whole subtrees of parts, the largest first.
-    partial: Vec<Tensor>,
+    /// Sums of whole subtrees of shards.
+    partial: Climb<Tensor>,
     /// Memory that is free.
     spare: Vec<Tensor>,
 }
@@ -57,8 +60,10 @@ impl Bucket {
 pub(super) struct Full {
     /// Its number.
     pub(super) bucket: usize,
-    /// The gradients, f32.
+    /// The gradients, f32: their sum over the parts, or over the last of several subtrees.
     pub(super) data: Tensor,
+    /// The sums over the subtrees before.
+    pub(super) below: Vec<Tensor>,
 }
 
 /// The buckets of a model.
@@ -68,6 +73,8 @@ pub(super) struct Buckets {
     buckets: Vec<Bucket>,
     /// Bucket and place in it, by slot.
     places: Vec<Option<(usize, usize)>>,
+    /// Number of the first part among the shards of all ranks.
+    first: usize,
     /// Parts of a batch.
     parts: usize,
     /// The part under way.
@@ -81,8 +88,7 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    /// Buckets of at most `bytes`, or of one parameter, for batches of `parts` parts, a power of two; their memory is that of
-    /// `device`.
+    /// Buckets of at most `bytes`, or of one parameter, for batches of `parts` parts; their memory is that of `device`.
     pub(super) fn new(params: &Params, bytes: usize, parts: usize, device: &Device) -> Buckets {
         let mut buckets: Vec<Bucket> = Vec::new();
         let mut places = vec![None; params.slots().len()];
@@ -91,7 +97,7 @@ impl Buckets {
             let info = params.info(slot);
             let (len, limit) = (info.shape.len(), if buckets.len() > 1 { bytes } else { bytes.min(FIRST) });
             if buckets.last().is_none_or(|b| (b.len + len) * size_of::<f32>() > limit) {
-                let (filling, partial, spare) = (None, vec![], vec![]);
+                let (filling, partial, spare) = (None, Climb::default(), vec![]);
                 buckets.push(Bucket { places: vec![], len: 0, filling, missing: 0, partial, spare });
             }
             let last = buckets.len() - 1;
@@ -102,7 +108,13 @@ impl Buckets {
             bucket.len += len;
         }
         let (device, squares) = (device.clone(), vec![0.0; parts]);
-        Buckets { device, buckets, places, parts, part: 0, next: 0, squares, bad: None }
+        Buckets { device, buckets, places, first: 0, parts, part: 0, next: 0, squares, bad: None }
+    }
+
+    /// From now on batches have as many parts, which are these shards of those of all ranks.
+    pub(super) fn deal(&mut self, shards: Range<usize>) {
+        (self.first, self.parts) = (shards.start, shards.len());
+        self.squares = vec![0.0; self.parts];
     }
 
     /// The parameters of each bucket, in the order in which they lie there.
@@ -134,7 +146,7 @@ impl Buckets {
         for bucket in &mut self.buckets {
             if part == 0 {
                 // Left over from a step that failed.
-                bucket.partial.clear();
+                bucket.partial.take();
             }
             bucket.missing = bucket.places.len();
             if bucket.filling.is_none() {
@@ -146,7 +158,7 @@ impl Buckets {
 
     /// Bucket `i` with nothing of use in it.
     pub(super) fn blank(&mut self, i: usize) -> Result<Full> {
-        Ok(Full { bucket: i, data: self.buckets[i].memory(&self.device)? })
+        Ok(Full { bucket: i, data: self.buckets[i].memory(&self.device)?, below: vec![] })
     }
 
     /// The gradient of `slot` in this part is `g`, None for zero. Gives the buckets that it completes, of the last part only.
@@ -174,7 +186,7 @@ impl Buckets {
     /// Bucket `i` is full of this part: adds it to those before.
     fn fill(&mut self, i: usize) -> Result<Option<Full>> {
         let bucket = &mut self.buckets[i];
-        let Some(mut data) = bucket.filling.take() else { return Ok(None) };
+        let Some(data) = bucket.filling.take() else { return Ok(None) };
         let squares = clip::sum_of_squares_of(&data)?;
         self.squares[self.part] += squares;
         if !squares.is_finite() && self.bad.is_none() {
@@ -183,16 +195,17 @@ impl Buckets {
             let is_bad = |p: &&Place| all[p.at..p.at + p.len].iter().any(|x| !x.is_finite());
             self.bad = bucket.places.iter().find(is_bad).map(|p| p.slot);
         }
-        for _ in 0..self.part.trailing_ones() {
-            let Some(before) = bucket.partial.pop() else { break };
+        let Bucket { partial, spare, .. } = bucket;
+        partial.push(self.first + self.part, data, |before, mut data| {
             launch(&ADD_INTO, &mut [Arg::In(&before), Arg::Out(&mut data)])?;
-            bucket.spare.push(before);
+            spare.push(before);
+            Ok(data)
+        })?;
+        if self.part + 1 < self.parts {
+            return Ok(None);
         }
-        if self.part + 1 == self.parts {
-            return Ok(Some(Full { bucket: i, data }));
-        }
-        bucket.partial.push(data);
-        Ok(None)
+        let mut below = partial.take();
+        Ok(below.pop().map(|data| Full { bucket: i, data, below }))
     }
 
     /// Puts the sum over all ranks into the flat gradients.
@@ -217,7 +230,9 @@ impl Buckets {
 
     /// The memory of a bucket may be used again.
     pub(super) fn free(&mut self, full: Full) {
-        self.buckets[full.bucket].spare.push(full.data);
+        let spare = &mut self.buckets[full.bucket].spare;
+        spare.push(full.data);
+        spare.extend(full.below);
     }
 }
 

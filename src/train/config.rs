@@ -118,6 +118,8 @@ pub struct Config {
     /// Parts of each batch whose gradients are computed apart and summed over one fixed tree, so that any number of ranks
     /// gives the same bits; 0: one part a rank.
     pub micro_shards: usize,
+    /// Micro-shards move to the ranks that are fast, while they train.
+    pub balance: bool,
     /// 1: each rank keeps the optimizer's state of its part of the weights alone, and updates that part; 0: of all.
     pub zero: usize,
     /// Sums of ranks of up to this many bytes go by the tree, longer ones round the ring; 0: as is measured at the start.
@@ -202,6 +204,7 @@ impl Default for Config {
             accumulate: 1,
             seed: 1,
             micro_shards: 0,
+            balance: false,
             zero: 0,
             crossover: 0,
             clip: 1.0,
@@ -340,6 +343,11 @@ impl Config {
                 self.batch_size
             );
             return Err(Error::config("micro_shards", what));
+        }
+        if self.balance && shards == 0 {
+            let what = "is true, but what moves between ranks are micro-shards, and micro_shards is 0; set it to a power of two, \
+                        several times the number of ranks";
+            return Err(Error::config("balance", what));
         }
         if self.zero > 1 {
             return Err(Error::config("zero", format!("is {}, but must be 0 or 1", self.zero)));

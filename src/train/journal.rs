@@ -54,7 +54,10 @@ impl Team {
             self.ring().map_or(0, |ring| ring.lock().unwrap_or_else(PoisonError::into_inner).copied());
         let sent = self.call(|c| Ok(c.sent()))? + copied;
         let waited = std::mem::take(&mut self.waited).as_secs_f64();
-        writeln!(file, "step {step}  loss {loss:.6}  waited {waited:.3} s  sent {sent} bytes")
+        let pace = self
+            .pace()
+            .map_or_else(String::new, |(shards, speed)| format!("  shards {shards}  samples/s {speed:.1}"));
+        writeln!(file, "step {step}  loss {loss:.6}  waited {waited:.3} s  sent {sent} bytes{pace}")
             .map_err(|e| Error::io(&path, e))?;
         self.journal = Some((file, path));
         Ok(())

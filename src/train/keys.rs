@@ -9,6 +9,7 @@ pub const KEYS: &[(&str, &str)] = &[
         "micro_shards",
         "parts of a batch that are summed over one fixed tree: the same bits for any number of ranks that divides it; 0: one a rank",
     ),
+    ("balance", "micro-shards move to the ranks that are fast while they train; the bits stay"),
     (
         "zero",
         "1: each rank keeps the optimizer's state of its part of the weights alone, and updates that part (ZeRO-1); 0: of all",

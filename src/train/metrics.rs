@@ -10,6 +10,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// How fast a rank is, and what it has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Samples a second while it computes, the mean of the last steps.
+    pub samples_per_s: f64,
+    /// Micro-shards of each batch.
+    pub shards: usize,
+}
+
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
@@ -48,6 +57,9 @@ pub struct Metrics {
     /// Bytes that the ring sends of uncompressed gradients, over those: where a codec is on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub compression: Option<f64>,
+    /// How fast each rank was and how many micro-shards it had until then, at steps at which they may move.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub balance: Option<Vec<Pace>>,
     /// Passes over the training split that were complete.
     pub epoch: u64,
     /// Tokens trained on a second since the line before, for text.

@@ -6,9 +6,10 @@
 //! | `config.rs`, `keys.rs`, `settings.rs` | [`Config`]: TOML, its keys, what they must be, how they are read |
 //! | `task.rs`, `fields.rs` | [`Task`]: which fields of which data, under which loss |
 //! | `run.rs`, `step.rs`, `pass.rs` | [`Run`]: the loop; one step of it; forward and backward over one batch |
-//! | `team.rs`, `sums.rs`, `states.rs`, `buckets.rs`, `sent.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
+//! | `team.rs`, `sums.rs`, `agree.rs`, `states.rs`, `buckets.rs`, `sent.rs` | [`Team`]: ranks that train together; what they sum, and how it travels |
 //! | `mesh/` | ranks that share one model |
 //! | `zero.rs` | a part of the optimizer's state on each rank |
+//! | `balance.rs` | micro-shards that go to the ranks that are fast |
 //! | `compare.rs` | weights of ranks held against each other |
 //! | `codecs.rs` | gradients that are sent in fewer bytes |
 //! | `asynchronous/` | ranks that do not wait for each other at every step |
@@ -27,7 +28,9 @@
 //! | `tensorboard.rs` | event files for TensorBoard |
 //! | `stop.rs` | signals |
 
+mod agree;
 pub mod asynchronous;
+mod balance;
 mod buckets;
 mod changes;
 mod codecs;

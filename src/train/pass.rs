@@ -1,6 +1,6 @@
 //! Forward and backward over a batch, or over the parts of one and several batches that make a step.
 
-use super::sums::Agreed;
+use super::agree::Agreed;
 use super::{Config, Task, Team};
 use crate::data::Batch;
 use crate::error::{Error, Result};
@@ -145,6 +145,7 @@ impl Pass<'_> {
         let value = loss.value().item()?;
         team.lag(from);
         team.mark(&turn.name("forward"), from);
+        team.worked(0, from.elapsed());
         let share = team.settle(weight)?;
         if share.is_some() && !value.is_finite() {
             team.hold(self.first_bad_op(team, params, turn, &format!("the loss is {value}")))?;
@@ -189,6 +190,7 @@ impl Pass<'_> {
         let leaves = tape.backward_telling(&ends, grads, done)?;
         team.lag(from);
         team.mark(&turn.name("backward"), from);
+        team.worked(turn.batch.len(), from.elapsed());
         Ok(input.and_then(|x| leaves.get(&x).cloned()))
     }
 

@@ -1,7 +1,7 @@
 //! `report.html`: one file that shows a run, with nothing to fetch and no script.
 
 use super::maps::Looked;
-use super::metrics::{self, Metrics};
+use super::metrics::{self, Metrics, Pace};
 use super::modalities::{self, Through};
 use super::plot::{Chart, Line, escape};
 use super::plot_maps;
@@ -29,6 +29,9 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid var(--grid);bor
 code{font-size:.92em}
 table{border-collapse:collapse;font-size:.88rem}td,th{padding:2px 10px;text-align:right}
 ";
+
+/// A rank that is slower than this share of the fastest is named.
+const SLOW: f64 = 0.75;
 
 /// Writes `dir/report.html` from `dir/metrics.jsonl` and what is known of the run.
 pub(super) fn write(dir: &Path, config: &Config, baselines: &[f64], summary: Option<&Summary>) -> Result<()> {
@@ -63,6 +66,7 @@ fn page(
         "<h2>Gradient norm, before clipping</h2>{}",
         single("norm", lines, |m| Some(m.grad_norm)).svg()
     );
+    paces(&mut h, lines);
     decisions(&mut h, lines, config);
     noise(&mut h, lines, config);
     if let Some(sample) = summary.and_then(|s| s.sample.as_deref()) {
@@ -142,6 +146,42 @@ fn looks(h: &mut String, all: &[Looked]) {
         "<h2>Where it looks</h2>{}<p class=\"soft\">Shares of attention, the mean over heads and over the tokens that look. \
          What a row lacks to 100 % goes to tokens that are parameters.</p>",
         plot_maps::svg(all)
+    );
+}
+
+/// How fast each rank was, and how many micro-shards went to it.
+fn paces(h: &mut String, lines: &[Metrics]) {
+    let seen: Vec<(f64, &[Pace])> =
+        lines.iter().filter_map(|m| Some((m.step as f64, m.balance.as_deref()?))).collect();
+    let Some((_, last)) = seen.last() else { return };
+    let chart = |y: &str, of: fn(&Pace) -> f64| {
+        let line = |rank: usize| Line {
+            name: format!("rank {rank}"),
+            class: ["a", "b", "pale"][rank.min(2)],
+            points: seen.iter().filter_map(|(step, all)| Some((*step, of(all.get(rank)?)))).collect(),
+        };
+        let lines = (0..last.len()).map(line).collect();
+        Chart { x: "step", y: y.into(), lines, levels: vec![] }.svg()
+    };
+    let shards = chart("micro-shards", |p| p.shards as f64);
+    let speeds = chart("samples a second", |p| p.samples_per_s);
+    let _ = write!(
+        h,
+        "<h2>Who did how much</h2>{shards}{speeds}<table><tr><th>rank<th>micro-shards<th>samples a second</tr>"
+    );
+    for (rank, pace) in last.iter().enumerate() {
+        let _ = write!(h, "<tr><td>{rank}<td>{}<td>{:.1}</tr>", pace.shards, pace.samples_per_s);
+    }
+    let all: Vec<f64> = last.iter().map(|p| p.samples_per_s).collect();
+    let fastest = all.iter().copied().fold(0.0, f64::max);
+    let slow = all.iter().enumerate().filter(|(_, v)| **v < SLOW * fastest);
+    let slow: Vec<String> =
+        slow.map(|(rank, v)| format!("rank {rank} ({:.0} % of the fastest)", 100.0 * v / fastest)).collect();
+    let who = if slow.is_empty() { String::new() } else { format!(" Slow: {}.", slow.join(", ")) };
+    let _ = write!(
+        h,
+        "</table><p class=\"soft\">Micro-shards go to the ranks that compute fast; sums, and so the weights, have the same bits \
+         however they are dealt out.{who}</p>"
     );
 }
 

@@ -148,8 +148,8 @@ impl Run {
         }
         // Other data are refused before other weights: that is the error that helps.
         let cursor = state.as_ref().map(|s| s.cursor);
-        let place = config.mesh.place(team.rank(), team.size());
-        let loader = task.train_share(&device, cursor, place.replica, config.mesh.replicas(team.size()))?;
+        let (share, shares) = team.first_share(&config);
+        let loader = task.train_shares(&device, cursor, share, shares)?;
         match &snapshot {
             Some(snapshot) => snapshot.restore(&mut params, optimizer.as_mut())?,
             None if team.leads() => notices.extend(init::begin(&config, resumed, &mut params)?),
@@ -270,7 +270,7 @@ impl Run {
             saves = true;
         }
         observer.on_step(m);
-        if logs || evaluates || m.controller.is_some() {
+        if logs || evaluates || m.controller.is_some() || m.balance.is_some() {
             self.meter.fill(m, &self.task, &self.loader);
             self.records.log(m)?;
             self.team.log(self.step, turn.own)?;

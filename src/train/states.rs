@@ -1,7 +1,7 @@
 //! Changes of state, such as a running mean, that parts of a batch ask for, made one.
 
 use super::Team;
-use crate::comm::Reduce;
+use crate::comm::{Climb, Reduce};
 use crate::error::{Error, Result};
 use crate::tape::{Change, Merge, Slot};
 use crate::tensor::Tensor;
@@ -20,7 +20,8 @@ impl Team {
                 true
             }
         });
-        let (mut means, mut tops): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
+        let (mut means, mut tops): (Climb<Vec<f64>>, Vec<f64>) = (Climb::default(), vec![]);
+        let first = self.sums.as_ref().map_or(0, |s| s.shards().start);
         for (i, (weight, changes)) in parts.iter().enumerate() {
             let (mut mean, mut top) = (Vec::new(), Vec::new());
             for want in &like {
@@ -32,15 +33,14 @@ impl Team {
                     Merge::Largest => top.extend(c.value.to_f64()?),
                 }
             }
-            for _ in 0..i.trailing_ones() {
-                let before = means.pop().unwrap_or_default();
+            means.push(first + i, mean, |before, mut mean| {
                 mean.iter_mut().zip(before).for_each(|(x, y)| *x += y);
-            }
-            means.push(mean);
+                Ok(mean)
+            })?;
             tops.resize(top.len(), f64::NEG_INFINITY);
             tops.iter_mut().zip(top).for_each(|(x, y)| *x = x.max(y));
         }
-        let mean = self.reduced(means.pop().unwrap_or_default(), Reduce::Sum)?;
+        let mean = self.summed(means.take())?;
         let (mut mean, mut top) = (&mean[..], &self.reduced(tops, Reduce::Max)?[..]);
         for c in &mut like {
             let from = if c.merge == Merge::Mean { &mut mean } else { &mut top };
@@ -49,6 +49,22 @@ impl Team {
             c.value = Tensor::from_f64(c.value.device(), c.value.dtype(), values, c.value.dims())?;
         }
         Ok(like)
+    }
+
+    /// The sum over the tree, from the subtrees of this rank.
+    fn summed(&self, mut subtrees: Vec<Vec<f64>>) -> Result<Vec<f64>> {
+        let mut x = subtrees.pop().unwrap_or_default();
+        let (Some(data), Some(dealt)) = (&self.data, self.sums.as_ref().and_then(|s| s.dealt().cloned()))
+        else {
+            return self.reduced(x, Reduce::Sum);
+        };
+        if x.is_empty() {
+            return Ok(x);
+        }
+        data.call(move |c| {
+            let below: Vec<&[f64]> = subtrees.iter().map(|s| &s[..]).collect();
+            c.all_reduce_shards(&dealt, &below, &mut x, false).map(|()| x)
+        })
     }
 
     fn reduced(&self, mut x: Vec<f64>, reduce: Reduce) -> Result<Vec<f64>> {

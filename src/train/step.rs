@@ -65,13 +65,14 @@ impl Run {
         };
         self.adopt(found.changes)?;
         self.step += 1;
+        let balance = self.balance()?;
         let (noise_scale, gain) = self.noise.map_or((None, None), |n| (n.scale(), n.gain()));
         let (step, loss, grad_norm) = (self.step, found.loss, norm);
         let traffic = self.team.traffic(&self.config);
         let bytes_sent = traffic.map(|t| t.sent);
         let coded = traffic.filter(|_| !self.config.codec.is_none());
         let compression = coded.map(|t| t.dense / t.sent as f64);
-        let rest = Metrics { bytes_sent, compression, ..Metrics::default() };
+        let rest = Metrics { bytes_sent, compression, balance, ..Metrics::default() };
         let m = Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest };
         Ok((m, found.own, found.stop))
     }

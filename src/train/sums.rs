@@ -9,9 +9,8 @@
 use super::Config;
 use super::buckets::{Buckets, Full};
 use super::codecs::Coder;
-use super::sent::{self, Ring, Sent, Traffic};
+use super::sent::{Ring, Sent, Traffic};
 use super::team::Team;
-use super::trace::Lane;
 use super::zero::Shard;
 use crate::comm::{Promise, Reduce};
 use crate::data::Batch;
@@ -19,29 +18,30 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::optim::noise::NoiseScale;
 use crate::rng::Key;
-use crate::tape::{Change, Grads, Params, Slot};
-use crate::tensor::Tensor;
+use crate::tape::{Params, Slot};
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
-
-/// Bytes of what a rank in trouble tells the others.
-const WORDS: usize = 480;
 
 /// The sums of a step under way.
 pub(super) struct Sums {
     pub(super) buckets: Buckets,
     /// The ring between devices, where one sums.
-    by: Option<Ring>,
+    pub(super) by: Option<Ring>,
     /// Parts of a batch on this rank.
-    parts: usize,
+    pub(super) parts: usize,
     /// Number of the first of them among all shards.
-    first: usize,
-    shards: usize,
-    on_the_way: Vec<Sent>,
-    here: Vec<Full>,
+    pub(super) first: usize,
+    pub(super) shards: usize,
+    /// Which shards each rank has, where they move.
+    pub(super) dealt: Option<Arc<[Range<usize>]>>,
+    rank: usize,
+    pub(super) on_the_way: Vec<Sent>,
+    pub(super) here: Vec<Full>,
     /// Targets of each micro-batch, over all ranks.
-    totals: Vec<f64>,
+    pub(super) totals: Vec<f64>,
     /// Why this rank cannot go on.
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
     /// What sums buckets approximately, if anything does.
     pub(super) coder: Option<Coder>,
     /// This rank's part of the weights, where each has one to update.
@@ -63,8 +63,47 @@ impl Sums {
         let buckets = Buckets::new(params, bytes, parts, device);
         let (first, shards) = (rank * parts, size * parts);
         let (on_the_way, here, totals, traffic) = (vec![], vec![], vec![], Traffic::default());
-        let (trouble, coder, shard) = (None, None, None);
-        Sums { buckets, by, parts, first, shards, on_the_way, here, totals, trouble, coder, shard, traffic }
+        let (dealt, trouble, coder, shard) = (None, None, None, None);
+        Sums {
+            buckets,
+            by,
+            parts,
+            first,
+            shards,
+            dealt,
+            rank,
+            on_the_way,
+            here,
+            totals,
+            trouble,
+            coder,
+            shard,
+            traffic,
+        }
+    }
+
+    /// From now on rank r has the shards `dealt[r]`.
+    pub(super) fn deal(&mut self, dealt: Vec<Range<usize>>) {
+        let mine = dealt[self.rank].clone();
+        (self.first, self.parts) = (mine.start, mine.len());
+        self.shards = dealt.last().map_or(0, |last| last.end);
+        self.buckets.deal(mine);
+        self.dealt = Some(dealt.into());
+    }
+
+    /// Which shards each rank has, where they move.
+    pub(super) fn dealt(&self) -> Option<&Arc<[Range<usize>]>> {
+        self.dealt.as_ref()
+    }
+
+    /// The shards of this rank.
+    pub(super) fn shards(&self) -> Range<usize> {
+        self.first..self.first + self.parts
+    }
+
+    /// The number of all shards.
+    pub(super) fn all(&self) -> usize {
+        self.shards
     }
 
     /// The parameters of each bucket, in order.
@@ -90,20 +129,6 @@ pub(super) struct Weight {
 enum Total {
     Known(f64),
     Coming(Promise<f64>),
-}
-
-/// What all ranks know of a step's passes.
-pub(super) struct Agreed {
-    /// Mean loss over the batch.
-    pub(super) loss: f64,
-    /// Mean loss over the samples of this rank.
-    pub(super) own: f64,
-    /// Norm of the mean gradient of one shard, averaged over shards, where there are several.
-    pub(super) small: Option<f64>,
-    /// Changes of state, merged.
-    pub(super) changes: Vec<Change>,
-    /// The signal that asked some rank to stop.
-    pub(super) stop: Option<i32>,
 }
 
 impl Team {
@@ -231,121 +256,6 @@ impl Team {
         s.buckets.begin(part)?;
         Ok(true)
     }
-
-    /// The gradient of `slot` in the part under way is complete.
-    pub(super) fn told(&mut self, slot: Slot, g: Option<&Tensor>) -> Result<()> {
-        let Some(s) = &mut self.sums else { return Ok(()) };
-        for full in s.buckets.take(slot, g)? {
-            let Some(data) = &self.data else {
-                s.here.push(full);
-                continue;
-            };
-            let scattered = s.shard.is_some();
-            s.on_the_way.push(sent::send(data, full, s.coder.as_ref(), s.by.clone(), scattered));
-        }
-        Ok(())
-    }
-
-    /// What gradients cost since this was last asked; None where there is no other rank. Micro-shards have the same metrics for
-    /// any number of ranks, so theirs are not told.
-    pub(super) fn traffic(&mut self, config: &Config) -> Option<Traffic> {
-        let traffic = self.sums.as_mut().map(|s| std::mem::take(&mut s.traffic));
-        traffic.filter(|_| self.size() > 1 && config.micro_shards == 0)
-    }
-
-    /// Waits for the sums over ranks, and puts them into `grads`.
-    fn receive(&mut self, grads: &mut Grads) -> Result<()> {
-        let (from, size) = (Instant::now(), self.replica().1);
-        let Some(s) = &mut self.sums else { return Ok(()) };
-        let mut full = std::mem::take(&mut s.here);
-        let mut events = Vec::new();
-        for sent in std::mem::take(&mut s.on_the_way) {
-            let (one, sent, begun, ended) = sent.wait()?;
-            let bytes = one.data.spec().bytes();
-            let lane = Lane::Communication { bytes };
-            s.traffic.sent += sent;
-            s.traffic.dense += 2.0 * (1.0 - 1.0 / size as f64) * bytes as f64;
-            let name = if s.shard.is_some() { "reduce-scatter" } else { "all-reduce" };
-            events.push((lane, format!("{name} bucket {}", one.bucket), begun, ended));
-            full.push(one);
-        }
-        for one in full {
-            match &mut s.shard {
-                Some(shard) => {
-                    shard.take(&one)?;
-                    s.buckets.free(one);
-                }
-                None => s.buckets.store(one, grads)?,
-            }
-        }
-        if !events.is_empty() {
-            self.idled(from);
-        }
-        events.into_iter().for_each(|(lane, name, a, b)| self.note(lane, &name, a, b));
-        Ok(())
-    }
-
-    /// Ends the passes of `step`: every part has told all its gradients, and `parts` has for each its share of the loss, its
-    /// share of the samples, and the changes of state it asks for. Errors on all ranks where one is in trouble.
-    pub(super) fn agree(
-        &mut self,
-        step: u64,
-        params: &Params,
-        grads: &mut Grads,
-        parts: Vec<(f64, f64, Vec<Change>)>,
-        stop: Option<i32>,
-    ) -> Result<Agreed> {
-        self.receive(grads)?;
-        let (speaker, shared) = (self.speaker(), self.mesh.is_some());
-        let counts = f64::from(u8::from(speaker == self.rank()));
-        let Some(s) = &mut self.sums else {
-            let loss = parts.iter().map(|p| p.0).sum();
-            let changes = parts.into_iter().flat_map(|p| p.2).collect();
-            return Ok(Agreed { loss, own: loss, small: None, changes, stop });
-        };
-        let held = s.trouble.take();
-        // An operation that failed says more than gradients that then fail on all ranks.
-        let flag = if held.is_some() { 2.0 } else { 1.0 };
-        let trouble = held.or_else(|| {
-            let slot = s.buckets.bad()?;
-            Some(format!("the gradient is not finite, first in `{}`", params.info(slot).name))
-        });
-        let shards = s.shards;
-        let flags = [if trouble.is_some() { flag } else { 0.0 }, f64::from(stop.unwrap_or(0))];
-        let record = |(p, squares): (&(f64, f64, Vec<Change>), &f64)| {
-            [p.0 * counts, squares / (p.1 * p.1), flags[0], flags[1]]
-        };
-        let mine: Vec<f64> = parts.iter().zip(s.buckets.squares()).flat_map(record).collect();
-        let from = Instant::now();
-        let all = self.gather(mine)?;
-        self.idled(from);
-        let of = |k: usize| all.iter().skip(k).step_by(4).copied();
-        let worst = of(2).fold(0.0, f64::max);
-        if worst > 0.0 {
-            return Err(self.trouble(step, trouble.filter(|_| flag == worst))?);
-        }
-        let (loss, squares): (f64, f64) = (of(0).sum(), of(1).sum());
-        let share: f64 = parts.iter().map(|p| p.1).sum();
-        let own = of(0).skip(speaker * parts.len()).take(parts.len()).sum::<f64>() / share;
-        let small = (shards > 1 && !shared).then(|| (squares / shards as f64).sqrt());
-        let stop = of(3).find(|signal| *signal > 0.0).map(|signal| signal as i32);
-        let changes = self.merge(parts.into_iter().map(|p| (p.1, p.2)).collect())?;
-        Ok(Agreed { loss, own, small, changes, stop })
-    }
-
-    /// The error that all ranks end with: that of the first rank in trouble.
-    fn trouble(&self, step: u64, mine: Option<String>) -> Result<Error> {
-        let mut words = mine.unwrap_or_default().into_bytes();
-        words.resize(WORDS, 0);
-        let all = self.gather(words)?;
-        let texts = all.chunks(WORDS).map(|w| String::from_utf8_lossy(w).trim_end_matches('\0').to_string());
-        let found = texts.enumerate().find(|(_, text)| !text.is_empty());
-        let what = found.map_or_else(String::new, |(rank, text)| match self.size() {
-            1 => text,
-            _ => format!("rank {rank}: {text}"),
-        });
-        Ok(Error::Numeric { step, what: format!("{what}; weights were not changed") })
-    }
 }
 
 #[cfg(test)]
@@ -385,24 +295,5 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(sorted.len(), 4);
-    }
-
-    #[test]
-    fn trouble_of_one_rank_is_the_error_of_all_and_names_it() {
-        let ends = threads::run(3, |world| {
-            let (mut team, params) = (team(world, 1), params());
-            let mut grads = Grads::new(&params)?;
-            team.listens(0)?;
-            let bad = if team.rank() == 1 { f32::INFINITY } else { 1.0 };
-            let g = Tensor::from_slice(params.device(), &[1.0, bad, 1.0, 1.0], &[4])?;
-            team.told(params.find("w").unwrap(), Some(&g))?;
-            team.agree(9, &params, &mut grads, vec![(1.0, 1.0 / 3.0, vec![])], None).map(|_| ())
-        });
-        for end in ends {
-            let e = end.unwrap_err();
-            assert_eq!(e.exit_code(), 6);
-            let text = e.to_string();
-            assert!(text.contains("step 9: rank 1:") && text.contains("`w`"), "{text}");
-        }
     }
 }

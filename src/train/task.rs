@@ -12,6 +12,7 @@ use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 use crate::shape::DType;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How predictions are judged.
@@ -155,15 +156,15 @@ impl Task {
 
     /// Shuffled batches for training, from `cursor` on.
     pub fn train(&self, device: &Device, cursor: Option<Cursor>) -> Result<Loader<Source>> {
-        self.train_share(device, cursor, 0, 1)
+        self.train_shares(device, cursor, 0..1, 1)
     }
 
-    /// The share of each batch that belongs to rank `rank` of `world`.
-    pub fn train_share(
+    /// Shares `shares` of each batch that is cut into `world`.
+    pub fn train_shares(
         &self,
         device: &Device,
         cursor: Option<Cursor>,
-        rank: usize,
+        shares: Range<usize>,
         world: usize,
     ) -> Result<Loader<Source>> {
         let source = self.source("train", false)?;
@@ -175,8 +176,8 @@ impl Task {
             );
             return Err(Error::config("batch_size", what));
         }
-        let (batch, seed) = (self.batch, self.seed);
-        let options = LoaderOptions { batch, seed, rank, world, ..LoaderOptions::default() };
+        let (batch, seed, rank, width) = (self.batch, self.seed, shares.start, shares.len());
+        let options = LoaderOptions { batch, seed, rank, world, width, ..LoaderOptions::default() };
         match cursor {
             Some(cursor) => Loader::resume(source, device, &options, cursor),
             None => Loader::new(source, device, &options),

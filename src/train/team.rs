@@ -5,6 +5,7 @@
 
 use super::Config;
 use super::asynchronous;
+use super::balance::{Speed, evenly};
 use super::config::DataConfig;
 use super::mesh::Mesh;
 use super::sent::Ring;
@@ -55,6 +56,7 @@ pub struct Team {
     /// Targets that this rank had since ranks that are apart met.
     pub(super) counted: f64,
     pub(super) slow: Slow,
+    pub(super) speed: Speed,
 }
 
 impl Team {
@@ -62,7 +64,7 @@ impl Team {
     pub fn alone() -> Team {
         let (world, data, mesh, ring, sums) = (None, None, None, None, None);
         let (codecs, trace, journal) = (vec![], None, None);
-        let (waited, slow) = (Duration::ZERO, Slow::default());
+        let (waited, slow, speed) = (Duration::ZERO, Slow::default(), Speed::default());
         let (apart, counted) = (false, 0.0);
         Team {
             world,
@@ -79,6 +81,7 @@ impl Team {
             apart,
             counted,
             slow,
+            speed,
         }
     }
 
@@ -145,7 +148,13 @@ impl Team {
             let what = format!("is {batch}, but each of {p} ranks needs at least one sample of a batch");
             return Err(Error::config("batch_size", what));
         }
-        if shards > 0 && (!p.is_power_of_two() || !shards.is_multiple_of(p)) {
+        if config.balance && shards < p {
+            let what = format!(
+                "is {shards}, but each of {p} ranks needs at least one; set it to a power of two above {p}"
+            );
+            return Err(Error::config("micro_shards", what));
+        }
+        if shards > 0 && !config.balance && (!p.is_power_of_two() || !shards.is_multiple_of(p)) {
             let what = format!(
                 "is {shards}, which {p} ranks cannot share as a tree; start 1, 2, 4, … of them, or set it to 0"
             );
@@ -227,7 +236,11 @@ impl Team {
         let coded = self.size > 1 && self.codec(&config.codec)?.is_some_and(|(_, c)| c.works_on_devices());
         // Where a ring or a codec works there gradients stay on the device; all else is summed on the host.
         let device = if by.is_some() || coded { params.device().clone() } else { Device::cpu() };
-        self.sums = Some(Sums::new(params, bytes, parts, self.replica(), (&device, by)));
+        let mut sums = Sums::new(params, bytes, parts, self.replica(), (&device, by));
+        if config.balance && self.size > 1 {
+            sums.deal(evenly(config.micro_shards, self.size));
+        }
+        self.sums = Some(sums);
         Ok(())
     }
 

@@ -85,7 +85,8 @@ impl MeshConfig {
 
     /// Errors, by key, where no number of ranks can train `c`.
     pub(super) fn validate(&self, c: &Config) -> Result<()> {
-        let axes = [("mesh.tensor", self.tensor), ("mesh.context", self.context), ("mesh.pipeline", self.pipeline)];
+        let axes =
+            [("mesh.tensor", self.tensor), ("mesh.context", self.context), ("mesh.pipeline", self.pipeline)];
         for (key, ranks) in axes {
             if ranks == 0 || ranks > 1 << 16 {
                 return Err(Error::config(key, format!("is {ranks}, but must be from 1 to 65536")));

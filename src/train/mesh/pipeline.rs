@@ -2,8 +2,8 @@
 //! other way, in the order of `schedule.rs`.
 
 use super::super::Team;
+use super::super::agree::Agreed;
 use super::super::pass::{Ahead, Pass, Turn};
-use super::super::sums::Agreed;
 use super::schedule::{Move, schedule};
 use crate::comm::{Communicator, Group, Promise};
 use crate::data::Batch;
