@@ -307,3 +307,25 @@ fn three_numbers_of_each_rank_are_a_cross_entropy() {
     let all: f64 = z.concat().iter().map(|z| z.exp()).sum();
     assert!((loss - (all.ln() - 2.0)).abs() < 1e-12);
 }
+
+#[test]
+fn two_stretches_merge_by_their_log_sums_in_any_order() {
+    let attend = |scores: &[f64], values: &[f64]| {
+        let sum: f64 = scores.iter().map(|s| s.exp()).sum();
+        let o: f64 = scores.iter().zip(values).map(|(s, v)| s.exp() * v).sum();
+        (o / sum, sum.ln())
+    };
+    let merge = |(o, l): (f64, f64), (p, k): (f64, f64)| {
+        let m = l.max(k);
+        let (a, b) = ((l - m).exp(), (k - m).exp());
+        ((a * o + b * p) / (a + b), m + (a + b).ln())
+    };
+    let (one, two) = (attend(&[1.0, 2.0], &[10.0, 20.0]), attend(&[2.0, 3.0], &[30.0, 40.0]));
+    let whole = attend(&[1.0, 2.0, 2.0, 3.0], &[10.0, 20.0, 30.0, 40.0]);
+    for (o, l) in [merge(one, two), merge(two, one)] {
+        assert!((o - whole.0).abs() < 1e-12 && (l - whole.1).abs() < 1e-12, "{o} {l} {whole:?}");
+    }
+    // The one of the text.
+    let (o, _) = merge(attend(&[0.0, 0.0], &[1.0, 3.0]), attend(&[6f64.ln()], &[5.0]));
+    assert!((o - 4.25).abs() < 1e-12);
+}

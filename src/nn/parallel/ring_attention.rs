@@ -73,6 +73,7 @@ impl Op for RingAttention {
     }
 
     fn forward(&self, cx: &mut Cx<'_>, x: &[&Tensor]) -> Result<SmallList<Tensor>> {
+        // ANCHOR: forward
         let (q, mut held) = (x[0], vec![x[1].clone(), x[2].clone()]);
         let mut found = attend(cx, [q, x[1], x[2]], None, true)?;
         for turns in 1..self.0.size() {
@@ -82,6 +83,7 @@ impl Op for RingAttention {
                 found = merge(cx, found.each_ref(), more.each_ref())?;
             }
         }
+        // ANCHOR_END: forward
         let [o, log_sum] = found;
         [q, x[1], x[2], &o, &log_sum].into_iter().for_each(|t| cx.keep(t));
         Ok(smallvec::smallvec![o])
