@@ -10,7 +10,13 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 chapter=$here/book/src/writing_an_op.md
-scratch=$(mktemp -d)
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/target} CARGO_INCREMENTAL=1
+mkdir -p "$CARGO_TARGET_DIR"
+CARGO_TARGET_DIR=$(cd "$CARGO_TARGET_DIR" && pwd)
+# Always the same place, so that what was compiled for the clone of another run serves this one.
+scratch=$CARGO_TARGET_DIR/book-clone
+rm -rf "$scratch"
+mkdir -p "$scratch"
 trap 'rm -rf "$scratch"' EXIT
 
 # The clone, with what is not committed yet; without what is ignored.
@@ -23,7 +29,7 @@ git clone --quiet "$here" "$scratch/ringtape"
 mkdir "$scratch/bin"
 printf '#!/bin/sh\nexec "%s" "$@"\n' "${PYTHON:-$(command -v python3)}" >"$scratch/bin/python"
 chmod +x "$scratch/bin/python"
-export PATH=$scratch/bin:$PATH CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/target} CARGO_INCREMENTAL=1
+export PATH=$scratch/bin:$PATH
 
 commands=$(awk '/^```/ { inside = $0 == "```sh"; next } inside' "$chapter")
 count=0
