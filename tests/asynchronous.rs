@@ -26,6 +26,7 @@ const BASE: &[&str] = &[
     "batch_size=7",
 ];
 const LOCAL: &[&str] = &["asynchronous.mode=local_sgd", "asynchronous.inner_steps=4"];
+const SERVER: &[&str] = &["asynchronous.mode=server"];
 const DILOCO: &[&str] = &["asynchronous.mode=diloco", "asynchronous.inner_steps=4"];
 
 fn settings(parts: &[&[&str]]) -> Vec<String> {
@@ -148,6 +149,40 @@ fn they_learn_apart_and_send_only_where_they_meet() {
 }
 
 #[test]
+fn ranks_of_a_parameter_server_learn_and_meet_where_something_looks_at_weights() {
+    let d = tempfile::tempdir().unwrap();
+    for p in [2, 3] {
+        let at = d.path().join(p.to_string());
+        let ends = done(by(p, &config(&[SERVER, &["snapshot_every=12"]]), &at, &[], None));
+        let lines = metrics::read(&at).unwrap();
+        let looked: Vec<u64> = lines.iter().filter(|m| m.val_loss.is_some()).map(|m| m.step).collect();
+        assert_eq!(looked, [8, 16, 24]);
+        assert!(at.join("step-12").exists() && lines[0].loss > lines.last().unwrap().loss + 0.3);
+        assert!(lines.iter().all(|m| m.lead.is_some_and(|lead| lead <= 8) && m.bytes_sent > Some(0)));
+        // Any number of ranks goes on with it, and so does one alone.
+        for more in [4, 1] {
+            let steps = format!("steps={}", 24 + 8 / more);
+            done(by(more, &config(&[]), &at, &[&steps], None));
+        }
+        assert!(ends[0].1.iter().all(|m| m.step <= 24));
+    }
+}
+
+#[test]
+fn a_parameter_server_without_delay_takes_the_steps_of_the_gradients_it_gets() {
+    // One weight's worth of check by hand is in the server's own tests; here: as good as a synchronous run.
+    let d = tempfile::tempdir().unwrap();
+    let sgd: &[&str] = &["optimizer.name=sgd", "optimizer.lr=0.3", "steps=40", "eval_every=0"];
+    let whole = done(by(2, &config(&[sgd]), &d.path().join("sync"), &[], None));
+    let bound: &[&str] = &["asynchronous.staleness=0"];
+    let served = done(by(2, &config(&[sgd, SERVER, bound]), &d.path().join("served"), &[], None));
+    let end = |ends: &[End]| ends[0].1.last().unwrap().val_loss.unwrap();
+    let (a, b) = (end(&whole), end(&served));
+    assert!((a - b).abs() < 0.02 * a, "{a} and {b}");
+    assert!(whole[0].1[0].loss > a + 0.3, "it learns");
+}
+
+#[test]
 fn looking_waits_for_a_meeting_and_changes_nothing() {
     let d = tempfile::tempdir().unwrap();
     let run = |name: &str, extra: &[&str]| {
@@ -254,12 +289,14 @@ fn a_nan_of_one_rank_ends_all_with_its_name() {
     spoilt(&path);
     let data = format!("data.path={}", path.display());
     let mlp = ["model.kind=mlp", "model.layers=1", "model.dim=8", "batch_size=8", "eval_every=0", &data];
-    let ends = by(3, &config(&[DILOCO, &mlp]), &d.path().join("run"), &[], None);
-    let texts: Vec<String> = ends.iter().map(|end| end.0.as_ref().unwrap_err().to_string()).collect();
-    assert!(ends.iter().all(|end| end.0.as_ref().unwrap_err().exit_code() == 6), "{texts:?}");
-    let named = texts[0].find("rank ").map(|at| texts[0][at..at + 6].to_string()).unwrap();
-    assert!(texts.iter().all(|t| t.contains(&named) && t.contains("the loss is NaN")), "{texts:?}");
-    assert!(!texts[0].contains("not changed"), "they were: {texts:?}");
+    for mode in [DILOCO, SERVER] {
+        let ends = by(3, &config(&[mode, &mlp]), &d.path().join(mode[0]), &[], None);
+        let texts: Vec<String> = ends.iter().map(|end| end.0.as_ref().unwrap_err().to_string()).collect();
+        assert!(ends.iter().all(|end| end.0.as_ref().unwrap_err().exit_code() == 6), "{texts:?}");
+        let named = texts[0].find("rank ").map(|at| texts[0][at..at + 6].to_string()).unwrap();
+        assert!(texts.iter().all(|t| t.contains(&named) && t.contains("the loss is NaN")), "{texts:?}");
+        assert!(!texts[0].contains("not changed"), "they were: {texts:?}");
+    }
 }
 
 #[test]
@@ -286,7 +323,14 @@ fn what_cannot_be_is_refused_by_name() {
     bad(&[DILOCO, &["micro_shards=4"]].concat(), &["asynchronous.mode", "micro_shards = 0"]);
     bad(&[DILOCO, &["codec.name=int8"]].concat(), &["codec.name", "diloco", "none"]);
     bad(&[LOCAL, &["controller.name=gvc"]].concat(), &["controller.name", "local_sgd", "none"]);
+    bad(&[SERVER, &["trace=3"]].concat(), &["trace", "server", "set it to 0"]);
+    bad(&[SERVER, &["device=soft:0"]].concat(), &["device", "server", "cpu"]);
     let d = tempfile::tempdir().unwrap();
+    let states: &[&str] = &["model.activation=sparse", "model.sparse.rule=homeostatic"];
+    for End(end, ..) in by(2, &config(&[SERVER, states]), &d.path().join("states"), &[], None) {
+        let e = end.unwrap_err().to_string();
+        assert!(e.contains("asynchronous.mode") && e.contains("threshold") && e.contains("diloco"), "{e}");
+    }
     let at = d.path().join("none");
     for optimizer in ["vsgd_fd", "schedule_free_adamw"] {
         let name = format!("optimizer.name={optimizer}");

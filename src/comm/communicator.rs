@@ -4,6 +4,7 @@ use super::cx::{Cx, part};
 use super::number::{Number, allowed};
 use super::tag::{Algorithm, Call, Reduce, Tag};
 use super::transport::{Job, Transport};
+use super::watch::Watch;
 use super::{ring, shards, tree};
 use crate::error::{Error, Result};
 use crate::shape::DType;
@@ -71,6 +72,11 @@ impl Communicator {
     /// result's bits: see [`Fit`](super::Fit).
     pub fn set_crossover(&mut self, bytes: u64) {
         self.crossover = bytes;
+    }
+
+    /// Where the others stand, and the verdict if one failed: for who talks to them beside these calls.
+    pub fn watch(&self) -> Watch {
+        self.transport.lock().unwrap_or_else(PoisonError::into_inner).watch().clone()
     }
 
     /// Bytes of payload that this rank has sent so far, in all groups.

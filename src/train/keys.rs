@@ -203,11 +203,12 @@ pub const KEYS: &[(&str, &str)] = &[
     ),
     (
         "asynchronous.mode",
-        "how ranks wait for each other: none (at every step), local_sgd, diloco (every so many steps)",
+        "how ranks wait for each other: none (at every step), local_sgd, diloco (every so many steps), server (s steps at most)",
     ),
     ("asynchronous.inner_steps", "local_sgd, diloco: steps that a rank takes by itself between two meetings"),
     ("asynchronous.outer_lr", "diloco: what the mean way of the ranks between two meetings is multiplied by"),
     ("asynchronous.outer_momentum", "diloco: share of the last outer step that goes on (Nesterov)"),
+    ("asynchronous.staleness", "server: steps that the fastest rank may be ahead of the slowest (s)"),
     (
         "asynchronous.reset",
         "at a resume: all go on with what the optimizer of rank 0 remembers, so that another number of ranks can",

@@ -60,6 +60,9 @@ pub struct Metrics {
     /// How fast each rank was and how many micro-shards it had until then, at steps at which they may move.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub balance: Option<Vec<Pace>>,
+    /// Steps that a rank was ahead of the slowest at most when it was let go on, since all met last: with a parameter server.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lead: Option<u64>,
     /// Passes over the training split that were complete.
     pub epoch: u64,
     /// Tokens trained on a second since the line before, for text.

@@ -1,6 +1,6 @@
 //! The loop: batch, tape, forward, loss, backward, clip, step, log.
 
-use super::asynchronous::{self, Local, Turn};
+use super::asynchronous::{self, Apart, Turn};
 use super::build;
 use super::changes;
 use super::evaluate::{Evaluation, activity, attention, evaluate_together};
@@ -45,7 +45,7 @@ pub struct Run {
     pub(super) notices: Vec<String>,
     pub(super) meter: Meter,
     /// Where ranks step apart.
-    pub(super) local: Option<Local>,
+    pub(super) apart: Option<Apart>,
 }
 
 impl Run {
@@ -165,8 +165,8 @@ impl Run {
         notices.extend(team.encode(&mut config, &params, coded)?);
         notices.extend(team.cut(&config, &params, &mut optimizer)?);
         let step = state.as_ref().map_or(0, |s| s.step);
-        let (local, told) =
-            asynchronous::begin(&mut config, &team, (&params, step), optimizer.as_mut(), snapshot.as_ref())?;
+        let (apart, told) =
+            asynchronous::begin(&mut config, &team, (&params, step), &mut optimizer, snapshot.as_ref())?;
         notices.extend(told);
         let (controller, noise) = watchers(&config, &team, state.as_ref())?;
         Ok(Run {
@@ -176,7 +176,7 @@ impl Run {
             grads: Grads::new(&params)?,
             records: Records::open(folder, team.leads(), &config, &task, state.as_ref())?,
             step,
-            local,
+            apart,
             best: state.as_ref().and_then(|s| s.best),
             silent: DeadUnits::new(),
             meter: Meter::new(),
@@ -356,9 +356,9 @@ impl Run {
         let mut state = self.records.state(self.step, &self.config, self.loader.cursor(), self.best);
         state.controller = self.controller.as_ref().map(|c| c.state().clone());
         state.noise = self.noise.as_ref().map(NoiseScale::state);
-        let kept = match &self.local {
-            Some(local) => local.kept(&self.team, self.optimizer.as_mut())?,
-            None => self.team.kept()?,
+        let kept = match &self.apart {
+            Some(Apart::Local(local)) => local.kept(&self.team, self.optimizer.as_mut())?,
+            _ => self.team.kept()?,
         };
         let (codec, arrays) = kept.unzip();
         state.codec = codec;

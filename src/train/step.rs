@@ -79,8 +79,8 @@ impl Run {
 
     /// Makes the changes of state that a step asked for.
     fn adopt(&mut self, changes: Vec<Change>) -> Result<()> {
-        if let Some(local) = &mut self.local {
-            local.saw(&changes);
+        if let Some(apart) = &mut self.apart {
+            apart.saw(&changes, &self.params)?;
         }
         changes.iter().try_for_each(|change| self.params.set(change.slot, &change.value))
     }

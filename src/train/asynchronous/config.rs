@@ -15,6 +15,8 @@ pub enum Mode {
     LocalSgd,
     /// The same, and the mean way that ranks went is a gradient for an outer optimizer.
     Diloco,
+    /// By as many steps as a bound says: each gradient makes a step of its own at a parameter server.
+    Server,
 }
 
 impl Mode {
@@ -29,6 +31,7 @@ impl Mode {
             Mode::None => "none",
             Mode::LocalSgd => "local_sgd",
             Mode::Diloco => "diloco",
+            Mode::Server => "server",
         }
     }
 }
@@ -45,6 +48,8 @@ pub struct AsyncConfig {
     pub outer_lr: f64,
     /// Nesterov momentum of the outer step.
     pub outer_momentum: f64,
+    /// Steps that the fastest rank of a parameter server may be ahead of the slowest (s).
+    pub staleness: u64,
     /// At a resume, begin without what each rank had of its own: asked for once.
     pub reset: bool,
 }
@@ -52,7 +57,14 @@ pub struct AsyncConfig {
 impl Default for AsyncConfig {
     /// The numbers of DiLoCo (Douillard et al. 2023, arXiv:2311.08105).
     fn default() -> AsyncConfig {
-        AsyncConfig { mode: Mode::None, inner_steps: 500, outer_lr: 0.7, outer_momentum: 0.9, reset: false }
+        AsyncConfig {
+            mode: Mode::None,
+            inner_steps: 500,
+            outer_lr: 0.7,
+            outer_momentum: 0.9,
+            staleness: 8,
+            reset: false,
+        }
     }
 }
 
@@ -77,6 +89,17 @@ impl AsyncConfig {
             Mode::None => return Ok(()),
             mode => mode.name(),
         };
+        if self.mode == Mode::Server && config.trace > 0 {
+            let what = "is drawn of steps that all ranks make, but with asynchronous.mode = server they make different ones; set it to 0";
+            return Err(Error::config("trace", what));
+        }
+        if self.mode == Mode::Server && config.device != "cpu" {
+            let what = format!(
+                "is {}, but a parameter server works on the CPU alone; set it to cpu, or use local_sgd or diloco",
+                config.device
+            );
+            return Err(Error::config("device", what));
+        }
         if config.micro_shards > 0 {
             let what = format!(
                 "is {mode}, whose weights depend on the number of ranks, but micro_shards = {} asks for the same bits for any; \

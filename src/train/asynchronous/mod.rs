@@ -6,20 +6,28 @@
 //! | `config.rs` | [`AsyncConfig`]: the keys `asynchronous.*` |
 //! | `local.rs` | local SGD and DiLoCo: ranks step alone, and meet every so many steps |
 //! | `outer.rs` | the step that is made of what they found |
+//! | `central.rs` | a parameter server: its weights, and who may go on |
+//! | `server.rs`, `wire.rs` | its threads; what goes between it and ranks |
+//! | `served.rs` | a rank of it |
 //! | `kept.rs` | what snapshots hold of each rank |
 //!
 //! Ranks that train so have other weights between two *meetings*, after which all have the same. What looks at weights (an
 //! evaluation, a snapshot, the comparison between ranks) waits for the next meeting, so that looking changes nothing.
 
+mod central;
 mod config;
 mod kept;
 mod local;
 mod outer;
+mod served;
+mod server;
+mod wire;
 
 pub use config::{AsyncConfig, Mode};
 use kept::left_behind;
 pub(super) use kept::{FILE, belongs};
-pub(super) use local::Local;
+use local::Local;
+use served::Served;
 
 use super::metrics::Metrics;
 use super::run::Run;
@@ -27,7 +35,7 @@ use super::snapshot::Snapshot;
 use super::{Config, Stop, Team};
 use crate::error::{Error, Result};
 use crate::optim::Optimizer;
-use crate::tape::Params;
+use crate::tape::{Change, Params, Role};
 
 /// What came of a turn of the loop.
 pub(super) struct Turn {
@@ -63,13 +71,44 @@ impl Run {
     /// A step of this rank: of the whole team, or by itself, and a meeting where it is time for one.
     pub(super) fn turn(&mut self, stop: &Stop) -> Result<Turn> {
         let before = self.step;
+        if let Some(Apart::Served(served)) = &mut self.apart {
+            served.begin(&mut self.optimizer, stop.signal());
+        }
         let done = self.one_step(stop);
-        let Some(local) = &mut self.local else {
-            let (metrics, own, stop) = done?;
-            return Ok(Turn { metrics, own, stop, before, met: Some(before) });
-        };
-        let last = self.step == self.config.steps;
-        local.after(&mut self.team, &mut self.params, done, before, last)
+        match &mut self.apart {
+            None => {
+                let (metrics, own, stop) = done?;
+                Ok(Turn { metrics, own, stop, before, met: Some(before) })
+            }
+            Some(Apart::Local(local)) => {
+                let last = self.step == self.config.steps;
+                local.after(&mut self.team, &mut self.params, done, before, last)
+            }
+            Some(Apart::Served(served)) => {
+                let turn = served.after(&mut self.optimizer, done, before)?;
+                self.step = turn.metrics.step;
+                Ok(turn)
+            }
+        }
+    }
+}
+
+/// Ranks that step apart.
+pub(super) enum Apart {
+    /// Each by itself, until all meet.
+    Local(Local),
+    /// Each when it can, by a parameter server.
+    Served(Served),
+}
+
+impl Apart {
+    /// A step asks for these changes of state.
+    pub(super) fn saw(&mut self, changes: &[Change], params: &Params) -> Result<()> {
+        match self {
+            Apart::Local(local) => local.saw(changes),
+            Apart::Served(served) => served.saw(changes, params)?,
+        }
+        Ok(())
     }
 }
 
@@ -84,20 +123,31 @@ pub(super) fn begin(
     config: &mut Config,
     team: &Team,
     (params, step): (&Params, u64),
-    optimizer: &mut dyn Optimizer,
+    optimizer: &mut Box<dyn Optimizer>,
     snapshot: Option<&Snapshot>,
-) -> Result<(Option<Local>, Vec<String>)> {
+) -> Result<(Option<Apart>, Vec<String>)> {
     let idle = (config.asynchronous.mode != Mode::None && team.size() == 1).then(|| {
         let mode = config.asynchronous.mode.name();
         format!("asynchronous.mode = \"{mode}\": one rank has nobody to wait for, so it is off")
     });
     let mut told: Vec<String> = idle.into_iter().collect();
-    let mut local = if team.apart { Some(Local::new(config, params, step)?) } else { None };
-    match &mut local {
-        Some(local) => told.extend(local.restore(config, team, optimizer, snapshot)?),
-        None => told.extend(left_behind(config, snapshot)),
-    }
-    Ok((local, told))
+    let apart = match config.asynchronous.mode {
+        mode if mode.keeps() && team.apart => {
+            let mut local = Local::new(config, params, step)?;
+            told.extend(local.restore(config, team, optimizer.as_mut(), snapshot)?);
+            Some(Apart::Local(local))
+        }
+        mode => {
+            told.extend(left_behind(config, snapshot));
+            let served = mode == Mode::Server && team.apart;
+            if served {
+                Some(Apart::Served(Served::new(config, team, (params, step), optimizer)?))
+            } else {
+                None
+            }
+        }
+    };
+    Ok((apart, told))
 }
 
 /// Errors on an optimizer that ranks cannot have each for itself.
@@ -105,6 +155,10 @@ pub(super) fn allows(config: &Config, optimizer: &dyn Optimizer, params: &Params
     let mode = config.asynchronous.mode;
     if mode == Mode::None {
         return Ok(());
+    }
+    let state = params.slots().iter().find(|s| s.role == Role::State);
+    if let (Mode::Server, Some(state), true) = (mode, state, config.freeze.is_empty()) {
+        return Err(changes(&state.name));
     }
     let why = if optimizer.probes() {
         "asks for two gradients a step at weights that all ranks have"
@@ -119,4 +173,13 @@ pub(super) fn allows(config: &Config, optimizer: &dyn Optimizer, params: &Params
         mode.name()
     );
     Err(Error::config("optimizer.name", what))
+}
+
+/// The error of a model whose state `name` changes in training, of which a parameter server hears nothing.
+fn changes(name: &str) -> Error {
+    let what = format!(
+        "is server, but the model changes its state `{name}` in training, of which a parameter server hears nothing; use local_sgd \
+         or diloco, or another model"
+    );
+    Error::config("asynchronous.mode", what)
 }

@@ -27,6 +27,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn exercise_of_the_outer_step() {
+        // The mean of .8 and .4 is .6: Δ = .4.
+        let (mut w, mut v) = ([1.0f32], [0.2f32]);
+        Outer { lr: 0.5, momentum: 0.5 }.step(&mut w, &mut v, &[0.4]);
+        // v = .1 + .4 = .5; w = 1 - .5 · (.4 + .25) = .675.
+        assert!((v[0] - 0.5).abs() < 1e-6 && (w[0] - 0.675).abs() < 1e-6, "{v:?} {w:?}");
+        // The chapter's own numbers.
+        let (mut w, mut v) = ([2.0f32], [0.0f32]);
+        Outer { lr: 0.7, momentum: 0.9 }.step(&mut w, &mut v, &[0.7]);
+        assert!((w[0] - 1.069).abs() < 1e-6, "{w:?}");
+    }
+
+    #[test]
     fn without_momentum_it_is_the_mean_and_with_it_what_torch_computes() {
         let (mut w, mut v) = ([3.0f32, -1.0], [0.0f32; 2]);
         Outer { lr: 1.0, momentum: 0.0 }.step(&mut w, &mut v, &[0.5, -2.0]);
