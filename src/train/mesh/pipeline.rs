@@ -70,17 +70,10 @@ impl Pass<'_> {
                     live.push_back((turn, ahead));
                 }
                 Move::Backward(i) => {
-                    let Some((turn, mut ahead)) = live.pop_front() else {
+                    let Some(done) = live.pop_front() else {
                         return Err(Error::Usage("a backward pass without a forward pass".into()));
                     };
-                    if !team.ends_pipeline() {
-                        ahead.seed = Some(taken(&mut gradient)?);
-                    }
-                    if !ahead.output.has_gradient() && ahead.penalty.is_none() {
-                        continue; // nothing of this stage is trained, and no other comes before it
-                    }
-                    grads.accumulate(i > 0);
-                    gradient = self.backward(team, grads, &tapes[i], ahead, &turn)?;
+                    gradient = self.stage_backward(team, grads, &tapes[i], done, gradient)?;
                 }
             }
         }
@@ -90,6 +83,25 @@ impl Pass<'_> {
         let agreed = team.agree(self.step + 1, params, grads, vec![(loss, samples, changes)], stop())?;
         team.add_tied(params, grads)?;
         Ok(agreed)
+    }
+
+    /// A micro-batch back through this stage, `gradient` being that of what it gave to the next; gives that of its input.
+    fn stage_backward(
+        &self,
+        team: &mut Team,
+        grads: &mut Grads,
+        tape: &Tape,
+        (turn, mut ahead): (Turn<'_>, Ahead<'_>),
+        mut gradient: Option<Tensor>,
+    ) -> Result<Option<Tensor>> {
+        if !team.ends_pipeline() {
+            ahead.seed = Some(taken(&mut gradient)?);
+        }
+        if !ahead.output.has_gradient() && ahead.penalty.is_none() {
+            return Ok(None); // nothing of this stage is trained, and no other comes before it
+        }
+        grads.accumulate(turn.micro > 0);
+        self.backward(team, grads, tape, ahead, &turn)
     }
 
     /// A micro-batch through this stage; the last one ends with the loss.
