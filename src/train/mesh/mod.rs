@@ -89,7 +89,7 @@ impl MeshConfig {
             [("mesh.tensor", self.tensor), ("mesh.context", self.context), ("mesh.pipeline", self.pipeline)];
         for (key, ranks) in axes {
             if ranks == 0 || ranks > 1 << 16 {
-                return Err(Error::config(key, format!("is {ranks}, but must be from 1 to 65536")));
+                return Err(Error::config(key, format!("is {ranks}, but must be at least 1, and at most 65536")));
             }
             if ranks > 1 && c.model.kind != ModelKind::Gpt {
                 let what = format!(
@@ -141,15 +141,15 @@ impl MeshConfig {
             (parts, "optimizer.name", WHOLE.contains(&name), "reads more than single weights"),
             (pipeline, "optimizer.name", name == "vsgd_fd", "asks for a second gradient in a step"),
         ];
-        for (_, key, _, is) in alone.into_iter().filter(|(shared, _, wrong, _)| *shared && *wrong) {
-            let what = format!(
-                "{is}, which ranks that share a model (mesh.tensor = {}, mesh.context = {}, mesh.pipeline = {}) cannot do; \
-                 change it, or set these to 1",
-                self.tensor, self.context, self.pipeline
-            );
-            return Err(Error::config(key, what));
-        }
-        Ok(())
+        let Some((_, key, _, is)) = alone.into_iter().find(|(shared, _, wrong, _)| *shared && *wrong) else {
+            return Ok(());
+        };
+        let what = format!(
+            "{is}, which ranks that share a model (mesh.tensor = {}, mesh.context = {}, mesh.pipeline = {}) cannot do; \
+             change it, or set these to 1",
+            self.tensor, self.context, self.pipeline
+        );
+        Err(Error::config(key, what))
     }
 
     /// Errors, by key, where `p` ranks are not this mesh.
