@@ -11,8 +11,9 @@ Each round makes four runs of the same character GPT, one after the other, each 
   quick      two ranks, nothing is slow: what this machine's processors can do at once, at most 2v
 
 Speed is samples over the wall time between step `--skip` and the last, from metrics.jsonl. On a machine whose processors have other
-work v itself changes from run to run: the share of the ideal is made from the runs of one round, and the table has its median over
-rounds. It also says which shards rank 1 ended with, and whether all runs of a round with micro-shards end with the same weights.
+work v changes from run to run, so there are two shares: of `alone` times 1 + 1/factor, and, in the column `of own`, of the sum of the
+speeds that the ranks of the balanced run had while they computed, which leaves out what goes on with the machine meanwhile. The
+table also says which micro-shards ranks ended with, and whether all runs of a round end with the same weights.
 """
 
 import argparse
@@ -25,13 +26,13 @@ import statistics
 import subprocess
 
 RECIPE = {
-    "threads": 1, "batch_size": 32, "eval_every": 0, "eval_batches": 1, "snapshot_every": 0, "log_every": 10,
+    "model.layers": 2, "model.dim": 64, "model.heads": 2, "threads": 1, "batch_size": 32, "eval_every": 0, "eval_batches": 1, "snapshot_every": 0, "log_every": 10,
     "tensorboard": "false", "crossover": 65536,
 }
 
 
 def run(a, name, ranks, factor, settings):
-    """Samples a second, the last micro-shards of each rank, and the hash of the weights."""
+    """Samples a second, the last micro-shards of each rank, the hash of the weights, and the sum of the ranks' own speeds."""
     folder = a.out / name
     shutil.rmtree(folder, ignore_errors=True)
     command = [a.binary] + (["launch", "-n", ranks, "--"] if ranks > 1 else [])
@@ -45,9 +46,10 @@ def run(a, name, ranks, factor, settings):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     first, last = next(m for m in lines if m["step"] >= a.skip), lines[-1]
     speed = (last["step"] - first["step"]) * RECIPE["batch_size"] / (last["wall_s"] - first["wall_s"])
-    looks = [m["balance"] for m in lines if m.get("balance")]
+    looks = [m["balance"] for m in lines if m.get("balance") and m["step"] > a.skip]
+    own = sum(p["samples_per_s"] for look in looks for p in look) / len(looks) if looks else None
     weights = (folder / f"step-{a.steps}" / "model.safetensors").read_bytes()
-    return speed, [p["shards"] for p in looks[-1]] if looks else None, hashlib.sha256(weights).hexdigest()
+    return speed, [p["shards"] for p in looks[-1]] if looks else None, hashlib.sha256(weights).hexdigest(), own
 
 
 def main():
@@ -60,7 +62,7 @@ def main():
     a.add_argument("--shards", type=int, default=16)
     a.add_argument("--factor", type=float, default=3.0)
     a = a.parse_args()
-    shares, rows = {"even": [], "balanced": []}, []
+    shares, rows = {"even": [], "balanced": [], "balanced, of own": []}, []
     for round in range(a.rounds):
         alone = run(a, "alone", 1, 1, {})
         even = run(a, "even", 2, a.factor, {})
@@ -70,10 +72,12 @@ def main():
         same = len({r[2] for r in (alone, even, balanced, quick)}) == 1
         for name, r in (("even", even), ("balanced", balanced)):
             shares[name].append(r[0] / ideal)
+        shares["balanced, of own"].append(balanced[0] / balanced[3])
         speeds = [r[0] for r in (alone, even, balanced, quick)]
-        rows.append([f"{s:.0f}" for s in speeds] + [f"{ideal:.0f}", f"{100 * balanced[0] / ideal:.0f} %", f"{balanced[1]}", f"{same}"])
+        percent = [f"{100 * shares[name][-1]:.0f} %" for name in ("balanced", "balanced, of own")]
+        rows.append([f"{s:.0f}" for s in speeds] + [f"{ideal:.0f}"] + percent + [f"{balanced[1]}", f"{same}"])
         print("  " + "  ".join(rows[-1]), flush=True)
-    print("\n| alone | even | balanced | quick | ideal | of the ideal | shards | same weights |\n" + "|---" * 8 + "|")
+    print("\n| alone | even | balanced | quick | ideal | of the ideal | of own | shards | same weights |\n" + "|---" * 9 + "|")
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
     for name, all in shares.items():
         print(f"{name}: {100 * statistics.median(all):.0f} % of the ideal (median of {a.rounds} rounds)")

@@ -329,3 +329,46 @@ fn two_stretches_merge_by_their_log_sums_in_any_order() {
     let (o, _) = merge(attend(&[0.0, 0.0], &[1.0, 3.0]), attend(&[6f64.ln()], &[5.0]));
     assert!((o - 4.25).abs() < 1e-12);
 }
+
+/// "A part of the state, a part of the work", 1: bytes a weight of mixed precision, of which ZeRO-1 cuts the master copy and the
+/// moments.
+#[test]
+fn most_of_the_bytes_of_a_weight_can_be_cut() {
+    let bytes = |p: f64| 2.0 + 2.0 + 3.0 * 4.0 / p;
+    assert_eq!((bytes(1.0), bytes(64.0)), (16.0, 4.1875));
+}
+
+/// The same, 2: all ways of dealing sixteen shards to ranks of speeds 5, 3 and 1. None takes less than 2, so 8/9 is used.
+#[test]
+fn whole_shards_leave_a_ninth_of_the_speed_unused() {
+    let speeds = [5.0, 3.0, 1.0];
+    let all = (1..15).flat_map(|a| (1..16 - a).map(move |b| [a, b, 16 - a - b]));
+    let takes = all.map(|n| n.iter().zip(speeds).map(|(&n, v)| f64::from(n) / v).fold(0.0, f64::max));
+    let least = takes.fold(f64::INFINITY, f64::min);
+    assert_eq!(least, 2.0);
+    assert!((16.0 / (least * speeds.iter().sum::<f64>()) - 8.0 / 9.0).abs() < 1e-15);
+}
+
+/// The same, 3: from left to right, the largest node that begins at a shard and ends within the range.
+fn whole_subtrees(mut from: usize, to: usize) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    while from < to {
+        let fits = |size: &usize| from.is_multiple_of(*size) && from + size <= to;
+        let size =
+            (0..usize::BITS - 1).map(|k| 1 << k).take_while(|s| *s <= to).filter(fits).max().unwrap_or(1);
+        found.push((from, from + size));
+        from += size;
+    }
+    found
+}
+
+#[test]
+fn a_rank_has_two_subtrees_a_level_at_most() {
+    assert_eq!(whole_subtrees(0, 5), [(0, 4), (4, 5)]);
+    for levels in 2..8 {
+        let shards = 1usize << levels;
+        let ranges = (0..shards).flat_map(|a| (a + 1..=shards).map(move |b| (a, b)));
+        let most = ranges.map(|(a, b)| whole_subtrees(a, b).len()).max();
+        assert_eq!(most, Some(2 * (levels - 1)));
+    }
+}

@@ -117,8 +117,8 @@ fn what_is_no_grid_is_refused_by_key_with_the_remedy() {
         }
         assert!(!at.exists(), "nothing was made");
     };
-    refused(3, &["mesh.tensor=2"], &["mesh.tensor", "3 ranks", "needs 2"]);
-    refused(4, &["mesh.tensor=2", "mesh.data=3"], &["mesh.data", "6 ranks", "there are 4", "start 6"]);
+    refused(3, &["mesh.tensor=2"], &["mesh.tensor", "3 ranks", "start 2"]);
+    refused(4, &["mesh.tensor=2", "mesh.data=3"], &["mesh.data", "= 6", "4 ranks", "start 6"]);
     refused(1, &["mesh.tensor=2"], &["mesh.tensor", "1 ranks"]);
     for (settings, key) in [
         (&["mesh.tensor=4"][..], "model.heads"),

@@ -69,7 +69,7 @@ impl LoaderOptions {
 #[derive(Clone)]
 pub struct Batch {
     columns: Arc<[Column]>,
-    tensors: SmallList<Tensor>,
+    pub(super) tensors: SmallList<Tensor>,
     /// Epoch that the samples belong to.
     pub epoch: u64,
     /// Samples of the batch over all ranks.
@@ -98,29 +98,6 @@ impl Batch {
     pub fn part(&self, at: std::ops::Range<usize>) -> Result<Batch> {
         let rows = |t: &Tensor| t.rows(at.start, at.len());
         Ok(Batch { tensors: self.tensors.iter().map(rows).collect::<Result<_>>()?, ..self.clone() })
-    }
-    /// Stretch `part` of `of` equal ones of each field's second axis (the tokens of sequences); fields without one stay.
-    ///
-    /// # Errors
-    /// When an axis has no such equal stretches.
-    pub fn stretch(&self, part: usize, of: usize) -> Result<Batch> {
-        let cut = |(name, t): (&str, &Tensor)| -> Result<Tensor> {
-            let &[rows, tokens, ref inner @ ..] = t.dims() else { return Ok(t.clone()) };
-            if !tokens.is_multiple_of(of) {
-                let what = format!(
-                    "is {of}, which does not divide the {tokens} tokens of `{name}`; take a divisor, or another model.context"
-                );
-                return Err(Error::config("mesh.context", what));
-            }
-            let dims: Vec<usize> = [rows, tokens / of].iter().chain(inner).copied().collect();
-            let mut piece = Tensor::empty(&Device::cpu(), Spec::new(t.dtype(), &dims)?)?;
-            let bytes = piece.spec().bytes() / rows.max(1);
-            for (i, row) in t.to_host()?.as_bytes()?.chunks(bytes.max(1) * of).enumerate() {
-                piece.write_bytes(i * bytes, &row[part * bytes..(part + 1) * bytes])?;
-            }
-            piece.to_device(t.device())
-        };
-        Ok(Batch { tensors: self.fields().map(cut).collect::<Result<_>>()?, ..self.clone() })
     }
     fn moved_to(mut self, device: &Device) -> Result<Batch> {
         if !device.is_host() {

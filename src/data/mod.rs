@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`header`], `write`, `map`, `rtd` | the packed format `*.rtd`: layout, writing, mapping, reading |
 //! | [`sampler`], [`dataset`], `convert` | the order of samples; what a loader draws from; stored types to a batch's |
-//! | [`loader`] | batches, made ahead on a thread |
+//! | [`loader`], `stretch` | batches, made ahead on a thread; a part of their tokens |
 //! | [`readers`] | IDX, NumPy, safetensors, CSV, PNG, WAV, text, token shards; tar and zip around them |
 //! | [`audio`] | sound to frames of coefficients |
 //! | [`foreign`] | a user's own file or text as one sample |
@@ -30,6 +30,7 @@ pub mod readers;
 mod rtd;
 pub mod sampler;
 mod sets;
+mod stretch;
 mod write;
 
 pub use bundled::{Packed, check_written, open, open_named, pack_from, pack_named};

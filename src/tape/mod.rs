@@ -218,10 +218,8 @@ impl Tape {
     /// A value whose gradient [`Tape::backward`] returns.
     pub fn leaf(&self, value: Tensor) -> Result<Var<'_>> {
         if !value.dtype().is_real() {
-            return Err(Error::dtype(
-                "leaf",
-                format!("{} carries no gradient; use constant()", value.spec()),
-            ));
+            let what = format!("{} carries no gradient; use constant()", value.spec());
+            return Err(Error::dtype("leaf", what));
         }
         let id =
             self.record.then(|| self.push(Step::Leaf, SmallVec::new(), SmallList::new(), &[value.spec()]));

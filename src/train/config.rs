@@ -344,7 +344,18 @@ impl Config {
             );
             return Err(Error::config("micro_shards", what));
         }
-        if self.balance && shards == 0 {
+        self.validate_ranks()?;
+        self.schedule.build(self.optimizer.lr, self.steps)?;
+        self.controller.build()?;
+        self.codec.validate(shards)?;
+        self.asynchronous.validate(self)?;
+        self.model.validate()?;
+        self.mesh.validate(self)
+    }
+
+    /// Errors on what ranks cannot do together.
+    fn validate_ranks(&self) -> Result<()> {
+        if self.balance && self.micro_shards == 0 {
             let what = "is true, but what moves between ranks are micro-shards, and micro_shards is 0; set it to a power of two, \
                         several times the number of ranks";
             return Err(Error::config("balance", what));
@@ -360,11 +371,6 @@ impl Config {
             );
             return Err(Error::config("zero", what));
         }
-        self.schedule.build(self.optimizer.lr, self.steps)?;
-        self.controller.build()?;
-        self.codec.validate(shards)?;
-        self.asynchronous.validate(self)?;
-        self.model.validate()?;
-        self.mesh.validate(self)
+        Ok(())
     }
 }

@@ -49,8 +49,7 @@ impl Run {
         let lr = self.schedule.lr(self.step) * self.controller.as_ref().map_or(1.0, Gvc::scale);
         let (team, slope) = (&mut self.team, self.controller.is_some());
         let slope = if team.is_sharded() {
-            let how = optim::Step { slope, ..optim::Step::new(lr) };
-            team.advance(self.optimizer.as_mut(), &mut self.params, how)?
+            team.advance(self.optimizer.as_mut(), &mut self.params, lr, slope)?
         } else {
             let mut probe = |w: &Params, g: &mut Grads| pass.again(team, w, g, &batches, norm);
             let how = optim::Step { lr, slope, probe: Some(&mut probe) };
@@ -65,16 +64,20 @@ impl Run {
         };
         self.adopt(found.changes)?;
         self.step += 1;
-        let balance = self.balance()?;
         let (noise_scale, gain) = self.noise.map_or((None, None), |n| (n.scale(), n.gain()));
         let (step, loss, grad_norm) = (self.step, found.loss, norm);
+        let rest = self.between_ranks()?;
+        let m = Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest };
+        Ok((m, found.own, found.stop))
+    }
+
+    /// What went between ranks in the step that is over, and what they do from now on.
+    fn between_ranks(&mut self) -> Result<Metrics> {
         let traffic = self.team.traffic(&self.config);
         let bytes_sent = traffic.map(|t| t.sent);
         let coded = traffic.filter(|_| !self.config.codec.is_none());
         let compression = coded.map(|t| t.dense / t.sent as f64);
-        let rest = Metrics { bytes_sent, compression, balance, ..Metrics::default() };
-        let m = Metrics { step, loss, lr, grad_norm, epoch, controller, noise_scale, gain, ..rest };
-        Ok((m, found.own, found.stop))
+        Ok(Metrics { bytes_sent, compression, balance: self.balance()?, ..Metrics::default() })
     }
 
     /// Makes the changes of state that a step asked for.

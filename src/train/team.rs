@@ -93,7 +93,8 @@ impl Team {
         world.set_deadline(STEP);
         let (rank, size) = (world.rank(), world.size());
         let world = Group::of(world)?;
-        Ok(Team { data: Some(world.clone()), world: Some(world), rank, size, ..Team::alone() })
+        let slow = Slow::from_variables(rank, |name| std::env::var(name).ok())?;
+        Ok(Team { data: Some(world.clone()), world: Some(world), rank, size, slow, ..Team::alone() })
     }
 
     /// This rank of those that `world` is of, threads of one process, each on a device of its own: it trains on the device of
@@ -194,7 +195,6 @@ impl Team {
     pub(super) fn prepare(&mut self, config: &Config, params: &mut Params, dir: &Path) -> Result<()> {
         let tree = config.micro_shards > 0;
         self.apart = asynchronous::apart(config, self);
-        self.slow = Slow::from_variables(self.rank, |name| std::env::var(name).ok())?;
         if self.size > 1 {
             self.call(move |c| {
                 c.set_algorithm(tree.then_some(Algorithm::Tree));

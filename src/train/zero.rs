@@ -213,17 +213,18 @@ impl Team {
         Ok(all.iter().sum())
     }
 
-    /// The optimizer's step of this rank's part; then all ranks get all weights. Gives the slope over all parts.
+    /// The optimizer's step of this rank's part; then all ranks get all weights. Gives, if it is asked for, the slope over all parts.
     pub(super) fn advance(
         &mut self,
         optimizer: &mut dyn Optimizer,
         params: &mut Params,
-        how: Step<'_>,
+        lr: f64,
+        slope: bool,
     ) -> Result<Option<f64>> {
         let (Some(data), Some(sums)) = (&self.data, &mut self.sums) else { return Ok(None) };
         let Some(shard) = &mut sums.shard else { return Ok(None) };
-        let (watched, later) = (how.slope, optimizer.steps() > 0);
-        let slope = optimizer.advance(&mut shard.params, &shard.grads, how)?;
+        let (how, later) = (Step { slope, ..Step::new(lr) }, optimizer.steps() > 0);
+        let along = optimizer.advance(&mut shard.params, &shard.grads, how)?;
         let mut on_the_way = Vec::new();
         for bucket in 0..sums.buckets.layout().count() {
             let mut full = sums.buckets.blank(bucket)?;
@@ -244,6 +245,6 @@ impl Team {
         self.idled(from);
         events.into_iter().for_each(|(lane, name, a, b)| self.note(lane, &name, a, b));
         // Also of ranks whose part is empty, and before the first update on none.
-        if watched && later { self.total(slope.unwrap_or_default()).map(Some) } else { Ok(None) }
+        if slope && later { self.total(along.unwrap_or_default()).map(Some) } else { Ok(None) }
     }
 }

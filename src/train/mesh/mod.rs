@@ -89,7 +89,10 @@ impl MeshConfig {
             [("mesh.tensor", self.tensor), ("mesh.context", self.context), ("mesh.pipeline", self.pipeline)];
         for (key, ranks) in axes {
             if ranks == 0 || ranks > 1 << 16 {
-                return Err(Error::config(key, format!("is {ranks}, but must be at least 1, and at most 65536")));
+                return Err(Error::config(
+                    key,
+                    format!("is {ranks}, but must be at least 1, and at most 65536"),
+                ));
             }
             if ranks > 1 && c.model.kind != ModelKind::Gpt {
                 let what = format!(
