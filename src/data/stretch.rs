@@ -28,6 +28,9 @@ impl Batch {
             }
             piece.to_device(t.device())
         };
-        Ok(Batch { tensors: self.fields().map(cut).collect::<Result<_>>()?, ..self.clone() })
+        let tensors = self.fields().map(cut).collect::<Result<_>>()?;
+        let mut batch = self.clone();
+        batch.tensors = tensors;
+        Ok(batch)
     }
 }
