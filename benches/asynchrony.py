@@ -5,8 +5,8 @@
 
 Each run is the same character GPT by the same number of ranks. The first table is of ranks that are equally fast: held-out loss at
 the end, its difference to summing every gradient, and how many times fewer bytes rank 0 sends. In the second the last rank is made
-slow (RINGTAPE_SLOW): seconds of training until the held-out loss of the synchronous run's end is reached, over that run's. A
-mode may take 10 % more steps to get there. Runs whose summary is in the folder are not made again.
+slow (RINGTAPE_SLOW): seconds of training until the held-out loss of the synchronous run's end is reached, over that run's. The
+others get --more times as many steps to get there, over which their learning rate falls. Runs whose summary is in the folder are not made again.
 """
 
 import argparse
@@ -55,6 +55,10 @@ def run(a, name, settings, steps, slow):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def chosen(a, modes):
+    return [(n, s) for n, s in modes.items() if not a.modes or n in a.modes or n == "every step"]
+
+
 def evaluations(lines):
     return [(line["wall_s"], line["val_loss"]) for line in lines if "val_loss" in line]
 
@@ -66,13 +70,15 @@ def main():
     a.add_argument("--eval-every", type=int, default=100)
     a.add_argument("--ranks", type=int, default=2)
     a.add_argument("--slow", type=float, default=3)
+    a.add_argument("--more", type=float, default=1.5)
+    a.add_argument("--modes", nargs="+", help="these, beside every step")
     a.add_argument("--binary", default="target/release/ringtape")
     a.add_argument("--only", choices=["even", "slow"])
     a = a.parse_args()
     if a.only != "slow":
         print("| mode | loss | to every step | fewer bytes | seconds |\n|---|---|---|---|---|")
         dense = None
-        for name, settings in EVEN.items():
+        for name, settings in chosen(a, EVEN):
             lines = run(a, name, settings, a.steps, False)
             (seconds, loss), sent = evaluations(lines)[-1], sum(line["bytes_sent"] for line in lines)
             dense = dense or (loss, sent)
@@ -82,8 +88,8 @@ def main():
         print(f"\n| mode, rank {a.ranks - 1} slowed {a.slow:g} times | loss | seconds to the loss of every step | of its time |")
         print("|---|---|---|---|")
         whole = None
-        for name, settings in SLOW.items():
-            steps = a.steps if whole is None else a.steps * 11 // 10
+        for name, settings in chosen(a, SLOW):
+            steps = a.steps if whole is None else round(a.steps * a.more)
             found = evaluations(run(a, name, settings, steps, True))
             whole = whole or found[-1]
             there = next((seconds for seconds, loss in found if loss <= whole[1]), None)
