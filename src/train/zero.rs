@@ -213,7 +213,8 @@ impl Team {
         Ok(all.iter().sum())
     }
 
-    /// The optimizer's step of this rank's part; then all ranks get all weights. Gives, if it is asked for, the slope over all parts.
+    /// The optimizer's step of this rank's part; then all ranks get all weights. Gives, if it is asked for, the slope over all
+    /// parts.
     pub(super) fn advance(
         &mut self,
         optimizer: &mut dyn Optimizer,
