@@ -46,7 +46,7 @@ fn model(config: &ModelConfig, checkpoint: bool, dtype: DType) -> (Gpt, Params) 
     else {
         panic!("a gpt was asked for")
     };
-    (gpt, p.build().unwrap())
+    (*gpt, p.build().unwrap())
 }
 
 /// Every kind of window, with and without routers.

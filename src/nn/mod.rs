@@ -86,7 +86,7 @@ pub struct Prediction<'t> {
 /// A model with its parameters' names and slots; values live in [`Params`](crate::tape::Params).
 pub enum Model {
     /// Decoder-only transformer over symbols.
-    Gpt(Gpt),
+    Gpt(Box<Gpt>),
     /// Fully connected network over flattened samples.
     Mlp(Mlp),
     /// Small convolutional network over images.
@@ -166,7 +166,7 @@ pub fn build_part(
     config.validate()?;
     match (config.kind, io) {
         (ModelKind::Gpt, Io::Tokens { vocabulary }) => {
-            Ok(Model::Gpt(Gpt::new(config, *vocabulary, checkpoint, part, params)?))
+            Ok(Model::Gpt(Box::new(Gpt::new(config, *vocabulary, checkpoint, part, params)?)))
         }
         (kind, _) if !part.is_whole() => {
             let what =

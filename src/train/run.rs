@@ -138,14 +138,7 @@ impl Run {
         let (snapshot, mut notices) = found.map_or((None, vec![]), |f| (f.snapshot, f.notices));
         notices.extend(model.notice().into_iter().chain(nn::attention::notice(&config.model)));
         let state = snapshot.as_ref().map(|s| s.state.clone());
-        // Somebody may have edited config.toml.
-        if let Some(seed) = state.as_ref().map(|s| s.seed).filter(|s| *s != config.seed) {
-            let what = format!(
-                "is {}, but the run was started with {seed}; set it back, or start a new run",
-                config.seed
-            );
-            return Err(Error::config("seed", what));
-        }
+        state.as_ref().map_or(Ok(()), |s| expect_seed(s, &config))?;
         // Other data are refused before other weights: that is the error that helps.
         let cursor = state.as_ref().map(|s| s.cursor);
         let (share, shares) = team.first_share(&config);
@@ -377,4 +370,14 @@ impl Run {
         }
         self.records.save(&division.params, whole.as_mut(), (&state, kept), keep)
     }
+}
+
+/// Error where somebody has edited the seed in config.toml.
+fn expect_seed(state: &snapshot::State, config: &Config) -> Result<()> {
+    if state.seed == config.seed {
+        return Ok(());
+    }
+    let (now, then) = (config.seed, state.seed);
+    let what = format!("is {now}, but the run was started with {then}; set it back, or start a new run");
+    Err(Error::config("seed", what))
 }

@@ -71,20 +71,8 @@ impl Default for AsyncConfig {
 impl AsyncConfig {
     /// Errors on values that no run can have, and on what does not go together with ranks that step apart.
     pub(in super::super) fn validate(&self, config: &Config) -> Result<()> {
+        self.numbers()?;
         let bad = |key: &str, what: String| Err(Error::config(format!("asynchronous.{key}"), what));
-        if self.inner_steps == 0 {
-            return bad("inner_steps", "is 0, but ranks need at least 1 step between two meetings".into());
-        }
-        if !(self.outer_lr > 0.0 && self.outer_lr.is_finite()) {
-            return bad(
-                "outer_lr",
-                format!("is {}, but must be a number above 0, such as 0.7", self.outer_lr),
-            );
-        }
-        if !(0.0..1.0).contains(&self.outer_momentum) {
-            let what = format!("is {}, but must be at least 0 and below 1", self.outer_momentum);
-            return bad("outer_momentum", what);
-        }
         let mode = match self.mode {
             Mode::None => return Ok(()),
             mode => mode.name(),
@@ -129,6 +117,25 @@ impl AsyncConfig {
                  to none"
             );
             return Err(Error::config("controller.name", what));
+        }
+        Ok(())
+    }
+
+    /// Errors on values that no run can have.
+    fn numbers(&self) -> Result<()> {
+        let bad = |key: &str, what: String| Err(Error::config(format!("asynchronous.{key}"), what));
+        if self.inner_steps == 0 {
+            return bad("inner_steps", "is 0, but ranks need at least 1 step between two meetings".into());
+        }
+        if !(self.outer_lr > 0.0 && self.outer_lr.is_finite()) {
+            return bad(
+                "outer_lr",
+                format!("is {}, but must be a number above 0, such as 0.7", self.outer_lr),
+            );
+        }
+        if !(0.0..1.0).contains(&self.outer_momentum) {
+            let what = format!("is {}, but must be at least 0 and below 1", self.outer_momentum);
+            return bad("outer_momentum", what);
         }
         Ok(())
     }

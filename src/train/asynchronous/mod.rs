@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mod.rs` | [`Turn`]: what came of a turn of the loop, whoever waits for whom |
+//! | `mod.rs` | `Turn`: what came of a turn of the loop, whoever waits for whom |
 //! | `config.rs` | [`AsyncConfig`]: the keys `asynchronous.*` |
 //! | `local.rs` | local SGD and DiLoCo: ranks step alone, and meet every so many steps |
 //! | `outer.rs` | the step that is made of what they found |
