@@ -59,6 +59,8 @@ fn ranks_that_share_sequences_give_the_losses_of_one() {
         &["mesh.context=2"],
         &[GPT, &["controller.name=gvc", "controller.window=20", "optimizer.name=muon"]],
     );
+    // Its state is not by weight.
+    same_numbers(2, &["mesh.context=2"], &[GPT, &["optimizer.name=adafactor", "optimizer.lr=0.01"]]);
 }
 
 #[test]
@@ -135,4 +137,17 @@ fn what_is_no_grid_is_refused_by_key_with_the_remedy() {
         let e = Config::resolve(None, &all).unwrap_err();
         assert!(e.exit_code() == 2 && e.to_string().contains(key), "{e}");
     }
+}
+
+#[test]
+fn other_stages_are_cut_anew_unless_somebody_says_how() {
+    let d = tempfile::tempdir().unwrap();
+    let base = config(&[GPT, &["model.layers=2", "accumulate=2", "mesh.pipeline=2", "mesh.stages=1,1"]]);
+    leg(2, &base, &d.path().join("run"), Some(6)).into_iter().for_each(|end| assert!(end.is_err()));
+    let change = |c: &mut Config| {
+        *c = c.with(&["mesh.pipeline=1".into()])?;
+        Ok(())
+    };
+    let run = Run::resume(&d.path().join("run"), change).unwrap();
+    assert_eq!((run.step(), run.config().mesh.stages.as_str()), (7, "auto"));
 }

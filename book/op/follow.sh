@@ -22,8 +22,8 @@ trap 'rm -rf "$scratch"' EXIT
 # The clone, with what is not committed yet; without what is ignored.
 git clone --quiet "$here" "$scratch/ringtape"
 (cd "$here" && git ls-files -z --cached --others --exclude-standard | xargs -0 sh -c '
-    for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh | tar --null --files-from - --create) |
-    tar --extract --directory "$scratch/ringtape"
+    for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh | tar --null --files-from - --create --file -) |
+    tar --extract --file - --directory "$scratch/ringtape"
 
 # `python` is the interpreter that was named.
 mkdir "$scratch/bin"

@@ -106,20 +106,25 @@ fn supervise(session: &Session<'_>, args: &Args, lines: &Lines, signals: &Signal
     loop {
         let job = Job::new(world, args.port)?;
         let ended = round::run(&job, lines.next(), args.tag, policy.short(), signals)?;
-        let why = match policy.next(&ended) {
+        let (why, cause) = match policy.next(&ended) {
             Next::Done => return Ok(()),
             Next::Stop(end) => return Err(launched(&end)),
-            Next::Again(End { rank, how, .. }) => {
-                let (done, limit) = policy.count();
-                format!("rank {rank} {how}; restart {done} of {limit}")
+            Next::Again(end) => {
+                let ((done, limit), End { rank, how, .. }) = (policy.count(), &end);
+                (format!("rank {rank} {how}; restart {done} of {limit}"), Some(end))
             }
-            Next::Gathered => "the lost ranks are back; going on".into(),
+            Next::Gathered => ("the lost ranks are back; going on".into(), None),
         };
         if signals.back() {
             policy.back();
         }
         world = match policy.short() {
-            true => lines.config().map(|c| most(policy.there(), &c))?,
+            true => match (most(policy.there(), &lines.config()?), cause) {
+                (Some(world), _) => world,
+                // What the mesh wants is more than are left.
+                (None, Some(end)) => return Err(launched(&end)),
+                (None, None) => ranks,
+            },
             false => ranks,
         };
         let with = if args.elastic { format!(" with {world} of {ranks} ranks") } else { String::new() };

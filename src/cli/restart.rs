@@ -180,15 +180,16 @@ impl Policy {
     }
 }
 
-/// The most of `there` ranks that can train `config` together; at least 1.
-pub(super) fn most(there: usize, config: &Config) -> usize {
-    (1..=there).rev().find(|&p| Team::fits(config, p).is_ok()).unwrap_or(1)
+/// The most of `there` ranks that can train `config` together; None where no number of them can.
+pub(super) fn most(there: usize, config: &Config) -> Option<usize> {
+    (1..=there).rev().find(|&p| Team::fits(config, p).is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::How::{Code, Signal};
     use super::*;
+    use crate::train::MeshConfig;
 
     const TERM: i32 = 15;
 
@@ -305,11 +306,14 @@ mod tests {
     #[test]
     fn as_many_as_can_share_a_batch() {
         let most = |there, batch_size, micro_shards| {
-            most(there, &Config { batch_size, micro_shards, ..Config::default() })
+            most(there, &Config { batch_size, micro_shards, ..Config::default() }).unwrap()
         };
         assert_eq!([1, 2, 3, 4, 5, 8].map(|there| most(there, 100, 0)), [1, 2, 3, 4, 5, 8]);
         assert_eq!([1, 2, 3, 4, 5, 8, 9].map(|there| most(there, 100, 8)), [1, 2, 2, 4, 4, 8, 8]);
         assert_eq!([3, 7].map(|there| most(there, 100, 6)), [2, 2]);
         assert_eq!((most(8, 3, 0), most(8, 3, 8), most(4, 1, 0)), (3, 2, 1));
+        let grid = MeshConfig { tensor: 2, ..MeshConfig::default() };
+        let grid = Config { mesh: grid, ..Config::default() };
+        assert_eq!([1, 2, 3].map(|there| super::most(there, &grid)), [None, Some(2), Some(2)]);
     }
 }

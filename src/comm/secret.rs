@@ -70,12 +70,12 @@ impl Secret {
     }
 
     /// What only who knows the secret can make of `parts`.
-    pub(super) fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
+    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
         self.mac(parts).finalize().into_bytes().into()
     }
 
     /// Whether `signature` is that of `parts`, in a time that does not depend on where it differs.
-    pub(super) fn verify(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
+    pub fn verify(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
         self.mac(parts).verify_slice(signature).is_ok()
     }
 }

@@ -168,7 +168,7 @@ impl Embedding {
             return Embedding::new(p, name, count, dim);
         }
         let cut = Cut::new(&[count, dim], 0, 1, share.place())?;
-        let vocabulary = Some(Vocabulary { share: share.clone(), symbols: cut.range() });
+        let vocabulary = Vocabulary::shared(count, share)?;
         let weight = p.add_piece(join(name, "weight"), cut, Init::Normal(0.02), Role::Decay)?;
         Ok(Embedding { weight, vocabulary })
     }

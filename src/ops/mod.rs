@@ -23,7 +23,7 @@
 mod axes;
 pub mod elementwise;
 mod entry;
-mod ids;
+pub(crate) mod ids;
 mod lists;
 mod patches;
 mod present;

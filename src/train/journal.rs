@@ -1,6 +1,7 @@
 //! What a rank notes of a run: its timeline, and a journal of its own.
 
 use super::Team;
+use super::sent::Ring;
 use super::trace::{self, Lane};
 use super::write_whole;
 use crate::comm::Communicator;
@@ -50,8 +51,8 @@ impl Team {
     /// A line of this rank's own journal.
     pub(super) fn log(&mut self, step: u64, loss: f64) -> Result<()> {
         let Some((mut file, path)) = self.journal.take() else { return Ok(()) };
-        let copied =
-            self.ring().map_or(0, |ring| ring.lock().unwrap_or_else(PoisonError::into_inner).copied());
+        let copied = |ring: Ring| ring.lock().unwrap_or_else(PoisonError::into_inner).copied();
+        let copied: u64 = self.rings().into_iter().map(copied).sum();
         let sent = self.call(|c| Ok(c.sent()))? + copied;
         let waited = std::mem::take(&mut self.waited).as_secs_f64();
         let pace = self

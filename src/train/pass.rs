@@ -202,6 +202,12 @@ impl Pass<'_> {
 
     /// Runs the same batch again with every op checked: the same bits, so the same op fails.
     pub(super) fn first_bad_op(&self, team: &Team, params: &Params, turn: &Turn<'_>, what: &str) -> Error {
+        let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
+        let step = self.step + 1;
+        if team.mesh.as_ref().is_some_and(|m| m.tensor.size() > 1 || m.context.size() > 1) {
+            // Only this rank would go through the operations that ranks do together.
+            return Error::Numeric { step, what: format!("{what}; {saved}") };
+        }
         let tape = self.tape(team, params, turn).check_finite();
         let again = || -> Result<()> {
             let (_, y) = self.predict(turn, &tape)?;
@@ -210,8 +216,6 @@ impl Pass<'_> {
             }
             Ok(())
         };
-        let saved = "the last snapshot is untouched; a smaller optimizer.lr or a smaller clip may help";
-        let step = self.step + 1;
         match again() {
             Err(Error::Numeric { what: op, .. }) => {
                 Error::Numeric { step, what: format!("{what}: {op}; {saved}") }

@@ -66,7 +66,7 @@ impl Run {
         let folder = if team.leads() { Folder::create(dir)? } else { Folder::visit(dir) };
         let fit = team.fit(&mut config)?;
         let cut = team.cut_stages(&mut config, &task, &device)?;
-        config.codec.reset = false; // nothing is kept yet
+        (config.codec.reset, config.asynchronous.reset) = (false, false); // nothing is kept yet
         if team.leads() {
             folder.write("config.toml", &config.to_toml())?;
         }
@@ -105,6 +105,7 @@ impl Run {
         let started = Run::configuration(dir)?;
         let mut config = started.clone();
         change(&mut config)?;
+        config.mesh.recut(&started.mesh);
         config.validate()?;
         let mut changed = changes::between(&started, &config)?;
         let mut team = join(&config)?;
@@ -283,6 +284,8 @@ impl Run {
 
     fn finish(&mut self, found: Evaluation, observer: &mut dyn Observer) -> Result<Summary> {
         self.records.poll(true, observer);
+        // The first may come late.
+        self.team.meet()?;
         let (leads, used) = (self.team.leads(), self.used()?);
         let sample = leads.then(|| super::sample(&self.task, self.model(), &used, self.config.seed));
         if let Some(division) = &mut self.division {
@@ -363,6 +366,7 @@ impl Run {
         let Some(division) = &mut self.division else {
             return self.records.save(&self.params, own, (&state, kept), keep);
         };
+        self.team.meet()?;
         division.refresh(&self.params)?;
         let mut whole = super::optimizer(&self.config, &division.params)?;
         if has {

@@ -189,10 +189,13 @@ impl Team {
         targets: impl Fn(bool) -> Result<u64>,
     ) -> Result<Weight> {
         let Some(sums) = &mut self.sums else {
+            let mut own = 1.0;
             if self.apart {
-                self.counted += targets(true)? as f64;
+                let counted = targets(true)? as f64;
+                self.counted += counted;
+                own = counted.min(1.0); // without a target that counts there is no loss
             }
-            return Ok(Weight { own: 1.0, total: Total::Known(1.0), samples: 1.0 });
+            return Ok(Weight { own, total: Total::Known(1.0), samples: 1.0 });
         };
         let (samples, own) = (samples as f64 / global as f64, targets(false)? as f64);
         if part > 0 {

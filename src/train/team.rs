@@ -195,9 +195,12 @@ impl Team {
     pub(super) fn prepare(&mut self, config: &Config, params: &mut Params, dir: &Path) -> Result<()> {
         let tree = config.micro_shards > 0;
         self.apart = asynchronous::apart(config, self);
+        // Parts are those of the ring, which is how devices sum whatever the length.
+        let rings = self.ring.is_some() && config.zero > 0;
+        let algorithm = if tree { Some(Algorithm::Tree) } else { rings.then_some(Algorithm::Ring) };
         if self.size > 1 {
             self.call(move |c| {
-                c.set_algorithm(tree.then_some(Algorithm::Tree));
+                c.set_algorithm(algorithm);
                 Ok(())
             })?;
             self.spread(params)?;
@@ -220,6 +223,12 @@ impl Team {
             (Some(_), Some(data)) => data.ring(),
             _ => self.ring.as_ref().map(|(ring, _)| ring.clone()),
         }
+    }
+
+    /// All rings between devices that this rank is in.
+    pub(super) fn rings(&self) -> Vec<Ring> {
+        let mesh = self.mesh.iter().flat_map(Mesh::groups).filter_map(Group::ring);
+        self.ring().into_iter().chain(mesh).collect()
     }
 
     /// Gets ready to sum the gradients of `params`, what this rank trains.

@@ -7,6 +7,7 @@
 
 use super::Share;
 use crate::error::{Error, Result};
+use crate::ops::ids::check_ids;
 use crate::shape::DType;
 use crate::tape::{Cut, Var};
 use crate::tensor::Tensor;
@@ -19,24 +20,35 @@ pub struct Vocabulary {
     pub share: Share,
     /// The symbols of this one.
     pub symbols: Range<usize>,
+    /// Number of all.
+    all: usize,
 }
 
 impl Vocabulary {
     /// Of `symbols` in all; None where no other rank has some of them.
     ///
     /// # Errors
-    /// When there are too many.
+    /// When there are fewer than ranks, or too many.
     pub fn shared(symbols: usize, share: &Share) -> Result<Option<Vocabulary>> {
         if share.size == 1 {
             return Ok(None);
         }
-        let symbols = Cut::new(&[symbols], 0, 1, share.place())?.range();
-        Ok(Some(Vocabulary { share: share.clone(), symbols }))
+        if symbols < share.size {
+            let what = format!(
+                "is {}, but the data have {symbols} symbols only; take at most as many ranks",
+                share.size
+            );
+            return Err(Error::config("mesh.tensor", what));
+        }
+        let all = symbols;
+        let symbols = Cut::new(&[all], 0, 1, share.place())?.range();
+        Ok(Some(Vocabulary { share: share.clone(), symbols, all }))
     }
 
-    /// Which of `ids` [..] this rank has: as row among its own, 0 for others; and 1 or 0.
-    fn own(&self, ids: &Tensor) -> Result<(Vec<i32>, Vec<f64>)> {
+    /// Which of `ids` [..] of `op` this rank has: as row among its own, 0 for others; and 1 or 0.
+    fn own(&self, op: &'static str, ids: &Tensor, ignore: Option<i32>) -> Result<(Vec<i32>, Vec<f64>)> {
         let host = ids.to_host()?;
+        check_ids(op, &host, self.all, ignore)?;
         let of = |id: &i32| {
             let own = usize::try_from(*id).ok().filter(|id| self.symbols.contains(id));
             (own.map_or(0, |id| (id - self.symbols.start) as i32), f64::from(u8::from(own.is_some())))
@@ -50,7 +62,7 @@ impl Vocabulary {
     /// An id outside the vocabulary, and those of the group.
     pub fn embed<'t>(&self, ids: &Var<'t>, weight: &Var<'t>) -> Result<Var<'t>> {
         let (tape, device) = (ids.tape(), ids.value().device());
-        let (rows, own) = self.own(ids.value())?;
+        let (rows, own) = self.own("embedding", ids.value(), None)?;
         let rows = tape.constant(Tensor::from_slice(device, &rows, ids.dims())?);
         let mut dims = ids.dims().to_vec();
         dims.push(1);
@@ -62,7 +74,7 @@ impl Vocabulary {
     /// every rank.
     ///
     /// # Errors
-    /// A target of another type or count, and those of the group.
+    /// A target of another type or count or outside the vocabulary, and those of the group.
     pub fn cross_entropy<'t>(&self, logits: &Var<'t>, target: &Tensor, ignore: i32) -> Result<Var<'t>> {
         let (tape, device, dtype) = (logits.tape(), logits.value().device(), logits.value().dtype());
         let classes = logits.shape().last();
@@ -71,7 +83,7 @@ impl Vocabulary {
             let what = format!("targets are {}, but {n} of type i32 are needed", target.spec());
             return Err(Error::shape("cross_entropy", what));
         }
-        let (rows, own) = self.own(target)?;
+        let (rows, own) = self.own("cross_entropy", target, Some(ignore))?;
         let host = target.to_host()?;
         let counts: Vec<f64> =
             host.as_slice::<i32>()?.iter().map(|t| f64::from(u8::from(*t != ignore))).collect();
@@ -89,5 +101,28 @@ impl Vocabulary {
         let both = self.share.reduce(&both)?;
         let loss = both.narrow(1, 0, 1)?.log()?.sub(&both.narrow(1, 1, 1)?)?;
         loss.mul(&column(counts.iter().map(|c| c / of).collect())?)?.sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    #[test]
+    fn every_rank_has_symbols_and_an_id_that_none_has_is_an_error() {
+        let share = |rank, size| Share { rank, size, group: None };
+        let e = Vocabulary::shared(3, &share(0, 4)).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains("mesh.tensor"), "{e}");
+        assert!(Vocabulary::shared(3, &share(0, 1)).unwrap().is_none());
+        let own = Vocabulary::shared(5, &share(1, 2)).unwrap().unwrap();
+        assert_eq!(own.symbols, 2..5);
+        let ids = |x: &[i32]| Tensor::from_slice(&Device::new_cpu(), x, &[x.len()]).unwrap();
+        assert_eq!(own.own("embedding", &ids(&[1, 4, 2]), None).unwrap().0, [0, 2, 0]);
+        for bad in [5, -1] {
+            let e = own.own("embedding", &ids(&[0, bad]), None).unwrap_err();
+            assert!(e.exit_code() == 4 && e.to_string().contains(&bad.to_string()), "{e}");
+        }
+        assert!(own.own("cross_entropy", &ids(&[0, -100]), Some(-100)).is_ok());
     }
 }

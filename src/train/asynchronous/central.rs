@@ -44,7 +44,7 @@ pub(super) struct Central {
     /// Gradients after which all meet.
     goal: u64,
     stop: i32,
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
     /// The most steps that a rank was ahead of the slowest when it was let go on, since the last meeting.
     lead: u64,
 }
@@ -76,7 +76,7 @@ impl Central {
             clocks,
             here,
             released: false,
-            ended: false,
+            ended: step >= config.steps,
             goal: 0,
             stop: 0,
             trouble: None,

@@ -77,8 +77,10 @@ impl AsyncConfig {
             Mode::None => return Ok(()),
             mode => mode.name(),
         };
-        if self.mode == Mode::Server && config.trace > 0 {
-            let what = "is drawn of steps that all ranks make, but with asynchronous.mode = server they make different ones; set it to 0";
+        if config.trace > 0 {
+            let what = format!(
+                "is drawn of steps that all ranks make together, but with asynchronous.mode = {mode} they do not; set it to 0"
+            );
             return Err(Error::config("trace", what));
         }
         if self.mode == Mode::Server && config.device != "cpu" {

@@ -113,6 +113,7 @@ impl Served {
             let place = Place::from_variables(|name| std::env::var(name).ok())?;
             let host =
                 place.as_ref().and_then(|p| Some(p.address.rsplit_once(':')?.0)).unwrap_or("127.0.0.1");
+            let host = host.trim_start_matches('[').trim_end_matches(']');
             let (address, word, opened) = server::open(host, central, shares.collect(), watch.clone())?;
             desk = Some(opened);
             Ok((address.to_string(), word))
@@ -167,6 +168,7 @@ impl Served {
             Err(Error::Numeric { step, what }) => {
                 let mut line = lock(&self.line);
                 line.exchange(&Message { words: format!("at step {step}: {what}"), ..Message::default() })?;
+                self.desk.iter().for_each(|desk| desk.see_off());
                 return Err(Error::Numeric { step, what: line.answer.words.clone() });
             }
             Err(e) => return Err(e),
@@ -176,6 +178,7 @@ impl Served {
             (line.answer.clone(), line.sent)
         };
         if !answer.words.is_empty() {
+            self.desk.iter().for_each(|desk| desk.see_off());
             return Err(Error::Numeric { step: answer.step.max(before + 1), what: answer.words });
         }
         (metrics.step, metrics.lead) = (answer.step, Some(u64::from(answer.lead)));

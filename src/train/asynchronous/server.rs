@@ -9,12 +9,18 @@ use crate::error::{Error, Result};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Bytes of the word.
+/// Bytes of the word, and of the numbers that are drawn for a connection.
 const WORD: usize = 32;
-/// How long a stranger may take to say it.
+/// Bytes of the proof that somebody knows the word.
+const PROOF: usize = 32;
+/// Connections at a time, with two that the job holds itself.
+const CROWD: usize = 1 << 10;
+/// How long a stranger may take to give it.
 const HELLO: Duration = Duration::from_secs(10);
+/// How long rank 0 stays for others to hear of trouble.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks of who waits whether the job has failed.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -25,9 +31,32 @@ pub(super) struct Desk {
     watch: Watch,
     /// Each rank's part of a batch.
     shares: Vec<f64>,
+    /// Which ranks have come, and how many have left.
+    came: Mutex<(Vec<bool>, usize)>,
 }
 
 impl Desk {
+    fn came(&self) -> MutexGuard<'_, (Vec<bool>, usize)> {
+        self.came.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rank `rank` comes; false where it is here already.
+    fn comes(&self, rank: usize) -> bool {
+        !std::mem::replace(&mut self.came().0[rank], true)
+    }
+
+    /// Where there is trouble, waits until all ranks but this one have heard of it: the server ends with the process.
+    pub(super) fn see_off(&self) {
+        let (others, from) = (self.shares.len() - 1, Instant::now());
+        while from.elapsed() < PATIENCE
+            && self.central().trouble.is_some()
+            && self.came().1 < others
+            && self.watch.check().is_ok()
+        {
+            std::thread::sleep(LOOK);
+        }
+    }
+
     pub(super) fn central(&self) -> MutexGuard<'_, Central> {
         self.central.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,7 +109,9 @@ impl Desk {
             drop(central);
             wire.send(&answer)?;
         }
-        match self.central().ended {
+        let central = self.central();
+        // In trouble ranks leave one after the other, each when it has heard of it.
+        match central.ended || central.trouble.is_some() {
             true => Ok(()),
             false => Err(wire.gone("it left before the end")),
         }
@@ -109,14 +140,17 @@ pub(super) fn open(
     let address = door.local_addr().map_err(refused)?;
     door.set_nonblocking(true).map_err(refused)?;
     let word = Secret::draw()?;
-    let desk = Arc::new(Desk { central: Mutex::new(central), changed: Condvar::new(), watch, shares });
-    let (shared, expected) = (desk.clone(), word.clone());
+    let secret = Secret::new(word.as_bytes())?;
+    let came = Mutex::new((vec![false; shares.len()], 0));
+    let desk = Arc::new(Desk { central: Mutex::new(central), changed: Condvar::new(), watch, shares, came });
+    let shared = desk.clone();
     let listen = move || {
-        // Nobody needs the door any more once the desk is left by all others.
-        while Arc::strong_count(&shared) > 1 && shared.watch.check().is_ok() {
+        // Nobody needs the door any more once all are in, or the desk is left by all others.
+        let waits = || shared.came().0.iter().any(|came| !came) && Arc::strong_count(&shared) > 1;
+        while waits() && shared.watch.check().is_ok() {
             match door.accept() {
-                Ok((stream, _)) => greet(stream, &expected, &shared),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Ok((stream, _)) if Arc::strong_count(&shared) < CROWD => greet(stream, &secret, &shared),
+                _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
     };
@@ -125,20 +159,25 @@ pub(super) fn open(
     Ok((address, word, desk))
 }
 
+/// Who is there: what a rank makes of the numbers that the server drew for this connection, by the word that only ranks know.
+fn hear(stream: &mut TcpStream, secret: &Secret) -> std::io::Result<Option<usize>> {
+    let fresh = Secret::draw().map_err(std::io::Error::other)?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(HELLO))?;
+    stream.write_all(fresh.as_bytes())?;
+    let mut hello = [0; PROOF + 4];
+    stream.read_exact(&mut hello)?;
+    let (proof, rank) = hello.split_at(PROOF);
+    let known = secret.verify(&[fresh.as_bytes(), rank], proof);
+    Ok(known.then(|| u32::from_le_bytes([rank[0], rank[1], rank[2], rank[3]]) as usize))
+}
+
 /// Serves who knows the word; a stranger's connection is closed without one.
-fn greet(mut stream: TcpStream, word: &str, desk: &Arc<Desk>) {
-    let (word, desk) = (word.to_string(), desk.clone());
+fn greet(mut stream: TcpStream, secret: &Secret, desk: &Arc<Desk>) {
+    let (secret, desk) = (secret.clone(), desk.clone());
     let body = move || {
-        let mut hello = [0; WORD + 4];
-        let heard = stream
-            .set_nonblocking(false)
-            .and_then(|()| stream.set_read_timeout(Some(HELLO)))
-            .and_then(|()| stream.read_exact(&mut hello));
-        let (said, rank) = hello.split_at(WORD);
-        let rank = u32::from_le_bytes([rank[0], rank[1], rank[2], rank[3]]) as usize;
-        // In a time that does not depend on where it differs.
-        let differs = said.iter().zip(word.as_bytes()).fold(0, |d, (a, b)| d | (a ^ b));
-        if heard.is_err() || differs != 0 || rank >= desk.shares.len() {
+        let Ok(Some(rank)) = hear(&mut stream, &secret) else { return };
+        if rank >= desk.shares.len() || !desk.comes(rank) {
             return;
         }
         let most = desk.central().params.segments().iter().map(|s| s.len).sum();
@@ -148,6 +187,9 @@ fn greet(mut stream: TcpStream, word: &str, desk: &Arc<Desk>) {
             {
                 // All ranks hear of the verdict.
                 desk.watch.fail(Failure::Rank { rank: 0, what: format!("its parameter server: {e}") });
+            }
+            if rank > 0 {
+                desk.came().1 += 1;
             }
             desk.tell();
         }
@@ -161,9 +203,13 @@ pub(super) fn connect(address: &str, word: &str, rank: usize, watch: Watch, most
     let refused = |e: std::io::Error| {
         Error::Rendezvous(format!("the parameter server at {address} cannot be reached: {e}"))
     };
-    let mut stream = TcpStream::connect(address).map_err(refused)?;
-    let mut hello = word.as_bytes().to_vec();
-    hello.extend((rank as u32).to_le_bytes());
+    let (secret, rank) = (Secret::new(word.as_bytes())?, (rank as u32).to_le_bytes());
+    let at: SocketAddr = address.parse().map_err(|e| refused(std::io::Error::other(e)))?;
+    let mut stream = TcpStream::connect_timeout(&at, HELLO).map_err(refused)?;
+    let mut fresh = [0; WORD];
+    stream.set_read_timeout(Some(HELLO)).and_then(|()| stream.read_exact(&mut fresh)).map_err(refused)?;
+    let mut hello = secret.sign(&[&fresh, &rank]).to_vec();
+    hello.extend(rank);
     stream.write_all(&hello).map_err(refused)?;
     Wire::new(stream, watch, 0, most).map_err(refused)
 }

@@ -75,6 +75,9 @@ impl Division {
     ) -> Result<()> {
         whole.numbers().copy_from_slice(mine.numbers());
         let steps = mine.steps();
+        if self.parts.len() == 1 {
+            return copy_state(mine.state(), whole.state_mut(), steps);
+        }
         let own = kinds(mine.state().into_iter(), part)?;
         // A part in which nothing is trained has no state.
         let of = |kind: &str| own.iter().find(|(k, _)| k == kind).map_or(&[][..], |(_, flat)| flat);
@@ -98,6 +101,9 @@ impl Division {
     ) -> Result<()> {
         mine.numbers().copy_from_slice(whole.numbers());
         let steps = whole.steps();
+        if self.parts.len() == 1 {
+            return copy_state(whole.state(), mine.state_mut(), steps);
+        }
         let all = kinds(whole.state().into_iter(), &self.params)?;
         let (arrays, count) = mine.state_mut();
         *count = steps;
@@ -171,6 +177,16 @@ impl Division {
         let found = self.params.find(&slot.name).map(|s| self.params.info(s));
         found.ok_or_else(|| Error::Usage(format!("`{}` of a part is no weight of the model", slot.name)))
     }
+}
+
+/// The state of an optimizer of all weights as that of another: whatever its arrays are.
+fn copy_state(
+    from: Vec<(String, &Tensor)>,
+    (arrays, count): (Vec<(String, &mut Tensor)>, &mut u64),
+    steps: u64,
+) -> Result<()> {
+    *count = steps;
+    arrays.into_iter().zip(from).try_for_each(|((_, to), (_, from))| to.copy_from(0, from))
 }
 
 fn array_mut(flat: &mut Flat, role: Role) -> Option<&mut Vec<f32>> {

@@ -75,6 +75,13 @@ impl MeshConfig {
         p / self.shares().max(1)
     }
 
+    /// Cuts stages anew where there are others than `before`, and nobody says how.
+    pub(super) fn recut(&mut self, before: &MeshConfig) {
+        if self.pipeline != before.pipeline && self.stages == before.stages {
+            self.stages = stages::AUTO.into();
+        }
+    }
+
     /// Where rank `r` of `p` stands.
     pub(super) fn place(&self, r: usize, p: usize) -> Place {
         let (tensor, row) = (r % self.tensor, r / self.tensor);
@@ -218,4 +225,11 @@ pub(super) struct Mesh {
     /// How all are laid out.
     pub(super) layout: MeshConfig,
     pub(super) place: Place,
+}
+
+impl Mesh {
+    /// The groups, but for that of gradients.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
+        [&self.tensor, &self.context, &self.model, &self.pipe].into_iter().chain(&self.tied)
+    }
 }
