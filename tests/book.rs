@@ -172,7 +172,8 @@ fn every_chapter_says_where_it_is() {
     let mut count = 0;
     for page in files("book/src", "md") {
         let name = page.file_stem().unwrap().to_str().unwrap();
-        if ["SUMMARY", "introduction", "code"].contains(&name) {
+        // Pages that show no code.
+        if ["SUMMARY", "introduction", "code", "claims"].contains(&name) {
             continue;
         }
         let text = fs::read_to_string(&page).unwrap();
