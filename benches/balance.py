@@ -26,7 +26,7 @@ import statistics
 import subprocess
 
 RECIPE = {
-    "model.layers": 2, "model.dim": 64, "model.heads": 2, "threads": 1, "batch_size": 32, "eval_every": 0, "eval_batches": 1, "snapshot_every": 0, "log_every": 10,
+    "model.layers": 2, "model.heads": 2, "threads": 1, "batch_size": 32, "eval_every": 0, "eval_batches": 1, "snapshot_every": 0, "log_every": 10,
     "tensorboard": "false", "crossover": 65536,
 }
 
@@ -37,7 +37,7 @@ def run(a, name, ranks, factor, settings):
     shutil.rmtree(folder, ignore_errors=True)
     command = [a.binary] + (["launch", "-n", ranks, "--"] if ranks > 1 else [])
     command += ["train", "-q", "--out", folder, "--steps", a.steps]
-    for key, value in (RECIPE | {"micro_shards": a.shards} | settings).items():
+    for key, value in (RECIPE | {"micro_shards": a.shards, "model.dim": a.dim} | settings).items():
         command += ["--set", f"{key}={value}"]
     slow = {"RINGTAPE_SLOW": f"1:{factor}"} if factor > 1 else {}
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=os.environ | slow)
@@ -61,6 +61,7 @@ def main():
     a.add_argument("--skip", type=int, default=50)
     a.add_argument("--shards", type=int, default=16)
     a.add_argument("--factor", type=float, default=3.0)
+    a.add_argument("--dim", type=int, default=64)
     a = a.parse_args()
     shares, rows = {"even": [], "balanced": [], "balanced, of own": []}, []
     for round in range(a.rounds):
