@@ -1,10 +1,11 @@
 //! Ranks that do not wait for each other at every step: they learn, agree where they meet, and say what they sent.
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod rank_support;
+
+use rank_support::spoilt;
 use ringtape::comm::threads;
-use ringtape::data::{About, Field, Writer};
 use ringtape::error::{Error, Result};
-use ringtape::shape::DType;
 use ringtape::train::{Config, Metrics, Observer, Run, Stop, Team, metrics};
 use std::fs;
 use std::path::Path;
@@ -264,22 +265,6 @@ fn states_are_merged_where_ranks_meet() {
         let ends = done(by(3, &config(&[LOCAL, model]), &d.path().join(name), &[], None));
         assert!(ends[0].1[0].loss > ends[0].1[23].loss, "{name}");
     }
-}
-
-/// 40 samples to train on, of which the second half holds NaN, and 8 others.
-fn spoilt(at: &Path) {
-    let mut w = Writer::create(at, About::default()).unwrap();
-    w.field(Field::samples("features", DType::F32, &[4])).unwrap();
-    for i in 0..48 {
-        let bad = if i == 17 { f32::NAN } else { 1.0 };
-        let row = [i as f32 / 48.0, bad, (i % 3) as f32, 0.5];
-        row.iter().for_each(|x| w.write(&x.to_le_bytes()).unwrap());
-    }
-    w.field(Field { bound: 3, ..Field::samples("label", DType::U8, &[]) }).unwrap();
-    (0..48u8).for_each(|i| w.write(&[i % 3]).unwrap());
-    w.split("train", 0, 40);
-    w.split("val", 40, 8);
-    w.finish().unwrap();
 }
 
 #[test]

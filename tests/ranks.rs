@@ -3,10 +3,9 @@
 
 mod rank_support;
 
-use rank_support::{GPT, alone, by, config, leg, near, on_devices};
-use ringtape::data::{About, Field, Permutation, Writer};
+use rank_support::{GPT, alone, by, config, leg, near, on_devices, spoilt};
+use ringtape::data::Permutation;
 use ringtape::error::Error;
-use ringtape::shape::DType;
 use ringtape::train::{Config, Metrics, metrics};
 use std::path::Path;
 
@@ -222,22 +221,6 @@ fn noise_between_ranks_is_measured_for_free() {
     end.unwrap();
     assert!(seen.iter().any(|m| m.noise_scale.is_some_and(|s| s > 0.0)), "{seen:?}");
     assert!(seen.iter().filter_map(|m| m.gain).all(|g| (1.0..=3.0).contains(&g)));
-}
-
-/// 40 samples to train on, of which number 17 holds a NaN, and 8 others.
-fn spoilt(at: &Path) {
-    let mut w = Writer::create(at, About::default()).unwrap();
-    w.field(Field::samples("features", DType::F32, &[4])).unwrap();
-    for i in 0..48 {
-        let bad = if i == 17 { f32::NAN } else { 1.0 };
-        let row = [i as f32 / 48.0, bad, (i % 3) as f32, 0.5];
-        row.iter().for_each(|x| w.write(&x.to_le_bytes()).unwrap());
-    }
-    w.field(Field { bound: 3, ..Field::samples("label", DType::U8, &[]) }).unwrap();
-    (0..48u8).for_each(|i| w.write(&[i % 3]).unwrap());
-    w.split("train", 0, 40);
-    w.split("val", 40, 8);
-    w.finish().unwrap();
 }
 
 #[test]

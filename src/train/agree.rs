@@ -9,6 +9,19 @@ use std::time::Instant;
 /// Bytes of what a rank in trouble tells the others.
 const WORDS: usize = 480;
 
+/// What a rank in trouble tells the others, as long for all; nothing of one that is not.
+pub(super) fn letter(words: Option<String>) -> Vec<u8> {
+    let mut letter = words.unwrap_or_default().into_bytes();
+    letter.resize(WORDS, 0);
+    letter
+}
+
+/// The first rank in trouble, and its words, of the letters of all.
+pub(super) fn first_words(letters: &[u8]) -> Option<(usize, String)> {
+    let text = |w: &[u8]| String::from_utf8_lossy(w).trim_end_matches('\0').to_string();
+    letters.chunks(WORDS).map(text).enumerate().find(|(_, text)| !text.is_empty())
+}
+
 /// What all ranks know of a step's passes.
 pub(super) struct Agreed {
     /// Mean loss over the batch.
@@ -86,11 +99,7 @@ impl Team {
 
     /// The error that all ranks end with: that of the first rank in trouble.
     fn trouble(&self, step: u64, mine: Option<String>) -> Result<Error> {
-        let mut words = mine.unwrap_or_default().into_bytes();
-        words.resize(WORDS, 0);
-        let all = self.gather(words)?;
-        let texts = all.chunks(WORDS).map(|w| String::from_utf8_lossy(w).trim_end_matches('\0').to_string());
-        let found = texts.enumerate().find(|(_, text)| !text.is_empty());
+        let found = first_words(&self.gather(letter(mine))?);
         let what = found.map_or_else(String::new, |(rank, text)| match self.size() {
             1 => text,
             _ => format!("rank {rank}: {text}"),
@@ -101,26 +110,10 @@ impl Team {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sums::Sums;
+    use super::super::sums::tests::{params, team};
     use super::*;
     use crate::comm::threads;
-    use crate::device::Device;
-    use crate::shape::DType;
-    use crate::tape::{Init, ParamsBuilder, Role};
     use crate::tensor::Tensor;
-
-    fn params() -> Params {
-        let mut b = ParamsBuilder::new(&Device::new_cpu(), DType::F32, 1);
-        b.add("w", &[4], Init::Constant(1.0), Role::Decay).unwrap();
-        b.build().unwrap()
-    }
-
-    fn team(world: crate::comm::Communicator, parts: usize) -> Team {
-        let mut team = Team::of(world).unwrap();
-        let at = (team.rank(), team.size());
-        team.sums = Some(Sums::new(&params(), 1 << 20, parts, at, (&Device::cpu(), None)));
-        team
-    }
 
     #[test]
     fn trouble_of_one_rank_is_the_error_of_all_and_names_it() {

@@ -262,19 +262,19 @@ impl Team {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::comm::threads;
     use crate::shape::DType;
     use crate::tape::{Init, ParamsBuilder, Role};
 
-    fn params() -> Params {
+    pub(in super::super) fn params() -> Params {
         let mut b = ParamsBuilder::new(&Device::new_cpu(), DType::F32, 1);
         b.add("w", &[4], Init::Constant(1.0), Role::Decay).unwrap();
         b.build().unwrap()
     }
 
-    fn team(world: crate::comm::Communicator, parts: usize) -> Team {
+    pub(in super::super) fn team(world: crate::comm::Communicator, parts: usize) -> Team {
         let mut team = Team::of(world).unwrap();
         let at = (team.rank(), team.size());
         team.sums = Some(Sums::new(&params(), 1 << 20, parts, at, (&Device::cpu(), None)));

@@ -183,8 +183,8 @@ impl Team {
         Ok(Some(whole))
     }
 
-    /// [`clip::by_global_norm`] of the sums over ranks, for weights like `params`, wherever their parts are: a part's squares are summed on its rank, and these
-    /// sums in order of rank.
+    /// [`clip::by_global_norm`] of the sums over ranks, for weights like `params`, wherever their parts are: a part's squares are
+    /// summed on its rank, and these sums in order of rank.
     pub(super) fn clip(&mut self, grads: &mut Grads, params: &Params, limit: f64) -> Result<f64> {
         let Some(Shard { grads: own, .. }) = self.sums.as_ref().and_then(|s| s.shard.as_ref()) else {
             return self.clip_model(grads, params, limit);

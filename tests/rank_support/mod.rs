@@ -7,8 +7,10 @@
 )]
 
 use ringtape::comm::{device_ring, threads};
+use ringtape::data::{About, Field, Writer};
 use ringtape::device::soft::{self, Machine, Settings};
 use ringtape::error::Result;
+use ringtape::shape::DType;
 use ringtape::train::{Config, Metrics, Observer, Run, Stop, Team};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -124,4 +126,20 @@ pub fn same_numbers(p: usize, mesh: &[&str], parts: &[&[&str]]) {
             near(a.val_loss.unwrap_or(0.0), b.val_loss.unwrap_or(0.0), "held-out loss");
         }
     }
+}
+
+/// 40 samples to train on, of which number 17 holds a NaN, and 8 others.
+pub fn spoilt(at: &Path) {
+    let mut w = Writer::create(at, About::default()).unwrap();
+    w.field(Field::samples("features", DType::F32, &[4])).unwrap();
+    for i in 0..48 {
+        let bad = if i == 17 { f32::NAN } else { 1.0 };
+        let row = [i as f32 / 48.0, bad, (i % 3) as f32, 0.5];
+        row.iter().for_each(|x| w.write(&x.to_le_bytes()).unwrap());
+    }
+    w.field(Field { bound: 3, ..Field::samples("label", DType::U8, &[]) }).unwrap();
+    (0..48u8).for_each(|i| w.write(&[i % 3]).unwrap());
+    w.split("train", 0, 40);
+    w.split("val", 40, 8);
+    w.finish().unwrap();
 }

@@ -2,6 +2,7 @@
 //! steps all meet: the way of each from the weights that all had, w − w_r, is averaged with its targets as weights, and the outer
 //! step makes of the mean the weights that all have next. Optimizers keep what they remember.
 
+use super::super::agree::{first_words, letter};
 use super::super::metrics::Metrics;
 use super::super::{Config, Team};
 use super::Turn;
@@ -12,9 +13,6 @@ use crate::error::{Error, Result};
 use crate::tape::{Change, Merge, Params, Role, Slot};
 use crate::tensor::Tensor;
 use std::time::Instant;
-
-/// Bytes of what a rank in trouble tells the others.
-const WORDS: usize = 480;
 
 /// What a rank remembers between two meetings.
 pub(in super::super) struct Local {
@@ -166,11 +164,7 @@ impl Local {
 
     /// The error that all ranks end with: that of the first rank in trouble.
     fn trouble(&self, team: &Team, step: u64, mine: Option<String>) -> Result<Error> {
-        let mut words = mine.unwrap_or_default().into_bytes();
-        words.resize(WORDS, 0);
-        let all = every(team, words)?;
-        let texts = all.chunks(WORDS).map(|w| String::from_utf8_lossy(w).trim_end_matches('\0').to_string());
-        let found = texts.enumerate().find(|(_, text)| !text.is_empty());
+        let found = first_words(&every(team, letter(mine))?);
         let what = found.map_or_else(String::new, |(rank, text)| format!("rank {rank}: {text}"));
         Ok(Error::Numeric { step: step.max(self.met + 1), what })
     }
